@@ -1,0 +1,231 @@
+//! Rise and fall of one monitor, as its shard sees it.
+//!
+//! ```text
+//!             ok                       fail, F > 1                fail × F
+//!  Unknown ─────────▶ Up ─────────────────────────▶ Suspect n ───────────────▶ Failing
+//!     │                ▲◀──────────── ok ─────────────┘                           │
+//!     │  fail          └──────────────────────── H oks in a row ◀─────────────────┘
+//!     └──────▶ Suspect 1 (or Failing, when F = 1)
+//! ```
+//! `Failing` covers all that the desk makes of a monitor past its threshold: waiting, running, verifying, down,
+//! unreachable. The shard counts streaks; what people are told is the desk's business, which hears only the
+//! [`TransitionKind`]s.
+//!
+//! *Void* outcomes leave every counter as it is. *Warn* counts as ok everywhere but in `Up`, where F of them in a
+//! row degrade the monitor, and H clean oks end that.
+
+use super::monitor::Policy;
+use super::outcome::Verdict;
+
+/// What the desk hears of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TransitionKind {
+    /// Unknown → Up: seen ok for the first time.
+    FirstOk,
+    /// The first failure, with more to come before the threshold.
+    Fail1,
+    /// The failure that reaches F.
+    Threshold,
+    /// Up again: from Suspect by one ok, from Failing by H.
+    Rise,
+    /// F warns in a row while Up.
+    Degraded,
+    /// H clean oks after that.
+    Clean,
+    /// The first outcome that says nothing about the target.
+    VoidBegan,
+    /// The first one that does, after that.
+    VoidEnded,
+}
+
+/// When the next check is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cadence {
+    Interval,
+    /// After `retry_interval`: something is being looked at.
+    Retry,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Phase {
+    #[default]
+    Unknown,
+    Up,
+    Suspect,
+    Failing,
+    Disabled,
+}
+
+/// Eight bytes per monitor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    phase: Phase,
+    /// Failures in a row, up to F.
+    fails: u8,
+    /// Oks in a row where they are counted: Failing, or degraded.
+    oks: u8,
+    /// Warns in a row while Up, up to F.
+    warns: u8,
+    degraded: bool,
+    void: bool,
+    /// Could not be judged for so long that it is shown as unknown.
+    obscured: bool,
+    /// Raised by each command of the desk that changes this record; a transition that carries an older one is stale.
+    epoch: u8,
+}
+
+const _: () = assert!(size_of::<Health>() == 8);
+
+/// What an outcome did. At most one of each: a check that is the first after void ones may end that and also be a
+/// failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged {
+    pub cadence: Cadence,
+    pub void: Option<TransitionKind>,
+    pub transition: Option<TransitionKind>,
+}
+
+impl Health {
+    pub const fn phase(self) -> Phase {
+        self.phase
+    }
+
+    pub const fn fails(self) -> u8 {
+        self.fails
+    }
+
+    pub const fn oks(self) -> u8 {
+        self.oks
+    }
+
+    pub const fn is_degraded(self) -> bool {
+        self.degraded
+    }
+
+    pub const fn is_void(self) -> bool {
+        self.void
+    }
+
+    pub const fn is_obscured(self) -> bool {
+        self.obscured
+    }
+
+    pub const fn epoch(self) -> u8 {
+        self.epoch
+    }
+
+    /// Neither Up nor on its first try: worth keeping evidence for.
+    pub const fn is_troubled(self) -> bool {
+        matches!(self.phase, Phase::Suspect | Phase::Failing) || self.degraded || self.void
+    }
+
+    /// A check of this monitor was judged.
+    pub fn judge(&mut self, verdict: Verdict, policy: &Policy) -> Judged {
+        if verdict == Verdict::Void {
+            let began = !std::mem::replace(&mut self.void, true);
+            return Judged {
+                cadence: Cadence::Retry,
+                void: began.then_some(TransitionKind::VoidBegan),
+                transition: None,
+            };
+        }
+        self.obscured = false;
+        let ended = std::mem::take(&mut self.void);
+        let transition = match verdict {
+            Verdict::Ok => self.ok(policy, true),
+            Verdict::Warn => self.ok(policy, false),
+            Verdict::Fail => self.fail(policy),
+            Verdict::Void => unreachable!("handled above"),
+        };
+        let cadence = match self.phase {
+            Phase::Suspect | Phase::Failing => Cadence::Retry,
+            Phase::Unknown | Phase::Up | Phase::Disabled => Cadence::Interval,
+        };
+        Judged { cadence, void: ended.then_some(TransitionKind::VoidEnded), transition }
+    }
+
+    fn ok(&mut self, policy: &Policy, clean: bool) -> Option<TransitionKind> {
+        match self.phase {
+            Phase::Unknown => {
+                self.become_up();
+                Some(TransitionKind::FirstOk)
+            }
+            Phase::Suspect => {
+                self.become_up();
+                Some(TransitionKind::Rise)
+            }
+            Phase::Failing => {
+                self.fails = 0;
+                self.oks = self.oks.saturating_add(1);
+                if self.oks < policy.healthy_threshold {
+                    return None;
+                }
+                self.become_up();
+                Some(TransitionKind::Rise)
+            }
+            Phase::Up if clean => {
+                self.warns = 0;
+                if !self.degraded {
+                    return None;
+                }
+                self.oks = self.oks.saturating_add(1);
+                if self.oks < policy.healthy_threshold {
+                    return None;
+                }
+                self.oks = 0;
+                self.degraded = false;
+                Some(TransitionKind::Clean)
+            }
+            Phase::Up => {
+                self.oks = 0;
+                self.warns = self.warns.saturating_add(1).min(policy.unhealthy_threshold);
+                if self.degraded || self.warns < policy.unhealthy_threshold {
+                    return None;
+                }
+                self.degraded = true;
+                Some(TransitionKind::Degraded)
+            }
+            Phase::Disabled => None,
+        }
+    }
+
+    fn fail(&mut self, policy: &Policy) -> Option<TransitionKind> {
+        self.oks = 0;
+        match self.phase {
+            Phase::Unknown | Phase::Up | Phase::Suspect => {
+                let first = self.phase != Phase::Suspect;
+                // An episode that began as degraded goes on as one: the desk keeps its key.
+                self.warns = 0;
+                self.degraded = false;
+                self.fails = if first { 1 } else { self.fails.saturating_add(1) };
+                if self.fails >= policy.unhealthy_threshold {
+                    self.phase = Phase::Failing;
+                    return Some(TransitionKind::Threshold);
+                }
+                self.phase = Phase::Suspect;
+                first.then_some(TransitionKind::Fail1)
+            }
+            Phase::Failing | Phase::Disabled => None,
+        }
+    }
+
+    fn become_up(&mut self) {
+        *self = Self { phase: Phase::Up, epoch: self.epoch, ..Self::default() };
+    }
+
+    /// The desk's word: nobody watches this monitor any more.
+    pub fn disable(&mut self, epoch: u8) {
+        *self = Self { phase: Phase::Disabled, epoch, ..Self::default() };
+    }
+
+    /// The desk's word: it is watched again, and nothing is known of it.
+    pub fn enable(&mut self, epoch: u8) {
+        *self = Self { phase: Phase::Unknown, epoch, ..Self::default() };
+    }
+
+    /// The desk's word: it could not be judged for too long.
+    pub fn obscure(&mut self) {
+        self.obscured = self.void;
+    }
+}

@@ -1,0 +1,1 @@
+//! Time wheels and phases: pure.

@@ -1,0 +1,81 @@
+//! Every bound in one place. Related bounds are held to each other by const asserts.
+
+use super::time::Span;
+
+/// The wheel's resolution. A due time is rounded *up* to it, so that nothing fires early.
+pub const TICK: Span = Span::from_millis(1);
+
+/// Intervals that a monitor may have.
+pub const INTERVAL_MIN: Span = Span::from_millis(100);
+pub const INTERVAL_MAX: Span = Span::from_secs(7 * 24 * 3600);
+pub const TIMEOUT_MIN: Span = Span::from_millis(1);
+
+/// Re-tries within one check (`retries`) and the pause before each.
+pub const RETRIES_MAX: u8 = 10;
+pub const RETRY_PAUSE: Span = Span::from_millis(50);
+
+/// `unhealthy_threshold` and `healthy_threshold`.
+pub const THRESHOLD_MAX: u8 = 100;
+
+/// The step loop runs at least this often while a check is in flight ...
+pub const FLIGHT_WAIT_MAX: Span = Span::from_millis(100);
+/// ... so that a gap above this one means that the loop stood still (SIGSTOP, a VM pause, a starved CPU), and
+/// checks that overlap it count for nothing when they fail.
+pub const STALL: Span = Span::from_millis(250);
+
+/// An HTTP check that asked for `Connection: close` waits this long for the peer's FIN before it disconnects.
+pub const FIN_WAIT: Span = Span::from_millis(500);
+
+/// How long an idle keep-alive connection is kept, and how many per origin.
+pub const KEEP_ALIVE_IDLE: Span = Span::from_secs(75);
+pub const KEEP_ALIVE_PER_ORIGIN_MAX: usize = 64;
+
+/// Checks started by one step, and effects one step may emit for them.
+pub const STARTS_PER_STEP_MAX: usize = 1024;
+
+/// One response head, and how much of a body is read before the rest no longer matters.
+pub const RESPONSE_HEAD_MAX: usize = 16 * 1024;
+pub const RESPONSE_HEADERS_MAX: usize = 100;
+pub const RESPONSE_BODY_MAX: u64 = 1024 * 1024;
+/// One request as sent: line, headers and body.
+pub const REQUEST_MAX: usize = 64 * 1024;
+
+/// Text kept about one outcome.
+pub const EVIDENCE_MAX: usize = 256;
+/// Outcomes of monitors that are not OK, kept with evidence by one shard.
+pub const EVIDENCE_ENTRIES_MAX: usize = 65_536;
+
+/// Names.
+pub const MONITOR_NAME_MAX: usize = 255;
+pub const HOST_MAX: usize = 253;
+pub const PATH_MAX: usize = 8 * 1024;
+
+/// A monitor that could not be judged for this long is shown as unknown, and people are told.
+pub const VOID_PATIENCE: Span = Span::from_secs(600);
+/// A resolver answers within this, if only to say that it could not find out.
+pub const RESOLVE_MAX: Span = Span::from_secs(10);
+
+/// Sampling of the host's own drop counters while timed-out checks wait to be judged.
+pub const HOST_SAMPLE_EVERY: Span = Span::from_millis(5);
+
+/// Without stored state, raises wait for at most this long after the start.
+pub const RAISE_HOLD_MAX: Span = Span::from_secs(60);
+
+/// Without a commit for this long, notices leave from memory (VERDICTS decision 5).
+pub const COMMIT_PATIENCE: Span = Span::from_secs(5);
+
+/// Shutdown: in-flight checks, then notices, get this long to end.
+pub const DRAIN_CHECKS: Span = Span::from_secs(5);
+pub const DRAIN_NOTICES: Span = Span::from_secs(5);
+
+/// Ledger audits compare where the monitors are with how many there are.
+pub const LEDGER_EVERY: Span = Span::from_secs(1);
+
+/// One answer to a question about monitors (a slice of a page).
+pub const REPORT_SLICE_MAX: usize = 256;
+
+const _: () = assert!(STALL.as_nanos() > 2 * FLIGHT_WAIT_MAX.as_nanos());
+const _: () = assert!(INTERVAL_MIN.as_nanos() >= TICK.as_nanos());
+// A due time lives in 32 bits of ticks; half of them must cover the longest interval.
+const _: () = assert!(INTERVAL_MAX.as_nanos() / TICK.as_nanos() < (u32::MAX / 2) as u64);
+const _: () = assert!(RESPONSE_HEAD_MAX < RESPONSE_BODY_MAX as usize);

@@ -1,0 +1,2 @@
+//! Bytes in, bytes out.
+pub mod http;

@@ -1,0 +1,421 @@
+//! What the files say, packed: names, targets and interned policies of all monitors.
+//!
+//! A catalog is built once per load and then shared, immutable, by the shards, the desk and the API (an `Arc` per
+//! reload epoch), so that no reader needs a lock and no question about a name disturbs a shard.
+//!
+//! Each shard has a [`Roster`]: its monitors *sorted by name*, so that an index is also a position in the listing
+//! and a look-up is a binary search; no index structure is kept. A record in the byte arena is
+//! `name length (1) · name · target kind (1) · host (4, 16 or 4: an interned name) · port (2) · path length (2) · path`.
+
+use std::hash::Hasher;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use rustc_hash::{FxBuildHasher, FxHasher};
+
+use crate::domain::{Host, HostRef, Monitor, Policy, Target, TargetRef};
+use crate::units::{MonitorId, PolicyId, Span, limits};
+
+/// Everything that was loaded.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    policies: Vec<Arc<Policy>>,
+    hosts: Vec<Box<str>>,
+    rosters: Vec<Roster>,
+}
+
+/// The monitors of one shard, sorted by name.
+#[derive(Debug, Default)]
+pub struct Roster {
+    records: Vec<Record>,
+    bytes: Vec<u8>,
+}
+
+/// Eight bytes per monitor, beside its bytes in the arena.
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    offset: u32,
+    /// The policy in the lower 31 bits, `enabled` in the upper one.
+    policy: u32,
+}
+
+const _: () = assert!(size_of::<Record>() == 8);
+const ENABLED: u32 = 1 << 31;
+
+/// Why monitors cannot be put together into one catalog.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CatalogError {
+    #[error("monitor \"{name}\" is defined twice")]
+    Duplicate { name: Box<str> },
+    #[error("{count} monitors are more than {max} per shard: use more shards")]
+    TooMany { count: usize, max: usize },
+    #[error("names and targets of one shard are longer than 4 GiB in sum: use more shards")]
+    TooLong,
+}
+
+impl Catalog {
+    /// Packs `monitors` into `shards` rosters.
+    ///
+    /// # Errors
+    /// See [`CatalogError`].
+    pub fn build(monitors: impl IntoIterator<Item = Monitor>, shards: u8) -> Result<Self, CatalogError> {
+        let mut builder = CatalogBuilder::new(shards);
+        for monitor in monitors {
+            builder.add(monitor)?;
+        }
+        builder.finish()
+    }
+
+    pub fn len(&self) -> usize {
+        self.rosters.iter().map(Roster::len).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn enabled(&self) -> usize {
+        self.rosters
+            .iter()
+            .map(|roster| roster.records.iter().filter(|record| record.policy & ENABLED != 0).count())
+            .sum()
+    }
+
+    pub fn shards(&self) -> u8 {
+        self.rosters.len() as u8
+    }
+
+    pub fn roster(&self, shard: u8) -> &Roster {
+        &self.rosters[usize::from(shard)]
+    }
+
+    pub fn policies(&self) -> &[Arc<Policy>] {
+        &self.policies
+    }
+
+    pub fn policy(&self, id: MonitorId) -> &Arc<Policy> {
+        &self.policies[self.roster(id.shard()).policy_id(id.index()).0 as usize]
+    }
+
+    pub fn policy_of(&self, id: PolicyId) -> &Arc<Policy> {
+        &self.policies[id.0 as usize]
+    }
+
+    pub fn name(&self, id: MonitorId) -> &str {
+        self.roster(id.shard()).name(id.index())
+    }
+
+    pub fn target(&self, id: MonitorId) -> TargetRef<'_> {
+        self.roster(id.shard()).target(id.index(), &self.hosts)
+    }
+
+    pub fn find(&self, name: &str) -> Option<MonitorId> {
+        let shard = shard_of(name, self.shards())?;
+        let roster = self.roster(shard);
+        let index = roster.find(name).ok()?;
+        Some(MonitorId::new(shard, index))
+    }
+
+    /// All ids in the order of their names, from the first name that is greater than `after`.
+    pub fn ids_after<'a>(&'a self, after: Option<&str>) -> impl Iterator<Item = MonitorId> + use<'a> {
+        let mut next: Vec<u32> = self
+            .rosters
+            .iter()
+            .map(|roster| match after {
+                None => 0,
+                Some(name) => roster.find(name).map_or_else(|index| index, |index| index + 1),
+            })
+            .collect();
+        std::iter::from_fn(move || {
+            let shard = (0..self.rosters.len())
+                .filter(|&shard| (next[shard] as usize) < self.rosters[shard].len())
+                .min_by_key(|&shard| self.rosters[shard].name(next[shard]))?;
+            let index = next[shard];
+            next[shard] += 1;
+            Some(MonitorId::new(shard as u8, index))
+        })
+    }
+
+    /// Bytes of heap that names, targets and records take.
+    pub fn heap_bytes(&self) -> usize {
+        self.rosters
+            .iter()
+            .map(|roster| roster.records.capacity() * size_of::<Record>() + roster.bytes.capacity())
+            .sum()
+    }
+}
+
+impl Roster {
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    pub fn policy_id(&self, index: u32) -> PolicyId {
+        PolicyId(self.records[index as usize].policy & !ENABLED)
+    }
+
+    pub fn is_enabled(&self, index: u32) -> bool {
+        self.records[index as usize].policy & ENABLED != 0
+    }
+
+    pub fn name(&self, index: u32) -> &str {
+        name_at(&self.bytes, self.records[index as usize].offset)
+    }
+
+    fn target<'a>(&'a self, index: u32, hosts: &'a [Box<str>]) -> TargetRef<'a> {
+        let offset = self.records[index as usize].offset as usize;
+        let after_name = offset + 1 + usize::from(self.bytes[offset]);
+        let (host, rest) = match self.bytes[after_name] {
+            0 => {
+                let octets: [u8; 4] = bytes_at(&self.bytes, after_name + 1);
+                (HostRef::Literal(IpAddr::V4(Ipv4Addr::from(octets))), after_name + 5)
+            }
+            1 => {
+                let octets: [u8; 16] = bytes_at(&self.bytes, after_name + 1);
+                (HostRef::Literal(IpAddr::V6(Ipv6Addr::from(octets))), after_name + 17)
+            }
+            _ => {
+                let host = u32::from_le_bytes(bytes_at(&self.bytes, after_name + 1));
+                (HostRef::Name(&hosts[host as usize]), after_name + 5)
+            }
+        };
+        let port = u16::from_le_bytes(bytes_at(&self.bytes, rest));
+        let length = usize::from(u16::from_le_bytes(bytes_at(&self.bytes, rest + 2)));
+        TargetRef { host, port, path: text(&self.bytes[rest + 4..rest + 4 + length]) }
+    }
+
+    /// The index of a name, or where it would stand.
+    fn find(&self, name: &str) -> Result<u32, u32> {
+        self.records
+            .binary_search_by(|record| name_at(&self.bytes, record.offset).cmp(name))
+            .map(|index| index as u32)
+            .map_err(|index| index as u32)
+    }
+}
+
+fn name_at(bytes: &[u8], offset: u32) -> &str {
+    let offset = offset as usize;
+    text(&bytes[offset + 1..offset + 1 + usize::from(bytes[offset])])
+}
+
+fn bytes_at<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
+    std::array::from_fn(|index| bytes[offset + index])
+}
+
+/// The arena holds only what came out of a `str`; the check costs a few nanoseconds and keeps this file safe.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("the arena holds what was a str")
+}
+
+/// Which shard owns a name: by hash, so that neither the file's order nor other monitors matter.
+pub fn shard_of(name: &str, shards: u8) -> Option<u8> {
+    (shards > 0).then(|| (name_hash(name) >> 32) as u32 % u32::from(shards)).map(|shard| shard as u8)
+}
+
+/// A stable hash of a name: the same in every process and on every machine.
+pub fn name_hash(name: &str) -> u64 {
+    let mut hasher = FxHasher::default();
+    hasher.write(name.as_bytes());
+    // Fx leaves the low bits weak; finish with the mixer of splitmix64.
+    let mut mixed = hasher.finish();
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}
+
+/// A monitor's place within its interval: uniform over names, the same after every restart.
+pub fn phase_of(name: &str, interval: Span) -> Span {
+    interval.scaled(name_hash(name) >> 32, 1 << 32)
+}
+
+/// Packs monitors one at a time, so that a loader never has to hold them all unpacked.
+#[derive(Debug)]
+pub struct CatalogBuilder {
+    policies: Vec<Arc<Policy>>,
+    policy_ids: HashMap<Arc<Policy>, u32, FxBuildHasher>,
+    hosts: Vec<Box<str>>,
+    host_ids: HashMap<Box<str>, u32, FxBuildHasher>,
+    rosters: Vec<Roster>,
+}
+
+impl CatalogBuilder {
+    /// # Panics
+    /// If `shards` is zero.
+    pub fn new(shards: u8) -> Self {
+        assert!(shards > 0, "at least one shard");
+        Self {
+            policies: Vec::new(),
+            policy_ids: HashMap::with_hasher(FxBuildHasher),
+            hosts: Vec::new(),
+            host_ids: HashMap::with_hasher(FxBuildHasher),
+            rosters: (0..shards).map(|_| Roster::default()).collect(),
+        }
+    }
+
+    /// # Errors
+    /// [`CatalogError::TooMany`] or [`CatalogError::TooLong`].
+    ///
+    /// # Panics
+    /// If a name is empty or longer than 255 bytes, or a path than 65,535: the configuration refuses those first.
+    pub fn add(&mut self, monitor: Monitor) -> Result<(), CatalogError> {
+        let Monitor { name, enabled, target, policy } = monitor;
+        let policy = self.intern_policy(policy);
+        let host = match &target.host {
+            Host::Literal(_) => 0,
+            Host::Name(name) => self.intern_host(name),
+        };
+        let shards = self.rosters.len() as u8;
+        let shard = shard_of(&name, shards).expect("there is at least one shard");
+        let roster = &mut self.rosters[usize::from(shard)];
+        if roster.len() >= MonitorId::PER_SHARD_MAX {
+            return Err(CatalogError::TooMany { count: roster.len() + 1, max: MonitorId::PER_SHARD_MAX });
+        }
+        let offset = u32::try_from(roster.bytes.len()).map_err(|_| CatalogError::TooLong)?;
+        assert!(!name.is_empty() && name.len() <= limits::MONITOR_NAME_MAX, "names are 1 to 255 bytes");
+        let path_length = u16::try_from(target.path.len()).expect("paths are bounded by the configuration");
+        let bytes = &mut roster.bytes;
+        bytes.push(name.len() as u8);
+        bytes.extend_from_slice(name.as_bytes());
+        push_host(bytes, &target, host);
+        bytes.extend_from_slice(&target.port.to_le_bytes());
+        bytes.extend_from_slice(&path_length.to_le_bytes());
+        bytes.extend_from_slice(target.path.as_bytes());
+        roster.records.push(Record { offset, policy: policy | if enabled { ENABLED } else { 0 } });
+        Ok(())
+    }
+
+    /// # Errors
+    /// [`CatalogError::Duplicate`].
+    pub fn finish(mut self) -> Result<Catalog, CatalogError> {
+        for roster in &mut self.rosters {
+            let bytes = &roster.bytes;
+            roster.records.sort_unstable_by(|a, b| name_at(bytes, a.offset).cmp(name_at(bytes, b.offset)));
+            let twins =
+                roster.records.windows(2).find(|pair| name_at(bytes, pair[0].offset) == name_at(bytes, pair[1].offset));
+            if let Some(pair) = twins {
+                return Err(CatalogError::Duplicate { name: name_at(bytes, pair[0].offset).into() });
+            }
+            roster.records.shrink_to_fit();
+            roster.bytes.shrink_to_fit();
+        }
+        Ok(Catalog { policies: self.policies, hosts: self.hosts, rosters: self.rosters })
+    }
+
+    fn intern_policy(&mut self, policy: Policy) -> u32 {
+        if let Some(&id) = self.policy_ids.get(&policy) {
+            return id;
+        }
+        let policy = Arc::new(policy);
+        let id = self.policies.len() as u32;
+        self.policies.push(policy.clone());
+        self.policy_ids.insert(policy, id);
+        id
+    }
+
+    fn intern_host(&mut self, name: &str) -> u32 {
+        if let Some(&id) = self.host_ids.get(name) {
+            return id;
+        }
+        let id = self.hosts.len() as u32;
+        self.hosts.push(name.into());
+        self.host_ids.insert(name.into(), id);
+        id
+    }
+}
+
+fn push_host(bytes: &mut Vec<u8>, target: &Target, interned: u32) {
+    match &target.host {
+        Host::Literal(IpAddr::V4(address)) => {
+            bytes.push(0);
+            bytes.extend_from_slice(&address.octets());
+        }
+        Host::Literal(IpAddr::V6(address)) => {
+            bytes.push(1);
+            bytes.extend_from_slice(&address.octets());
+        }
+        Host::Name(_) => {
+            bytes.push(2);
+            bytes.extend_from_slice(&interned.to_le_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Check, Codes};
+
+    fn monitor(name: &str, target: Target) -> Monitor {
+        let policy = Policy {
+            check: Check::Tcp,
+            interval: Span::from_secs(1),
+            timeout: Span::from_secs(1),
+            retry_interval: Span::from_secs(1),
+            unhealthy_threshold: 3,
+            healthy_threshold: 2,
+            retries: 0,
+            groups: Box::default(),
+            codes: Codes::default(),
+        };
+        Monitor { name: name.into(), enabled: true, target, policy }
+    }
+
+    fn literal(text: &str, port: u16, path: &str) -> Target {
+        Target { host: Host::Literal(text.parse().expect("an address")), port, path: path.into() }
+    }
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        let named = Target { host: Host::Name("db.internal".into()), port: 5432, path: "".into() };
+        let catalog = Catalog::build(
+            [
+                monitor("b", literal("10.0.0.1", 80, "/health?x=1")),
+                monitor("a", literal("2001:db8::1", 443, "")),
+                monitor("ü/☃", named),
+            ],
+            3,
+        )
+        .expect("it builds");
+        assert_eq!(catalog.policies().len(), 1, "equal policies are kept once");
+        let target = |name: &str| catalog.target(catalog.find(name).expect("it is there"));
+        assert_eq!(
+            target("b"),
+            TargetRef {
+                host: HostRef::Literal("10.0.0.1".parse().expect("an address")),
+                port: 80,
+                path: "/health?x=1"
+            }
+        );
+        assert_eq!(target("a").host, HostRef::Literal("2001:db8::1".parse().expect("an address")));
+        assert_eq!(target("ü/☃"), TargetRef { host: HostRef::Name("db.internal"), port: 5432, path: "" });
+        assert_eq!(catalog.find("c"), None);
+        let names: Vec<_> = catalog.ids_after(None).map(|id| catalog.name(id)).collect();
+        assert_eq!(names, ["a", "b", "ü/☃"]);
+        let names: Vec<_> = catalog.ids_after(Some("a")).map(|id| catalog.name(id)).collect();
+        assert_eq!(names, ["b", "ü/☃"]);
+        let names: Vec<_> = catalog.ids_after(Some("aa")).map(|id| catalog.name(id)).collect();
+        assert_eq!(names, ["b", "ü/☃"]);
+    }
+
+    #[test]
+    fn two_of_one_name_are_refused() {
+        let twice = [monitor("x", literal("10.0.0.1", 1, "")), monitor("x", literal("10.0.0.2", 1, ""))];
+        assert_eq!(Catalog::build(twice, 1).unwrap_err(), CatalogError::Duplicate { name: "x".into() });
+    }
+
+    #[test]
+    fn phases_are_spread_evenly_and_do_not_depend_on_order() {
+        let interval = Span::from_secs(10);
+        let mut counts = [0_u32; 10];
+        for number in 0..10_000 {
+            let phase = phase_of(&format!("service-{number:06}"), interval);
+            counts[phase.as_secs() as usize] += 1;
+        }
+        assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
+    }
+}

@@ -1,0 +1,3 @@
+//! The only room that names specs.
+pub mod catalog;
+pub use catalog::Catalog;
