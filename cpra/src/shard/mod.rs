@@ -1,9 +1,54 @@
-//! stub
+//! A shard: one part of the monitors, from due time to judged outcome.
+//!
+//! ```text
+//!   wheel ──due──▶ ready ──slot──▶ flight ◀──▶ pause (re-try)        an enabled monitor is in exactly one place
+//!     ▲              │               │
+//!     │              └─▶ resolving ──┘ judged, or timed out ──▶ judging (did this host drop packets?)
+//!     └───────────────────────── health, next due ◀──────────────────┘
+//! ```
+//! A pure step function: time and events come in, effects and the next deadline go out. It reads no clock, opens no
+//! socket and starts no thread; the drivers do ([`crate::os`], [`crate::sim`]). One step:
+//!
+//! 1. notes whether the loop stood still: checks that overlap that count for nothing when they fail;
+//! 2. takes the events: completions first of all, so that a timeout is judged only after a drain of completions that
+//!    began after its deadline;
+//! 3. expires deadlines, then judges timed-out checks for which the host's drop counters are known;
+//! 4. moves what is due to the ready list, and starts as many checks as there are slots;
+//! 5. once a second, audits the ledger: the places must sum to the enabled monitors.
+//!
+//! The next due time derives from the due time, never from the finish. Full is a value everywhere: without a slot a
+//! check waits in the ready list, and the due times that pass meanwhile are counted as missed.
+//!
+//! What it does not do: episodes, notices, repairs. Those are the desk's, which hears of transitions only.
+
+mod command;
+mod flight;
+mod host;
+mod names;
 pub mod protocol;
-use crate::units::Instant;
-use crate::world::Catalog;
-pub use protocol::{Effect, Effects, Event, ShardStats};
+mod slots;
+mod verdict;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
+pub use protocol::{Effect, Effects, Event, ShardStats};
+use rustc_hash::FxBuildHasher;
+
+use self::host::HostDrops;
+use self::names::{Names, Waiting};
+use self::protocol::MonitorState;
+use self::slots::{Slots, State};
+use crate::domain::health::Phase;
+use crate::domain::{Health, Latency, Outcome};
+use crate::probe::Ops;
+use crate::schedule::wheel::{Owner, TickClock};
+use crate::schedule::{ReadyList, Tick, Wheel};
+use crate::units::limits::{FLIGHT_WAIT_MAX, LEDGER_EVERY, STALL, STARTS_PER_STEP_MAX};
+use crate::units::{Instant, MonitorId, Slot, Span};
+use crate::world::catalog::phase_of;
+use crate::world::{Catalog, Components, Place, World};
 
 /// How a shard is set up.
 #[derive(Clone, Debug)]
@@ -17,23 +62,352 @@ pub struct Settings {
 }
 
 #[derive(Debug)]
-pub struct Shard {}
+pub struct Shard {
+    world: World,
+    core: Core,
+}
+
+/// All of a shard but its world, so that both can be borrowed for a step.
+#[derive(Debug)]
+struct Core {
+    shard: u8,
+    catalog: Arc<Catalog>,
+    clock: TickClock,
+    wheel: Wheel,
+    ready: ReadyList,
+    slots: Slots,
+    names: Names,
+    /// Resolved, and without a slot so far; they come before the ready list.
+    resolved: VecDeque<Waiting>,
+    judging: VecDeque<TimedOut>,
+    host: HostDrops,
+    kept: HashMap<u32, Kept, FxBuildHasher>,
+    rng: fastrand::Rng,
+    stats: ShardStats,
+    enabled: usize,
+    last_step: Instant,
+    next_audit: Instant,
+    /// The ready list may hold more than one step started.
+    starved: bool,
+    desk_full: bool,
+    draining: bool,
+    ops: Ops,
+    expired: Vec<Slot>,
+}
+
+/// A check that nothing answered, until the host's counters are known.
+#[derive(Debug)]
+struct TimedOut {
+    monitor: u32,
+    due: Tick,
+    missed: u64,
+    started: Instant,
+    deadline: Instant,
+    outcome: Outcome,
+}
+
+/// What is remembered of a monitor that is not ok.
+#[derive(Debug)]
+struct Kept {
+    status: Option<u16>,
+    latency: Latency,
+    evidence: Option<Box<str>>,
+}
+
 impl Shard {
-    pub fn new(_settings: &Settings, _catalog: Arc<Catalog>, _now: Instant) -> Self {
-        Self {}
+    pub fn new(settings: &Settings, catalog: Arc<Catalog>, now: Instant) -> Self {
+        // Counted from the boot, so that a monitor keeps its phase over a restart of the daemon.
+        let clock = TickClock::new(Instant::ZERO);
+        let len = catalog.roster(settings.shard).len() as u32;
+        let mut shard = Self {
+            world: World::new(len),
+            core: Core {
+                shard: settings.shard,
+                catalog,
+                clock,
+                wheel: Wheel::new(clock.passed(now)),
+                ready: ReadyList::default(),
+                slots: Slots::new(settings.slots_max.max(1), clock, now),
+                names: Names::new(),
+                resolved: VecDeque::new(),
+                judging: VecDeque::new(),
+                host: HostDrops::default(),
+                kept: HashMap::with_hasher(FxBuildHasher),
+                rng: fastrand::Rng::with_seed(settings.seed),
+                stats: ShardStats::default(),
+                enabled: 0,
+                last_step: now,
+                next_audit: now + LEDGER_EVERY,
+                starved: false,
+                desk_full: false,
+                draining: false,
+                ops: Ops::default(),
+                expired: Vec::new(),
+            },
+        };
+        let Self { world, core } = &mut shard;
+        core.admit_all(&mut world.components(), now);
+        shard
     }
-    pub fn step(&mut self, _now: Instant, _events: &[Event<'_>], _effects: &mut Effects) {}
+
+    /// Takes what has happened until `now`, which must be read *before* the completions among `events` were drained.
+    pub fn step(&mut self, now: Instant, events: &[Event<'_>], effects: &mut Effects) {
+        let Self { world, core } = self;
+        let mut components = world.components();
+        core.step(&mut components, now, events, effects);
+    }
+
     /// When the next step is due, were nothing to happen before.
     pub fn next_deadline(&self) -> Option<Instant> {
-        None
+        self.core.next_deadline()
     }
+
+    /// Checks that hold a slot.
     pub fn in_flight(&self) -> usize {
-        0
+        let census = self.core.slots.census();
+        census.flights + census.paused
     }
+
+    /// After [`Event::Drain`]: whether the last check has ended.
     pub fn is_drained(&self) -> bool {
-        true
+        self.core.draining && self.in_flight() == 0 && self.core.judging.is_empty()
     }
-    pub fn stats(&self) -> &ShardStats {
-        unimplemented!()
+
+    pub const fn stats(&self) -> &ShardStats {
+        &self.core.stats
+    }
+
+    /// Where every monitor of the roster is, by index. It walks the whole world: for tests and the simulator.
+    pub fn places(&self) -> Vec<Place> {
+        self.world.components().places().collect()
+    }
+
+    /// One monitor's state. Slices of these answer the API.
+    pub fn monitor_state(&self, index: u32, now: Instant) -> MonitorState {
+        self.core.monitor_state(&self.world.components(), index, now)
+    }
+}
+
+impl Core {
+    fn step(&mut self, c: &mut Components<'_>, now: Instant, events: &[Event<'_>], effects: &mut Effects) {
+        self.note_stall(now);
+        for event in events {
+            self.take_event(c, event, now, effects);
+        }
+        self.expire(c, now, effects);
+        self.judge_timed_out(c, now, effects);
+        self.collect_due(c, now);
+        self.start_checks(c, now, effects);
+        if self.slots.census().flights > 0 && self.host.wants_sample(now, false)
+            || !self.judging.is_empty() && self.host.wants_sample(now, true)
+        {
+            effects.list.push(Effect::SampleHost);
+        }
+        self.audit(now);
+        self.publish();
+        self.last_step = now;
+    }
+
+    fn take_event(&mut self, c: &mut Components<'_>, event: &Event<'_>, now: Instant, effects: &mut Effects) {
+        match event {
+            Event::Completed(completion) => self.completed(c, completion, now, effects),
+            Event::OpenFailed { slot, errno } => {
+                tracing::debug!(slot = slot.0, %errno, "no socket for a slot");
+                if let Some(entry) = self.slots.get(*slot) {
+                    entry.family = None;
+                }
+            }
+            Event::Resolved { name, result } => self.name_resolved(c, name, result, now, effects),
+            Event::HostSampled(sample) => self.host.sampled(*sample),
+            Event::Command(command) => self.obey(c, *command, now, effects),
+            Event::Read { token, indices } => {
+                let states = indices.iter().filter(|&&index| self.knows(index));
+                let states = states.map(|&index| self.monitor_state(c, index, now)).collect();
+                effects.list.push(Effect::Report { token: *token, states });
+            }
+            Event::DeskFull(full) => self.desk_full = *full,
+            Event::Drain => self.draining = true,
+        }
+    }
+
+    /// A loop that did not run although it was due cannot tell a slow target from its own sleep.
+    fn note_stall(&mut self, now: Instant) {
+        let census = self.slots.census();
+        if census.flights + census.paused == 0 || now.since(self.last_step) <= STALL {
+            return;
+        }
+        self.stats.stalls += 1;
+        for (_, entry) in self.slots.iter_mut() {
+            if let State::Flight(flight) | State::Paused(flight) = &mut entry.state {
+                flight.stalled = true;
+            }
+        }
+    }
+
+    fn collect_due(&mut self, c: &mut Components<'_>, now: Instant) {
+        let to = self.clock.passed(now);
+        let mut due = Due { components: c, ready: &mut self.ready, to };
+        self.wheel.advance(to, &mut due);
+    }
+
+    /// First what waited for an address, then the ready list, oldest first, while there are slots.
+    fn start_checks(&mut self, c: &mut Components<'_>, now: Instant, effects: &mut Effects) {
+        self.starved = false;
+        if self.desk_full || self.draining {
+            return;
+        }
+        let mut budget = STARTS_PER_STEP_MAX;
+        while budget > 0 && !self.resolved.is_empty() {
+            if !self.start_resolved(c, now, effects) {
+                return;
+            }
+            budget -= 1;
+        }
+        while budget > 0 {
+            let Some(index) = self.ready.pop() else { return };
+            if !self.start_due(c, index, now, effects) {
+                self.ready.push_front(index);
+                return;
+            }
+            budget -= 1;
+        }
+        self.starved = !self.ready.is_empty();
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        if self.starved {
+            return Some(self.last_step);
+        }
+        let census = self.slots.census();
+        let in_flight = census.flights + census.paused > 0;
+        let candidates = [
+            self.wheel.next().map(|tick| self.clock.instant(tick)),
+            self.slots.next_deadline(),
+            in_flight.then(|| self.last_step + FLIGHT_WAIT_MAX),
+            in_flight.then(|| self.host.next_sample(false)),
+            (!self.judging.is_empty()).then(|| self.host.next_sample(true)),
+            (self.enabled > 0).then_some(self.next_audit),
+        ];
+        candidates.into_iter().flatten().min()
+    }
+
+    /// The places, each counted by what holds the monitors there, must sum to the enabled monitors.
+    fn audit(&mut self, now: Instant) {
+        if now < self.next_audit {
+            return;
+        }
+        self.next_audit = now + LEDGER_EVERY;
+        let lost = self.enabled.abs_diff(self.ledger().iter().sum());
+        if lost > 0 {
+            tracing::error!(lost, ledger = ?self.ledger(), enabled = self.enabled, "monitors are not where they should be");
+        }
+        self.stats.lost = lost as u64;
+    }
+
+    /// How many monitors each place holds: wheel, ready, resolving, flight, pause, judging.
+    fn ledger(&self) -> [usize; 6] {
+        let census = self.slots.census();
+        [
+            self.wheel.len(),
+            self.ready.len(),
+            self.names.waiting() + self.resolved.len(),
+            census.flights,
+            census.paused,
+            self.judging.len(),
+        ]
+    }
+
+    fn publish(&mut self) {
+        let census = self.slots.census();
+        self.stats.ready = self.ready.len() as u64;
+        self.stats.in_flight = (census.flights + census.paused) as u64;
+        self.stats.slots = self.slots.len() as u64;
+        self.stats.idle_connections = census.idle as u64;
+    }
+
+    /// Lays every enabled monitor on the wheel, the first checks spread evenly over a short while.
+    fn admit_all(&mut self, c: &mut Components<'_>, now: Instant) {
+        let catalog = Arc::clone(&self.catalog);
+        let roster = catalog.roster(self.shard);
+        let enabled = (0..roster.len() as u32).filter(|&index| roster.is_enabled(index)).count() as u64;
+        for index in 0..roster.len() as u32 {
+            if roster.is_enabled(index) {
+                self.enabled += 1;
+                self.stats.monitors[state_index(c.health(index))] += 1;
+                self.admit(c, index, enabled, now);
+            } else {
+                c.health_mut(index).disable(0);
+                self.stats.monitors[state_index(c.health(index))] += 1;
+            }
+        }
+    }
+
+    /// Lays one monitor on the wheel, its first check within a window that grows with `company`.
+    fn admit(&mut self, c: &mut Components<'_>, index: u32, company: u64, now: Instant) {
+        let interval = self.policy(index).interval;
+        let window = interval.min(Span::from_secs(5).max(Span::from_millis(company.saturating_mul(10))));
+        if window == interval {
+            let passed = self.clock.passed(now);
+            let interval = verdict::ticks(interval);
+            let first = self.next_on_phase(index, interval, Tick(passed.0.saturating_sub(interval)), passed);
+            self.lay(c, index, first, false);
+            return;
+        }
+        let name = self.catalog.name(self.id(index));
+        let first = self.clock.due(now + phase_of(name, window));
+        self.lay(c, index, first, true);
+    }
+
+    fn lay(&mut self, c: &mut Components<'_>, index: u32, due: Tick, off_phase: bool) {
+        let due = self.wheel.insert(index, due);
+        let timing = c.timing_mut(index);
+        timing.due = due.low();
+        timing.place = Place::Wheel;
+        timing.off_phase = off_phase;
+    }
+
+    fn id(&self, index: u32) -> MonitorId {
+        MonitorId::new(self.shard, index)
+    }
+
+    fn knows(&self, index: u32) -> bool {
+        (index as usize) < self.catalog.roster(self.shard).len()
+    }
+
+    fn policy(&self, index: u32) -> &Arc<crate::domain::Policy> {
+        self.catalog.policy_of(self.catalog.roster(self.shard).policy_id(index))
+    }
+}
+
+/// Where a monitor counts in [`protocol::STATES`].
+const fn state_index(health: &Health) -> usize {
+    if health.is_obscured() {
+        return 0;
+    }
+    match health.phase() {
+        Phase::Unknown => 0,
+        Phase::Up => 1,
+        Phase::Suspect => 2,
+        Phase::Failing => 6,
+        Phase::Disabled => 8,
+    }
+}
+
+/// What the wheel asks and tells.
+struct Due<'a, 'c> {
+    components: &'a mut Components<'c>,
+    ready: &'a mut ReadyList,
+    to: Tick,
+}
+
+impl Owner for Due<'_, '_> {
+    fn due(&self, id: u32) -> Option<Tick> {
+        let timing = self.components.timing(id);
+        (timing.place == Place::Wheel).then(|| Tick::from_low(timing.due, self.to))
+    }
+
+    fn fire(&mut self, id: u32) {
+        self.components.timing_mut(id).place = Place::Ready;
+        self.ready.push(id);
     }
 }

@@ -1,0 +1,83 @@
+//! The desk's word.
+
+use super::Core;
+use super::protocol::{Command, CommandKind, Effects};
+use super::slots::State;
+use crate::domain::HostRef;
+use crate::domain::health::Phase;
+use crate::units::Instant;
+use crate::world::{Components, Place};
+
+impl Core {
+    pub(super) fn obey(&mut self, c: &mut Components<'_>, command: Command, now: Instant, effects: &mut Effects) {
+        let index = command.monitor.index();
+        if command.monitor.shard() != self.shard || !self.knows(index) {
+            return;
+        }
+        let disabled = c.health(index).phase() == Phase::Disabled;
+        match command.kind {
+            CommandKind::Disable { epoch } => {
+                if !disabled {
+                    self.withdraw(c, index, effects);
+                    self.enabled -= 1;
+                    self.kept.remove(&index);
+                }
+                let before = *c.health(index);
+                c.health_mut(index).disable(epoch);
+                self.recount(before, *c.health(index));
+            }
+            CommandKind::Enable { epoch } => {
+                let before = *c.health(index);
+                c.health_mut(index).enable(epoch);
+                self.recount(before, *c.health(index));
+                if disabled {
+                    self.enabled += 1;
+                    self.admit(c, index, 1, now);
+                }
+            }
+            CommandKind::Obscure => {
+                let before = *c.health(index);
+                c.health_mut(index).obscure();
+                self.recount(before, *c.health(index));
+            }
+            CommandKind::CheckNow => {
+                if c.timing(index).place == Place::Wheel {
+                    self.wheel.cancelled();
+                    let due = self.clock.due(now);
+                    let timing = c.timing_mut(index);
+                    timing.due = due.low();
+                    timing.off_phase = true;
+                    timing.place = Place::Ready;
+                    self.ready.push(index);
+                }
+            }
+        }
+    }
+
+    /// Takes a monitor from wherever it is. A check in flight is broken off and counts for nothing.
+    fn withdraw(&mut self, c: &mut Components<'_>, index: u32, effects: &mut Effects) {
+        match std::mem::take(&mut c.timing_mut(index).place) {
+            Place::Nowhere => {}
+            Place::Wheel => self.wheel.cancelled(),
+            Place::Ready => {
+                self.ready.remove(index);
+            }
+            Place::Resolving => {
+                self.resolved.retain(|waiting| waiting.monitor != index);
+                if let HostRef::Name(name) = self.catalog.target(self.id(index)).host {
+                    self.names.forget(name, index);
+                }
+            }
+            Place::Flight | Place::Pause => {
+                let slot = self.slots.iter_mut().find_map(|(slot, entry)| match &entry.state {
+                    State::Flight(flight) | State::Paused(flight) if flight.monitor == index => Some(slot),
+                    _ => None,
+                });
+                if let Some(slot) = slot {
+                    self.leave(slot, effects);
+                }
+            }
+            Place::Judging => self.judging.retain(|timed_out| timed_out.monitor != index),
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! From the ready list to a judgement: taking slots, driving probes, ending connections.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::names::Waiting;
+use super::protocol::{Effect, Effects, Resolution};
+use super::slots::{Flight, State, Taken};
+use super::{Core, TimedOut};
+use crate::domain::{Check, Code, HostRef, Outcome, Policy, Verdict, VoidReason};
+use crate::probe::{Judgement, Ops, Probe, Request, Then};
+use crate::ring::{Completion, Family, Op, OpKind};
+use crate::schedule::Tick;
+use crate::units::limits::{FIN_WAIT, KEEP_ALIVE_IDLE, RETRY_PAUSE};
+use crate::units::{Instant, MonitorId, Slot, Span};
+use crate::world::{Components, Place};
+
+impl Core {
+    /// Starts the check of a monitor that has just been taken off the ready list; `false` when there is no slot.
+    pub(super) fn start_due(
+        &mut self,
+        c: &mut Components<'_>,
+        index: u32,
+        now: Instant,
+        effects: &mut Effects,
+    ) -> bool {
+        let catalog = Arc::clone(&self.catalog);
+        let target = catalog.target(self.id(index));
+        let due = Tick::from_low(c.timing(index).due, self.clock.passed(now));
+        let interval = self.policy(index).interval;
+        let missed = now.since(self.clock.instant(due)).as_nanos() / interval.as_nanos();
+        let waiting = Waiting { monitor: index, due, missed, started: now };
+        let address = match target.host {
+            HostRef::Literal(address) => address,
+            HostRef::Name(name) => match self.names.address(name, now) {
+                Some(address) => address,
+                None => {
+                    self.left_ready(&waiting, now);
+                    c.timing_mut(index).place = Place::Resolving;
+                    if self.names.wait(name, waiting) {
+                        effects.list.push(Effect::Resolve { name: name.into() });
+                    }
+                    return true;
+                }
+            },
+        };
+        if !self.launch(c, &waiting, SocketAddr::new(address, target.port), now, effects) {
+            return false;
+        }
+        self.left_ready(&waiting, now);
+        true
+    }
+
+    /// Starts the oldest check that waited for an address; `false` when there is no slot.
+    pub(super) fn start_resolved(&mut self, c: &mut Components<'_>, now: Instant, effects: &mut Effects) -> bool {
+        let Some(waiting) = self.resolved.pop_front() else { return true };
+        let catalog = Arc::clone(&self.catalog);
+        let target = catalog.target(self.id(waiting.monitor));
+        let HostRef::Name(name) = target.host else { unreachable!("only names are resolved") };
+        if now.since(waiting.started) >= self.policy(waiting.monitor).timeout {
+            let outcome = Outcome::of(Code::Void(VoidReason::Resolver))
+                .with_evidence(&format!("{name}: its address was known too late"));
+            self.judge(c, waiting.monitor, waiting.due, waiting.missed, outcome, now, effects);
+            return true;
+        }
+        let Some(address) = self.names.address(name, now) else {
+            // It expired while this check waited for a slot: ask again; the time already spent counts.
+            if self.names.wait(name, waiting) {
+                effects.list.push(Effect::Resolve { name: name.into() });
+            }
+            return true;
+        };
+        if self.launch(c, &waiting, SocketAddr::new(address, target.port), now, effects) {
+            return true;
+        }
+        self.resolved.push_front(waiting);
+        false
+    }
+
+    fn left_ready(&mut self, waiting: &Waiting, now: Instant) {
+        self.stats.lag.record(now.since(self.clock.instant(waiting.due)));
+        self.stats.missed += waiting.missed;
+    }
+
+    /// A resolver's answer: who waited goes on, or is judged.
+    pub(super) fn name_resolved(
+        &mut self,
+        c: &mut Components<'_>,
+        name: &str,
+        resolution: &Resolution,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        for waiting in self.names.answer(name, resolution, now) {
+            let outcome = match resolution {
+                Resolution::Found { addresses, .. } if !addresses.is_empty() => {
+                    self.resolved.push_back(waiting);
+                    continue;
+                }
+                Resolution::Found { .. } | Resolution::NotFound => {
+                    Outcome::of(Code::L4Dns).with_evidence(&format!("{name}: no such name"))
+                }
+                Resolution::Failed(why) => Outcome::of(Code::Void(VoidReason::Resolver))
+                    .with_evidence(&format!("{name}: the resolver failed: {why}")),
+            };
+            let mut outcome = outcome;
+            outcome.latency.resolve = now.since(waiting.started);
+            outcome.latency.total = outcome.latency.resolve;
+            self.judge(c, waiting.monitor, waiting.due, waiting.missed, outcome, now, effects);
+        }
+    }
+
+    /// Puts a check on a slot; `false` when there is none.
+    fn launch(
+        &mut self,
+        c: &mut Components<'_>,
+        waiting: &Waiting,
+        address: SocketAddr,
+        now: Instant,
+        effects: &mut Effects,
+    ) -> bool {
+        let policy = Arc::clone(self.policy(waiting.monitor));
+        let kept = if keeps_alive(&policy) { self.slots.take_idle(&address) } else { None };
+        let Some(slot) = kept.or_else(|| self.take_slot(Family::of(&address), effects)) else { return false };
+        let request = Request { policy: &policy, target: self.catalog.target(self.id(waiting.monitor)), address };
+        let mut ops = std::mem::take(&mut self.ops);
+        let probe = if kept.is_some() {
+            Probe::resume(&request, now, &mut ops)
+        } else {
+            let entry = self.slots.entry(slot);
+            entry.generation = entry.generation.next();
+            Probe::start(&request, now, &mut ops)
+        };
+        let flight = Flight {
+            monitor: waiting.monitor,
+            due: waiting.due,
+            missed: waiting.missed,
+            started: waiting.started,
+            attempt_started: waiting.started,
+            attempt: 1,
+            reused: kept.is_some(),
+            stalled: false,
+            address,
+            resolve: now.since(waiting.started),
+            probe,
+        };
+        c.timing_mut(waiting.monitor).place = Place::Flight;
+        self.slots.change(slot, State::Flight(flight));
+        self.slots.set_deadline(slot, Some(waiting.started + policy.timeout));
+        self.submit_all(slot, &mut ops, effects);
+        self.ops = ops;
+        true
+    }
+
+    fn take_slot(&mut self, family: Family, effects: &mut Effects) -> Option<Slot> {
+        match self.slots.take(family) {
+            Some(Taken::Ready(slot)) => Some(slot),
+            Some(Taken::Open(slot)) => {
+                effects.list.push(Effect::Open { slot, family });
+                Some(slot)
+            }
+            Some(Taken::Reopen(slot)) => {
+                effects.list.push(Effect::Close { slot });
+                effects.list.push(Effect::Open { slot, family });
+                Some(slot)
+            }
+            None => {
+                // A kept connection is a favour; a due check is a duty.
+                if let Some(slot) = self.slots.any_idle() {
+                    self.leave(slot, effects);
+                }
+                None
+            }
+        }
+    }
+
+    /// The next attempt of a paused check, on the same slot, which is quiet by now.
+    fn relaunch(&mut self, c: &mut Components<'_>, slot: Slot, now: Instant, effects: &mut Effects) {
+        let entry = self.slots.entry(slot);
+        entry.generation = entry.generation.next();
+        if entry.family.is_none() {
+            let State::Paused(flight) = &entry.state else { unreachable!("only paused checks are relaunched") };
+            let family = Family::of(&flight.address);
+            entry.family = Some(family);
+            effects.list.push(Effect::Open { slot, family });
+        }
+        let State::Paused(mut flight) = self.slots.change(slot, State::Leaving) else {
+            unreachable!("only paused checks are relaunched")
+        };
+        let policy = Arc::clone(self.policy(flight.monitor));
+        let target = self.catalog.target(self.id(flight.monitor));
+        let request = Request { policy: &policy, target, address: flight.address };
+        let mut ops = std::mem::take(&mut self.ops);
+        flight.probe = Probe::start(&request, now, &mut ops);
+        flight.attempt_started = now;
+        flight.reused = false;
+        flight.resolve = Span::ZERO;
+        c.timing_mut(flight.monitor).place = Place::Flight;
+        self.slots.change(slot, State::Flight(flight));
+        self.slots.set_deadline(slot, Some(now + policy.timeout));
+        self.submit_all(slot, &mut ops, effects);
+        self.ops = ops;
+    }
+
+    /// A completion, for whatever the slot is doing by now.
+    pub(super) fn completed(
+        &mut self,
+        c: &mut Components<'_>,
+        completion: &Completion<'_>,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        let slot = completion.slot;
+        let Some(entry) = self.slots.get(slot) else { return };
+        if entry.generation != completion.generation {
+            return;
+        }
+        if !completion.more {
+            entry.completed(completion.kind);
+        }
+        let receiving = entry.is_pending(OpKind::Recv);
+        match &mut entry.state {
+            State::Flight(flight) => {
+                let id = MonitorId::new(self.shard, flight.monitor);
+                let (policy, target) = (self.catalog.policy(id), self.catalog.target(id));
+                let request = Request { policy, target, address: flight.address };
+                let mut ops = std::mem::take(&mut self.ops);
+                let judgement = flight.probe.on(&request, completion, now, &mut ops);
+                self.submit_all(slot, &mut ops, effects);
+                self.ops = ops;
+                if let Some(judgement) = judgement {
+                    self.attempt_ended(c, slot, judgement, now, effects);
+                }
+            }
+            // The peer closed a kept connection, or spoke unasked: either way it is of no more use.
+            State::Idle(_) => self.leave(slot, effects),
+            State::Lingering if !receiving => self.leave(slot, effects),
+            State::Lingering | State::Free | State::Leaving | State::Paused(_) => {}
+        }
+        self.settle(c, slot, now, effects);
+    }
+
+    /// What a slot does once it is quiet.
+    fn settle(&mut self, c: &mut Components<'_>, slot: Slot, now: Instant, effects: &mut Effects) {
+        let entry = self.slots.entry(slot);
+        if !entry.is_quiet() {
+            return;
+        }
+        match &entry.state {
+            State::Leaving => {
+                self.slots.set_deadline(slot, None);
+                self.slots.change(slot, State::Free);
+            }
+            // The pause is over, and only the old connection was in the way.
+            State::Paused(flight) if flight.attempt_started <= now => self.relaunch(c, slot, now, effects),
+            State::Paused(_) | State::Free | State::Flight(_) | State::Idle(_) | State::Lingering => {}
+        }
+    }
+
+    /// Slots whose deadline has passed.
+    pub(super) fn expire(&mut self, c: &mut Components<'_>, now: Instant, effects: &mut Effects) {
+        let mut expired = std::mem::take(&mut self.expired);
+        self.slots.expire(now, &mut expired);
+        for slot in expired.drain(..) {
+            match &self.slots.entry(slot).state {
+                State::Flight(flight) => {
+                    let id = MonitorId::new(self.shard, flight.monitor);
+                    let (policy, target) = (self.catalog.policy(id), self.catalog.target(id));
+                    let request = Request { policy, target, address: flight.address };
+                    let outcome = flight.probe.expire(&request, now);
+                    let judgement = Judgement { outcome, then: Then::Disconnect };
+                    self.attempt_ended(c, slot, judgement, now, effects);
+                }
+                State::Lingering | State::Idle(_) => self.leave(slot, effects),
+                State::Paused(_) | State::Leaving | State::Free => {}
+            }
+            self.settle(c, slot, now, effects);
+        }
+        self.expired = expired;
+    }
+
+    /// An attempt is over: again, on a fresh connection, or judge the check.
+    fn attempt_ended(
+        &mut self,
+        c: &mut Components<'_>,
+        slot: Slot,
+        judgement: Judgement,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        let State::Flight(mut flight) = self.slots.change(slot, State::Leaving) else {
+            unreachable!("an attempt ends in flight")
+        };
+        let Judgement { mut outcome, then } = judgement;
+        outcome.latency.resolve = flight.resolve;
+        outcome.latency.total = now.since(flight.attempt_started);
+        outcome.attempts = flight.attempt;
+        let policy = Arc::clone(self.policy(flight.monitor));
+        if let Some(again) = next_attempt(&flight, &outcome, &policy, now) {
+            // Until it begins, this says when it may.
+            flight.attempt_started = match again {
+                Again::Fresh => now,
+                Again::Retry => {
+                    flight.attempt += 1;
+                    now + RETRY_PAUSE
+                }
+            };
+            let begins = flight.attempt_started;
+            c.timing_mut(flight.monitor).place = Place::Pause;
+            self.disconnect(slot, effects);
+            self.slots.change(slot, State::Paused(flight));
+            self.slots.set_deadline(slot, Some(begins));
+            return;
+        }
+        self.end_connection(slot, then, flight.address, now, effects);
+        if outcome.verdict() == Verdict::Fail && flight.stalled {
+            let evidence = format!("this process stood still meanwhile ({})", outcome.cause());
+            outcome = Outcome { code: Code::Void(VoidReason::Stall), ..outcome }.with_evidence(&evidence);
+        }
+        if outcome.code.is_timeout() {
+            c.timing_mut(flight.monitor).place = Place::Judging;
+            self.judging.push_back(TimedOut {
+                monitor: flight.monitor,
+                due: flight.due,
+                missed: flight.missed,
+                started: flight.started,
+                deadline: now,
+                outcome,
+            });
+            return;
+        }
+        self.judge(c, flight.monitor, flight.due, flight.missed, outcome, now, effects);
+    }
+
+    fn end_connection(&mut self, slot: Slot, then: Then, origin: SocketAddr, now: Instant, effects: &mut Effects) {
+        let receiving = self.slots.entry(slot).is_pending(OpKind::Recv);
+        match then {
+            Then::Keep if receiving && self.slots.may_keep(&origin) => {
+                self.slots.change(slot, State::Idle(origin));
+                self.slots.set_deadline(slot, Some(now + KEEP_ALIVE_IDLE));
+            }
+            Then::AwaitFin if receiving => {
+                self.slots.change(slot, State::Lingering);
+                self.slots.set_deadline(slot, Some(now + FIN_WAIT));
+            }
+            Then::Keep | Then::AwaitFin | Then::Disconnect => self.leave(slot, effects),
+        }
+    }
+
+    /// Disconnects; the slot is free once everything on it has completed.
+    pub(super) fn leave(&mut self, slot: Slot, effects: &mut Effects) {
+        self.slots.change(slot, State::Leaving);
+        self.slots.set_deadline(slot, None);
+        self.disconnect(slot, effects);
+    }
+
+    fn disconnect(&mut self, slot: Slot, effects: &mut Effects) {
+        if !self.slots.entry(slot).is_pending(OpKind::Disconnect) {
+            self.submit(slot, Op::Disconnect, &[], effects);
+        }
+    }
+
+    fn submit_all(&mut self, slot: Slot, ops: &mut Ops, effects: &mut Effects) {
+        for op in ops.list.drain(..) {
+            let bytes: &[u8] = if op == Op::Send { &ops.bytes } else { &[] };
+            self.submit(slot, op, bytes, effects);
+        }
+        ops.clear();
+    }
+
+    fn submit(&mut self, slot: Slot, op: Op, bytes: &[u8], effects: &mut Effects) {
+        let entry = self.slots.entry(slot);
+        entry.submitted(op.kind());
+        let start = effects.bytes.len() as u32;
+        effects.bytes.extend_from_slice(bytes);
+        let generation = entry.generation;
+        effects.list.push(Effect::Submit { slot, generation, op, bytes: start..effects.bytes.len() as u32 });
+    }
+}
+
+fn keeps_alive(policy: &Policy) -> bool {
+    matches!(&policy.check, Check::Http(http) if http.keep_alive)
+}
+
+enum Again {
+    /// At once, on a fresh connection: a failure on a kept one is no verdict, the peer may close it at any time.
+    Fresh,
+    /// After a pause, as `retries` allow.
+    Retry,
+}
+
+/// Whether there is to be another attempt. All of them end before the next due time, counted from the first's start.
+fn next_attempt(flight: &Flight, outcome: &Outcome, policy: &Policy, now: Instant) -> Option<Again> {
+    if outcome.verdict() != Verdict::Fail {
+        return None;
+    }
+    if flight.reused && outcome.code != Code::L7Sts {
+        return Some(Again::Fresh);
+    }
+    let ends = now + RETRY_PAUSE + policy.timeout;
+    (flight.attempt <= policy.retries && ends <= flight.started + policy.interval).then_some(Again::Retry)
+}

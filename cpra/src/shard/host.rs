@@ -1,0 +1,93 @@
+//! Whether this host lost packets of its own while a check waited in vain.
+//!
+//! A full connection-tracking table drops packets and says nothing to the socket: the check just times out, and a
+//! live target looks dead. The counters tell. They are read every second while checks are in flight, and soon after
+//! a timeout: that timeout is judged only by a reading that began after its deadline.
+
+use super::protocol::HostSample;
+use crate::units::limits::HOST_SAMPLE_EVERY;
+use crate::units::{Instant, Span};
+
+const SAMPLE_CALM: Span = Span::from_secs(1);
+
+#[derive(Debug, Default)]
+pub(super) struct HostDrops {
+    last: Option<HostSample>,
+    /// The last stretch of time, between two readings, in which packets were lost.
+    lossy: Option<(Instant, Instant)>,
+    asked: Option<Instant>,
+}
+
+impl HostDrops {
+    pub(super) fn sampled(&mut self, sample: HostSample) {
+        self.asked = None;
+        let before = self.last.replace(sample);
+        let grew = before.is_some_and(|before| sample.drops > before.drops);
+        if grew || sample.table_full {
+            let since = before.map_or(sample.taken, |before| before.taken);
+            self.lossy = Some(match self.lossy {
+                // Without a calm reading in between it is one stretch.
+                Some((from, until)) if until >= since => (from, sample.taken),
+                _ => (since, sample.taken),
+            });
+        }
+    }
+
+    /// Whether a reading is wanted now; `urgent` when timed-out checks wait.
+    pub(super) fn wants_sample(&mut self, now: Instant, urgent: bool) -> bool {
+        if self.asked.is_some() || now < self.next_sample(urgent) {
+            return false;
+        }
+        self.asked = Some(now);
+        true
+    }
+
+    /// When the next reading is due.
+    pub(super) fn next_sample(&self, urgent: bool) -> Instant {
+        let every = if urgent { HOST_SAMPLE_EVERY } else { SAMPLE_CALM };
+        self.last.map_or(Instant::ZERO, |last| last.taken + every)
+    }
+
+    /// Whether packets were lost between `started` and `deadline`; `None` while that is not known yet.
+    pub(super) fn overlap(&self, started: Instant, deadline: Instant) -> Option<bool> {
+        let last = self.last.filter(|last| last.taken >= deadline)?;
+        debug_assert!(last.taken >= deadline);
+        Some(self.lossy.is_some_and(|(from, until)| until >= started && from <= deadline))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Instant {
+        Instant::ZERO + Span::from_millis(millis)
+    }
+
+    fn sample(millis: u64, drops: u64) -> HostSample {
+        HostSample { taken: at(millis), drops, table_full: false }
+    }
+
+    #[test]
+    fn a_timeout_is_judged_by_a_reading_after_its_deadline() {
+        let mut drops = HostDrops::default();
+        drops.sampled(sample(0, 7));
+        drops.sampled(sample(4_000, 7));
+        assert_eq!(drops.overlap(at(1_000), at(5_000)), None);
+        drops.sampled(sample(5_000, 7));
+        assert_eq!(drops.overlap(at(1_000), at(5_000)), Some(false), "the first reading is the base, not a loss");
+    }
+
+    #[test]
+    fn only_losses_within_the_attempt_count() {
+        let mut drops = HostDrops::default();
+        drops.sampled(sample(0, 0));
+        drops.sampled(sample(1_000, 5));
+        drops.sampled(sample(9_000, 5));
+        assert_eq!(drops.overlap(at(500), at(8_000)), Some(true));
+        assert_eq!(drops.overlap(at(2_000), at(8_000)), Some(false));
+        let full = HostSample { taken: at(10_000), drops: 5, table_full: true };
+        drops.sampled(full);
+        assert_eq!(drops.overlap(at(9_500), at(9_900)), Some(true), "a full table counts without a counter");
+    }
+}

@@ -1,0 +1,379 @@
+//! The servers of the queueing model: in-flight slots, each with a permanent socket, a generation and one timer.
+//!
+//! ```text
+//!          take             judged, wait for FIN          FIN or bound            completed, quiet
+//!  Free ─────────▶ Flight ─────────────────────▶ Lingering ──────────▶ Leaving ─────────────────▶ Free
+//!   ▲               │  ▲ │                                              ▲   │
+//!   │        failed,│  │ │ judged ───────────────────────────────────────┘   │ with a check waiting: its
+//!   │  attempts left│  │ │                                                   │ next attempt
+//!   │               ▼  │ └──────▶ Idle (kept connection) ──────────────▶─────┘
+//!   └──────────── Paused
+//! ```
+//! **A slot is reused only when it is quiet**: when every operation submitted on it has completed for good. An
+//! operation of the old connection would otherwise answer for the next target (see [`crate::ring`]).
+//!
+//! A slot has one deadline at a time and at most one entry on the timer wheel that counts; moving the deadline later
+//! leaves the entry where it is, and it is laid out again when it comes up. So a check that takes a millisecond under
+//! a timeout of seconds costs the wheel nothing.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::net::SocketAddr;
+
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+
+use crate::probe::Probe;
+use crate::ring::{Family, OpKind};
+use crate::schedule::wheel::{Owner, TickClock};
+use crate::schedule::{Tick, Wheel};
+use crate::units::limits::KEEP_ALIVE_PER_ORIGIN_MAX;
+use crate::units::{Generation, Instant, Slot, Span};
+
+/// A check on its slot.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) monitor: u32,
+    pub(super) due: Tick,
+    /// Due times that had passed when the check left the ready list.
+    pub(super) missed: u64,
+    /// When the check left the ready list.
+    pub(super) started: Instant,
+    pub(super) attempt_started: Instant,
+    /// Counts from 1.
+    pub(super) attempt: u8,
+    /// On a kept connection: a failure there is no verdict yet.
+    pub(super) reused: bool,
+    /// The loop stood still meanwhile.
+    pub(super) stalled: bool,
+    pub(super) address: SocketAddr,
+    /// How long the name took; part of the first attempt.
+    pub(super) resolve: Span,
+    pub(super) probe: Probe,
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    Free,
+    Flight(Flight),
+    /// Between two attempts; the next one begins when the deadline has passed and the slot is quiet.
+    Paused(Flight),
+    /// A kept connection that nobody uses.
+    Idle(SocketAddr),
+    /// Judged; the peer was asked to close.
+    Lingering,
+    /// Disconnecting.
+    Leaving,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) state: State,
+    pub(super) generation: Generation,
+    /// A bit per [`OpKind`] that has not completed for good.
+    pending: u8,
+    /// The family of its socket; `None` when it has none.
+    pub(super) family: Option<Family>,
+    deadline: Option<Instant>,
+    /// Where its entry on the timer wheel lies.
+    armed: Option<Tick>,
+}
+
+impl Entry {
+    pub(super) const fn is_quiet(&self) -> bool {
+        self.pending == 0
+    }
+
+    pub(super) const fn is_pending(&self, kind: OpKind) -> bool {
+        self.pending & 1 << kind as u8 != 0
+    }
+
+    pub(super) fn submitted(&mut self, kind: OpKind) {
+        debug_assert!(!self.is_pending(kind), "one {kind:?} at a time");
+        self.pending |= 1 << kind as u8;
+    }
+
+    pub(super) fn completed(&mut self, kind: OpKind) {
+        self.pending &= !(1 << kind as u8);
+    }
+}
+
+/// How many slots are in which state.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Census {
+    pub(super) flights: usize,
+    pub(super) paused: usize,
+    pub(super) idle: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Slots {
+    entries: Vec<Entry>,
+    /// Quiet slots with a socket of the family; the lowest number first, so that the sockets of a burst stay unused.
+    free: [BinaryHeap<Reverse<u32>>; 2],
+    /// Quiet slots without a socket.
+    bare: BinaryHeap<Reverse<u32>>,
+    idle: HashMap<SocketAddr, Vec<u32>, FxBuildHasher>,
+    max: u32,
+    clock: TickClock,
+    timers: Wheel,
+    census: Census,
+}
+
+/// A slot to use, and whether its socket has to be made, perhaps after giving up one of the other family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    Ready(Slot),
+    Open(Slot),
+    Reopen(Slot),
+}
+
+impl Slots {
+    pub(super) fn new(max: u32, clock: TickClock, now: Instant) -> Self {
+        Self {
+            entries: Vec::new(),
+            free: Default::default(),
+            bare: BinaryHeap::new(),
+            idle: HashMap::with_hasher(FxBuildHasher),
+            max,
+            clock,
+            timers: Wheel::new(clock.passed(now)),
+            census: Census::default(),
+        }
+    }
+
+    pub(super) fn entry(&mut self, slot: Slot) -> &mut Entry {
+        &mut self.entries[slot.index()]
+    }
+
+    pub(super) fn get(&mut self, slot: Slot) -> Option<&mut Entry> {
+        self.entries.get_mut(slot.index())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) const fn census(&self) -> Census {
+        self.census
+    }
+
+    /// Slots with something of a check on them.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Slot, &mut Entry)> {
+        self.entries.iter_mut().enumerate().map(|(index, entry)| (Slot(index as u32), entry))
+    }
+
+    /// A quiet slot with a socket of `family`, if there is one or one can be made.
+    pub(super) fn take(&mut self, family: Family) -> Option<Taken> {
+        if let Some(Reverse(index)) = self.free[family as usize].pop() {
+            return Some(Taken::Ready(Slot(index)));
+        }
+        if let Some(Reverse(index)) = self.bare.pop() {
+            self.entries[index as usize].family = Some(family);
+            return Some(Taken::Open(Slot(index)));
+        }
+        if (self.entries.len() as u32) < self.max {
+            let index = self.entries.len() as u32;
+            self.entries.push(Entry {
+                state: State::Free,
+                generation: Generation::default(),
+                pending: 0,
+                family: Some(family),
+                deadline: None,
+                armed: None,
+            });
+            return Some(Taken::Open(Slot(index)));
+        }
+        let other = match family {
+            Family::V4 => Family::V6,
+            Family::V6 => Family::V4,
+        };
+        let Reverse(index) = self.free[other as usize].pop()?;
+        self.entries[index as usize].family = Some(family);
+        Some(Taken::Reopen(Slot(index)))
+    }
+
+    /// A kept connection to `origin`.
+    pub(super) fn take_idle(&mut self, origin: &SocketAddr) -> Option<Slot> {
+        let kept = self.idle.get_mut(origin)?;
+        let index = kept.pop()?;
+        if kept.is_empty() {
+            self.idle.remove(origin);
+        }
+        Some(Slot(index))
+    }
+
+    /// Whether one more connection to `origin` may be kept.
+    pub(super) fn may_keep(&self, origin: &SocketAddr) -> bool {
+        self.idle.get(origin).is_none_or(|kept| kept.len() < KEEP_ALIVE_PER_ORIGIN_MAX)
+    }
+
+    /// Any kept connection, to be given up for a check that has no slot.
+    pub(super) fn any_idle(&self) -> Option<Slot> {
+        if self.census.idle == 0 {
+            return None;
+        }
+        self.entries.iter().position(|entry| matches!(entry.state, State::Idle(_))).map(|index| Slot(index as u32))
+    }
+
+    /// Puts a slot into another state and answers with the one before.
+    pub(super) fn change(&mut self, slot: Slot, state: State) -> State {
+        match &state {
+            State::Flight(_) => self.census.flights += 1,
+            State::Paused(_) => self.census.paused += 1,
+            State::Idle(origin) => {
+                self.census.idle += 1;
+                self.idle.entry(*origin).or_default().push(slot.0);
+            }
+            State::Free => {
+                let entry = &self.entries[slot.index()];
+                debug_assert!(entry.is_quiet(), "only a quiet slot is free");
+                match entry.family {
+                    Some(family) => self.free[family as usize].push(Reverse(slot.0)),
+                    None => self.bare.push(Reverse(slot.0)),
+                }
+            }
+            State::Lingering | State::Leaving => {}
+        }
+        let before = std::mem::replace(&mut self.entries[slot.index()].state, state);
+        match &before {
+            State::Flight(_) => self.census.flights -= 1,
+            State::Paused(_) => self.census.paused -= 1,
+            State::Idle(origin) => {
+                self.census.idle -= 1;
+                // Taken by `take_idle` already, unless it leaves for another reason.
+                if let Some(kept) = self.idle.get_mut(origin) {
+                    kept.retain(|&index| index != slot.0);
+                    if kept.is_empty() {
+                        self.idle.remove(origin);
+                    }
+                }
+            }
+            State::Free | State::Lingering | State::Leaving => {}
+        }
+        before
+    }
+
+    /// Sets or clears the slot's one deadline.
+    pub(super) fn set_deadline(&mut self, slot: Slot, deadline: Option<Instant>) {
+        let entry = &mut self.entries[slot.index()];
+        entry.deadline = deadline;
+        let Some(deadline) = deadline else { return };
+        let due = self.clock.due(deadline);
+        match entry.armed {
+            Some(armed) if armed <= due => {}
+            Some(_) => {
+                self.timers.cancelled();
+                entry.armed = Some(self.timers.insert(slot.0, due));
+            }
+            None => entry.armed = Some(self.timers.insert(slot.0, due)),
+        }
+    }
+
+    /// Collects the slots whose deadline has passed; each has none afterwards.
+    pub(super) fn expire(&mut self, now: Instant, expired: &mut Vec<Slot>) {
+        let mut timers = Timers { entries: &mut self.entries, early: Vec::new(), expired, now };
+        self.timers.advance(self.clock.passed(now), &mut timers);
+        for slot in timers.early {
+            let deadline = self.entries[slot.index()].deadline;
+            self.set_deadline(slot, deadline);
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.timers.next().map(|tick| self.clock.instant(tick))
+    }
+}
+
+struct Timers<'a> {
+    entries: &'a mut Vec<Entry>,
+    /// Came up, but the deadline has moved on.
+    early: Vec<Slot>,
+    expired: &'a mut Vec<Slot>,
+    now: Instant,
+}
+
+impl Owner for Timers<'_> {
+    fn due(&self, id: u32) -> Option<Tick> {
+        self.entries[id as usize].armed
+    }
+
+    fn fire(&mut self, id: u32) {
+        let entry = &mut self.entries[id as usize];
+        entry.armed = None;
+        match entry.deadline {
+            Some(deadline) if deadline > self.now => self.early.push(Slot(id)),
+            Some(_) => {
+                entry.deadline = None;
+                self.expired.push(Slot(id));
+            }
+            None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slots(max: u32) -> Slots {
+        Slots::new(max, TickClock::new(Instant::ZERO), Instant::ZERO)
+    }
+
+    fn at(millis: u64) -> Instant {
+        Instant::ZERO + Span::from_millis(millis)
+    }
+
+    fn expired(slots: &mut Slots, millis: u64) -> Vec<u32> {
+        let mut expired = Vec::new();
+        slots.expire(at(millis), &mut expired);
+        expired.into_iter().map(|slot| slot.0).collect()
+    }
+
+    #[test]
+    fn the_pool_grows_on_demand_and_changes_families_when_full() {
+        let mut slots = slots(2);
+        assert_eq!(slots.take(Family::V4), Some(Taken::Open(Slot(0))));
+        assert_eq!(slots.take(Family::V4), Some(Taken::Open(Slot(1))));
+        assert_eq!(slots.take(Family::V4), None);
+        slots.change(Slot(1), State::Free);
+        slots.change(Slot(0), State::Free);
+        assert_eq!(slots.take(Family::V4), Some(Taken::Ready(Slot(0))), "the lowest first");
+        assert_eq!(slots.take(Family::V6), Some(Taken::Reopen(Slot(1))));
+    }
+
+    #[test]
+    fn a_deadline_that_moves_fires_once_at_its_last_place() {
+        let mut slots = slots(1);
+        slots.take(Family::V4).expect("there is room");
+        slots.set_deadline(Slot(0), Some(at(10)));
+        slots.set_deadline(Slot(0), Some(at(30)));
+        assert!(expired(&mut slots, 20).is_empty());
+        assert_eq!(slots.next_deadline(), Some(at(30)));
+        slots.set_deadline(Slot(0), Some(at(25)));
+        assert_eq!(expired(&mut slots, 25), [0]);
+        assert!(expired(&mut slots, 100).is_empty());
+        slots.set_deadline(Slot(0), Some(at(120)));
+        slots.set_deadline(Slot(0), None);
+        assert!(expired(&mut slots, 200).is_empty());
+        assert_eq!(slots.next_deadline(), None);
+    }
+
+    #[test]
+    fn kept_connections_are_found_by_origin_and_bounded() {
+        let mut slots = slots(100);
+        let origin: SocketAddr = "10.0.0.1:80".parse().expect("an address");
+        for index in 0..KEEP_ALIVE_PER_ORIGIN_MAX {
+            slots.take(Family::V4).expect("there is room");
+            assert!(slots.may_keep(&origin));
+            slots.change(Slot(index as u32), State::Idle(origin));
+        }
+        assert!(!slots.may_keep(&origin));
+        let slot = slots.take_idle(&origin).expect("one is kept");
+        slots.change(slot, State::Leaving);
+        assert_eq!(slots.census().idle, KEEP_ALIVE_PER_ORIGIN_MAX - 1);
+        let other = slots.any_idle().expect("more are kept");
+        slots.change(other, State::Leaving);
+        assert_eq!(slots.census().idle, KEEP_ALIVE_PER_ORIGIN_MAX - 2);
+    }
+}
