@@ -1,6 +1,5 @@
 //! What goes into the desk and what comes out of it, as values.
 
-use crate::domain::health::TransitionKind;
 use crate::domain::notice::EpisodeId;
 use crate::domain::{Color, Notice};
 use crate::shard::protocol::{Command, Transition};
@@ -24,6 +23,8 @@ pub enum Event {
         at: Instant,
         shows: Timestamp,
     },
+    /// The daemon ends: what is held back leaves now, as soon as it is durable.
+    Drain,
     /// A question, answered by [`Effect::Report`] in the same step.
     Read {
         token: u64,
@@ -159,8 +160,9 @@ pub struct EpisodeView {
 #[derive(Clone, Debug)]
 pub struct Change {
     pub at: Timestamp,
-    pub monitor: MonitorId,
-    pub kind: TransitionKind,
+    /// `None`: about the daemon itself.
+    pub monitor: Option<MonitorId>,
+    pub what: StoryKind,
     pub text: Box<str>,
 }
 

@@ -61,6 +61,9 @@ pub const HOST_SAMPLE_EVERY: Span = Span::from_millis(5);
 /// Without stored state, raises wait for at most this long after the start.
 pub const RAISE_HOLD_MAX: Span = Span::from_secs(60);
 
+/// The last changes that the desk remembers for people.
+pub const RECENT_CHANGES_MAX: usize = 100;
+
 /// Without a commit for this long, notices leave from memory (VERDICTS decision 5).
 pub const COMMIT_PATIENCE: Span = Span::from_secs(5);
 

@@ -1,0 +1,136 @@
+//! Notices between the decision to send them and the destination's answer.
+//!
+//! ```text
+//!  hold (after the start) ──▶ queue ──durable, room──▶ outstanding ──▶ done
+//!                               ▲                          │
+//!                               └── failed: later again ◀──┘
+//! ```
+//! Nothing is ever dropped, and nothing leaves before its commit is durable, but for a store that has been silent for
+//! [`COMMIT_PATIENCE`]: an alert that waits for a dead disk is a lost alert.
+//!
+//! Order matters within one incident and destination only (the raise before its resolve): holds of one monitor end
+//! at one time, the queue is first in, first out, and the lane keeps each destination's order.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::protocol::{DeliveryResult, NoticeId};
+use crate::domain::{Color, Notice};
+use crate::units::limits::COMMIT_PATIENCE;
+use crate::units::{Instant, Span};
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) id: NoticeId,
+    pub(super) notice: Box<Notice>,
+    /// The commit that it is part of.
+    sequence: u64,
+    failures: u32,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    next_id: u64,
+    held: BTreeMap<(Instant, NoticeId), Entry>,
+    queue: VecDeque<Entry>,
+    outstanding: BTreeMap<NoticeId, Entry>,
+}
+
+/// A notice that may leave now.
+#[derive(Debug)]
+pub(super) struct Departure {
+    pub(super) id: NoticeId,
+    pub(super) notice: Box<Notice>,
+    pub(super) durable: bool,
+}
+
+/// How far the store has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Durability {
+    pub(super) durable: u64,
+    /// When the oldest commit without an answer was handed over.
+    pub(super) silent_since: Option<Instant>,
+}
+
+impl Durability {
+    fn is_stuck(&self, now: Instant) -> bool {
+        self.silent_since.is_some_and(|since| now.since(since) >= COMMIT_PATIENCE)
+    }
+}
+
+impl Outbox {
+    /// Takes a notice whose record is part of commit `sequence`; it leaves `not_before`.
+    pub(super) fn add(&mut self, notice: Box<Notice>, sequence: u64, not_before: Instant, now: Instant) -> NoticeId {
+        self.next_id += 1;
+        let id = NoticeId(self.next_id);
+        let entry = Entry { id, notice, sequence, failures: 0 };
+        if not_before > now {
+            self.held.insert((not_before, id), entry);
+        } else {
+            self.queue.push_back(entry);
+        }
+        id
+    }
+
+    /// The next notice that may leave, while fewer than `capacity` are outstanding.
+    pub(super) fn depart(&mut self, now: Instant, durability: Durability, capacity: usize) -> Option<Departure> {
+        self.release(now);
+        let first = self.queue.front()?;
+        let durable = first.sequence <= durability.durable;
+        if self.outstanding.len() >= capacity || !durable && !durability.is_stuck(now) {
+            return None;
+        }
+        let entry = self.queue.pop_front()?;
+        let departure = Departure { id: entry.id, notice: entry.notice.clone(), durable };
+        self.outstanding.insert(entry.id, entry);
+        Some(departure)
+    }
+
+    fn release(&mut self, now: Instant) {
+        while let Some(first) = self.held.first_entry() {
+            if first.key().0 > now {
+                return;
+            }
+            self.queue.push_back(first.remove());
+        }
+    }
+
+    /// Ends every hold: there is no later.
+    pub(super) fn release_all(&mut self) {
+        self.queue.extend(std::mem::take(&mut self.held).into_values());
+    }
+
+    /// The lane has finished with a notice; answers with it when it is done for good. A notice that neither its
+    /// destination nor the fallback took comes again, each time a little later.
+    pub(super) fn finished(&mut self, id: NoticeId, result: DeliveryResult, now: Instant) -> Option<Box<Notice>> {
+        let mut entry = self.outstanding.remove(&id)?;
+        match result {
+            DeliveryResult::Sent | DeliveryResult::Fallback => Some(entry.notice),
+            DeliveryResult::Failed => {
+                let pause = Span::from_secs(1 << entry.failures.min(8));
+                entry.failures += 1;
+                self.held.insert((now + pause, id), entry);
+                None
+            }
+        }
+    }
+
+    /// The color of a notice that the lane has in hand.
+    pub(super) fn color(&self, id: NoticeId) -> Option<Color> {
+        self.outstanding.get(&id).map(|entry| entry.notice.color)
+    }
+
+    pub(super) fn outstanding(&self) -> usize {
+        self.outstanding.len()
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len() + self.held.len()
+    }
+
+    /// When something may leave that may not now.
+    pub(super) fn next_deadline(&self, durability: Durability) -> Option<Instant> {
+        let hold = self.held.first_key_value().map(|((until, _), _)| *until);
+        let patience = durability.silent_since.filter(|_| !self.queue.is_empty()).map(|since| since + COMMIT_PATIENCE);
+        [hold, patience].into_iter().flatten().min()
+    }
+}
