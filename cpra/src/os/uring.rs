@@ -1,0 +1,483 @@
+//! The io_uring driver: a pool of permanent direct sockets.
+//!
+//! Allocating and closing a socket costs more than everything else in a check, so a slot's socket is made once, put
+//! into the ring's table of direct sockets, and used for one target after another: `CONNECT`, talk,
+//! `CONNECT(AF_UNSPEC)`, `CONNECT` to the next. The disconnect sends a reset and leaves no TIME_WAIT behind.
+//!
+//! # Invariants
+//! - A socket is installed only where none is: the kernel would replace an occupied one silently.
+//! - A slot connects only while quiet (see [`crate::ring`]); [`Seat::begin`] asserts it.
+//! - What the kernel reads (addresses, bytes to send) lies in a seat, which never moves and does not change while the
+//!   operation is pending.
+//! - A receive that the kernel ended for its own reasons (no buffer left, a multishot that ran out) is submitted again
+//!   here; the shard sees one receive from first to last. So does a send that was cut short.
+//!
+//! # Several units
+//! The table is capped by the soft limit of open files per io_uring instance, not in sum. Slots are dense from 0, so
+//! the first unit is where the work is; the others come into being when the pool outgrows it. We sleep in the first
+//! unit only, which polls the others by a one-shot POLL each time (a multishot one dies after two events on a ring
+//! with deferred task work).
+//!
+//! # Full
+//! A full submission queue is handed over in the middle; a full completion queue makes the kernel keep the rest
+//! (NODROP), which [`Ring::reap`] fetches. Nothing is dropped.
+//!
+//! Not here: timeouts (the shard disconnects), TLS, names, UDP.
+
+use std::collections::VecDeque;
+use std::io;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use io_uring::{cqueue, opcode, squeue, types};
+use nix::libc;
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, socket, sockopt};
+
+use crate::ring::{Completion, Errno, Family, Op, OpKind, Ring, Wait};
+use crate::units::{Generation, Slot, Span};
+
+mod buffers;
+mod probe;
+mod seat;
+mod token;
+mod unit;
+
+pub use probe::RingError;
+
+use buffers::{BufferRing, GROUP};
+use seat::{Address, Seat, Seats, Socket};
+use token::Token;
+use unit::Unit;
+
+/// The longest wait for a batch while other units have operations in flight: their completions count for one.
+const OTHERS_WAIT_MAX: Span = Span::from_millis(2);
+
+/// `sockaddr` of family AF_UNSPEC: connecting to it disconnects.
+static NOWHERE: libc::sockaddr = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+
+/// How a ring is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Slots of one io_uring instance; the soft limit of open files caps it.
+    pub unit_slots: u32,
+    /// `SO_MARK` of every socket, so that a packet filter rule can tell checks from other traffic.
+    pub mark: Option<u32>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { unit_slots: 16_384, mark: None }
+    }
+}
+
+/// [`Ring`] on io_uring. Belongs to the thread that made it: the kernel refuses any other.
+pub struct UringRing {
+    // Units go first when dropped: they know memory of the seats.
+    units: Vec<Unit>,
+    seats: Seats,
+    options: Options,
+    /// Units that the first one polls at present.
+    polled: Vec<bool>,
+    /// Completions that the kernel had no part in.
+    ready: VecDeque<Ready>,
+    /// Receives and sends to be submitted again at the next enter.
+    again: Vec<(Slot, OpKind)>,
+    watched: Option<OwnedFd>,
+    watch_armed: bool,
+    woken: bool,
+    thread: PhantomData<*const ()>,
+}
+
+struct Ready {
+    slot: Slot,
+    generation: Generation,
+    kind: OpKind,
+    result: Result<u32, Errno>,
+}
+
+impl UringRing {
+    /// Makes the first unit, after looking whether this kernel can do what is needed.
+    ///
+    /// # Errors
+    /// Each names its remedy.
+    pub fn new(mut options: Options) -> Result<Self, RingError> {
+        probe::allowed()?;
+        if let Ok((soft, _)) = getrlimit(Resource::RLIMIT_NOFILE) {
+            options.unit_slots = options.unit_slots.min(u32::try_from(soft).unwrap_or(u32::MAX));
+        }
+        options.unit_slots = options.unit_slots.max(1);
+        let unit = Unit::new(options.unit_slots).map_err(RingError::from_setup)?;
+        probe::capable(unit.ring())?;
+        Ok(Self {
+            units: vec![unit],
+            polled: vec![false],
+            seats: Seats::default(),
+            options,
+            ready: VecDeque::new(),
+            again: Vec::new(),
+            watched: None,
+            watch_armed: false,
+            woken: false,
+            thread: PhantomData,
+        })
+    }
+
+    /// Slots per io_uring instance, after the limit of open files had its say.
+    pub fn unit_slots(&self) -> u32 {
+        self.options.unit_slots
+    }
+
+    /// io_uring instances so far.
+    pub fn units(&self) -> usize {
+        self.units.len()
+    }
+
+    /// Operations that have not completed for the last time.
+    pub fn in_flight(&self) -> usize {
+        self.units.iter().map(|unit| unit.in_flight as usize).sum::<usize>() + self.ready.len()
+    }
+
+    /// Lets a nonblocking eventfd end the sleep in [`Ring::enter`]. It replaces an earlier one.
+    ///
+    /// # Errors
+    /// If the descriptor cannot be duplicated.
+    ///
+    /// # Panics
+    /// If an earlier one is still being waited for.
+    pub fn watch(&mut self, eventfd: BorrowedFd<'_>) -> io::Result<()> {
+        assert!(!self.watch_armed, "one eventfd is watched, for the life of the ring");
+        self.watched = Some(eventfd.try_clone_to_owned()?);
+        Ok(())
+    }
+
+    /// Whether the eventfd was written to since the last call. It has been reset.
+    pub fn take_woken(&mut self) -> bool {
+        std::mem::take(&mut self.woken)
+    }
+
+    fn place(&self, slot: Slot) -> (usize, u32) {
+        ((slot.0 / self.options.unit_slots) as usize, slot.0 % self.options.unit_slots)
+    }
+
+    fn make_socket(&self, family: Family) -> Result<OwnedFd, Errno> {
+        let family = match family {
+            Family::V4 => AddressFamily::Inet,
+            Family::V6 => AddressFamily::Inet6,
+        };
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(family, SockType::Stream, flags, None).map_err(errno)?;
+        // A request is one small write; waiting for the answer to it (Nagle) would only delay.
+        // TCP_SYNCNT stays unset: its ETIMEDOUT would look like the target's answer.
+        setsockopt(&socket, sockopt::TcpNoDelay, &true).map_err(errno)?;
+        if let Some(mark) = self.options.mark {
+            setsockopt(&socket, sockopt::Mark, &mark).map_err(errno)?;
+        }
+        Ok(socket)
+    }
+
+    fn try_open(&mut self, slot: Slot, family: Family) -> Result<(), Errno> {
+        let (index, place) = self.place(slot);
+        while self.units.len() <= index {
+            let unit = Unit::new(self.options.unit_slots).map_err(|error| io_errno(&error))?;
+            self.units.push(unit);
+            self.polled.push(false);
+        }
+        let socket = self.make_socket(family)?;
+        // The table holds a reference of its own; the descriptor is closed on return.
+        self.units[index].install(place, socket.as_fd()).map_err(|error| io_errno(&error))
+    }
+
+    /// The entry for an operation on a seat that holds what it needs.
+    fn entry(&mut self, slot: Slot, generation: Generation, kind: OpKind) -> squeue::Entry {
+        let (_, place) = self.place(slot);
+        let socket = types::Fixed(place);
+        let seat = self.seats.get(slot);
+        let entry = match kind {
+            OpKind::Connect => opcode::Connect::new(socket, seat.address.as_ptr(), seat.address.len()).build(),
+            OpKind::Send => {
+                let rest = &seat.bytes[seat.sent..];
+                let length = u32::try_from(rest.len()).unwrap_or(u32::MAX);
+                opcode::Send::new(socket, rest.as_ptr(), length)
+                    // The kernel itself goes on after a short write.
+                    .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+                    .build()
+            }
+            OpKind::Recv => opcode::RecvMulti::new(socket, GROUP).build(),
+            OpKind::Disconnect => {
+                let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+                opcode::Connect::new(socket, &raw const NOWHERE, length).build()
+            }
+        };
+        entry.user_data(Token::Op { slot, generation, kind }.encode())
+    }
+
+    fn push(&mut self, slot: Slot, generation: Generation, kind: OpKind) {
+        let (index, _) = self.place(slot);
+        if kind == OpKind::Recv
+            && let Err(error) = self.units[index].want_buffers()
+        {
+            self.finish(slot, generation, kind, Err(io_errno(&error)));
+            return;
+        }
+        let entry = self.entry(slot, generation, kind);
+        self.units[index].in_flight += 1;
+        // SAFETY: the entry points into the slot's seat or at a static. Seats never move. `Seat::begin` admits one
+        // operation of a kind at a time, so address and bytes stay as they are until the terminal completion; both
+        // outlive the units (declaration order).
+        unsafe { self.units[index].push(entry) };
+    }
+
+    /// Completes an operation that never reached the kernel.
+    fn finish(&mut self, slot: Slot, generation: Generation, kind: OpKind, result: Result<u32, Errno>) {
+        self.ready.push_back(Ready { slot, generation, kind, result });
+    }
+
+    fn resubmit(&mut self) {
+        let mut again = std::mem::take(&mut self.again);
+        for (slot, kind) in again.drain(..) {
+            let seat = self.seats.get(slot);
+            let generation = if kind == OpKind::Send { seat.send_generation } else { seat.recv_generation };
+            self.push(slot, generation, kind);
+        }
+        self.again = again;
+    }
+
+    fn arm_watch(&mut self) {
+        let Some(eventfd) = &self.watched else { return };
+        if !self.watch_armed {
+            let entry = opcode::PollAdd::new(types::Fd(eventfd.as_raw_fd()), libc::POLLIN as u32).build();
+            // SAFETY: the entry points to nothing; the descriptor is ours.
+            unsafe { self.units[0].push(entry.user_data(Token::Eventfd.encode())) };
+            self.watch_armed = true;
+        }
+    }
+
+    /// Enters the units above the first without waiting, and has the first poll them.
+    fn enter_others(&mut self) -> io::Result<Others> {
+        let mut others = Others::Idle;
+        for index in 1..self.units.len() {
+            let unit = &mut self.units[index];
+            if !unit.is_busy() {
+                continue;
+            }
+            unit.enter(0, Span::ZERO)?;
+            if unit.has_completions() {
+                others = Others::Ready;
+            } else if others == Others::Idle {
+                others = Others::Waiting;
+            }
+            if !self.polled[index] {
+                self.polled[index] = true;
+                let fd = types::Fd(unit.fd());
+                #[expect(clippy::cast_possible_truncation, reason = "slots are 32 bits, units are fewer")]
+                let token = Token::Unit(index as u32).encode();
+                let entry = opcode::PollAdd::new(fd, libc::POLLIN as u32).build().user_data(token);
+                // SAFETY: the entry points to nothing; the other unit outlives it or the poll ends with it.
+                unsafe { self.units[0].push(entry) };
+            }
+        }
+        Ok(others)
+    }
+}
+
+/// The units above the first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Others {
+    Idle,
+    Waiting,
+    /// Some have completions to be reaped: nobody sleeps now.
+    Ready,
+}
+
+impl Ring for UringRing {
+    fn open(&mut self, slot: Slot, family: Family) -> Result<(), Errno> {
+        let seat = self.seats.make(slot);
+        assert!(seat.socket != Socket::Open, "slot {} has a socket", slot.0);
+        assert!(seat.is_quiet(), "slot {} is not quiet", slot.0);
+        let result = self.try_open(slot, family);
+        self.seats.get(slot).socket = match result {
+            Ok(()) => Socket::Open,
+            Err(errno) => Socket::None(errno),
+        };
+        result
+    }
+
+    fn close(&mut self, slot: Slot) {
+        let seat = self.seats.make(slot);
+        assert!(seat.is_quiet(), "slot {} is not quiet", slot.0);
+        if seat.socket == Socket::Open {
+            seat.socket = Socket::None(Errno(libc::EBADF));
+            let (index, place) = self.place(slot);
+            // Emptying an entry of the table that exists does not fail; were it to, the next `open` of this slot
+            // would find the entry occupied, so it must not go unnoticed.
+            if let Err(error) = self.units[index].remove(place) {
+                panic!("emptying an entry of the socket table failed: {error}");
+            }
+        }
+    }
+
+    fn submit(&mut self, slot: Slot, generation: Generation, op: &Op, bytes: &[u8]) {
+        let kind = op.kind();
+        let seat = self.seats.make(slot);
+        seat.begin(slot, kind);
+        match op {
+            Op::Connect(address) => seat.address = Address::from(*address),
+            Op::Send => {
+                seat.bytes.clear();
+                seat.bytes.extend_from_slice(bytes);
+                seat.sent = 0;
+                seat.send_generation = generation;
+            }
+            Op::Recv => seat.recv_generation = generation,
+            Op::Disconnect => {}
+        }
+        match (seat.socket, kind) {
+            (Socket::Open, _) => self.push(slot, generation, kind),
+            (Socket::None(_), OpKind::Disconnect) => self.finish(slot, generation, kind, Ok(0)),
+            (Socket::None(errno), _) => self.finish(slot, generation, kind, Err(errno)),
+        }
+    }
+
+    fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        for unit in &mut self.units {
+            unit.recycle();
+        }
+        self.resubmit();
+        self.arm_watch();
+        let others = self.enter_others()?;
+        let mut batch = wait.batch;
+        let mut bound = wait.bound;
+        if others == Others::Ready || !self.ready.is_empty() || self.woken {
+            batch = 0;
+        } else if others == Others::Waiting && batch > 1 {
+            bound = bound.min(OTHERS_WAIT_MAX);
+        }
+        self.units[0].enter(batch, bound)
+    }
+
+    fn reap<'a>(&'a mut self, sink: &mut dyn FnMut(Completion<'a>)) {
+        while let Some(Ready { slot, generation, kind, result }) = self.ready.pop_front() {
+            self.seats.get(slot).end(kind);
+            sink(Completion { slot, generation, kind, result, more: false, local: result.is_err(), data: &[] });
+        }
+        let Self { units, polled, seats, again, watched, watch_armed, woken, options, .. } = self;
+        for unit in units {
+            unit.drain(|entry, buffers, in_flight| match Token::decode(entry.user_data()) {
+                Token::Op { slot, generation, kind } => {
+                    let seat = seats.get(slot);
+                    let completion = Completion { slot, generation, kind, ..EMPTY };
+                    match conclude(&entry, completion, seat, buffers, options.mark) {
+                        Conclusion::Final(completion) => {
+                            *in_flight -= 1;
+                            seat.end(kind);
+                            sink(completion);
+                        }
+                        Conclusion::Part(completion) => sink(completion),
+                        Conclusion::Again(part) => {
+                            *in_flight -= 1;
+                            again.push((slot, kind));
+                            part.into_iter().for_each(&mut *sink);
+                        }
+                    }
+                }
+                Token::Eventfd => {
+                    *watch_armed = false;
+                    *woken = true;
+                    if let Some(eventfd) = watched {
+                        // Resets the counter. It may have been reset already: nothing is lost by being woken once
+                        // too often.
+                        let _ = nix::unistd::read(eventfd, &mut [0; 8]);
+                    }
+                }
+                // Its completions are taken in this same pass, or the next poll fires at once.
+                Token::Unit(index) => polled[index as usize] = false,
+            });
+        }
+    }
+}
+
+const EMPTY: Completion<'static> = Completion {
+    slot: Slot(0),
+    generation: Generation(0),
+    kind: OpKind::Connect,
+    result: Ok(0),
+    more: false,
+    local: false,
+    data: &[],
+};
+
+/// What a completion queue entry means for its operation.
+enum Conclusion<'a> {
+    /// The last that is heard of it.
+    Final(Completion<'a>),
+    /// More will come by itself.
+    Part(Completion<'a>),
+    /// The kernel has ended it too early: submit it again. The shard hears of data only.
+    Again(Option<Completion<'a>>),
+}
+
+fn conclude<'a>(
+    entry: &cqueue::Entry,
+    blank: Completion<'a>,
+    seat: &mut Seat,
+    buffers: Option<&mut BufferRing>,
+    mark: Option<u32>,
+) -> Conclusion<'a> {
+    let Ok(count) = u32::try_from(entry.result()) else {
+        let errno = Errno(-entry.result());
+        if blank.kind == OpKind::Recv && errno == Errno::ENOBUFS {
+            return Conclusion::Again(None);
+        }
+        let local = blank.kind == OpKind::Connect
+            && matches!(errno, Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN)
+            && is_unroutable(seat.address.to_std(), mark);
+        return Conclusion::Final(Completion { result: Err(errno), local, ..blank });
+    };
+    match blank.kind {
+        OpKind::Connect | OpKind::Disconnect => Conclusion::Final(blank),
+        OpKind::Send => {
+            seat.sent += count as usize;
+            // Nothing taken of something would go round for ever.
+            if seat.sent < seat.bytes.len() && count > 0 {
+                return Conclusion::Again(None);
+            }
+            Conclusion::Final(Completion { result: Ok(u32::try_from(seat.sent).unwrap_or(u32::MAX)), ..blank })
+        }
+        OpKind::Recv => {
+            let lent = cqueue::buffer_select(entry.flags()).zip(buffers).map(|(id, buffers)| {
+                // SAFETY: the kernel has just named this buffer, so that it is not lent; `'a` is the borrow of the
+                // whole ring by `reap`, and recycling needs that borrow to have ended.
+                unsafe { buffers.lend(id, count as usize) }
+            });
+            if count == 0 {
+                return Conclusion::Final(blank);
+            }
+            let data = lent.expect("the kernel received bytes into a buffer of ours");
+            let part = Completion { result: Ok(count), more: true, data, ..blank };
+            if cqueue::more(entry.flags()) { Conclusion::Part(part) } else { Conclusion::Again(Some(part)) }
+        }
+    }
+}
+
+/// Whether this host itself has no way to an address: a datagram socket, which sends nothing on connecting, is
+/// refused as well. A router or a neighbour that is not there does not make it fail.
+fn is_unroutable(address: SocketAddr, mark: Option<u32>) -> bool {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let Ok(socket) = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None) else { return false };
+    if let Some(mark) = mark {
+        // Routes may depend on the mark.
+        let _ = setsockopt(&socket, sockopt::Mark, &mark);
+    }
+    nix::sys::socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(address))
+        .is_err_and(|error| matches!(errno(error), Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN))
+}
+
+fn errno(error: nix::errno::Errno) -> Errno {
+    Errno(error as i32)
+}
+
+fn io_errno(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno)
+}
