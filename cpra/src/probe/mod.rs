@@ -3,6 +3,7 @@
 //! A probe drives *one attempt* on one slot. It knows nothing of timeouts, retries or monitors: the shard owns
 //! those. It never allocates unless the attempt fails (evidence) or an answer's head arrives in pieces.
 
+mod connect;
 pub mod http;
 pub mod tcp;
 

@@ -1,6 +1,6 @@
 //! A TCP check: can a connection be made?
 
-use super::{Judgement, Ops, Request, Then};
+use super::{Judgement, Ops, Request, Then, connect};
 use crate::domain::{Code, Latency, Outcome};
 use crate::ring::{Completion, Op, OpKind};
 use crate::units::Instant;
@@ -20,17 +20,15 @@ impl TcpProbe {
         if completion.kind != OpKind::Connect {
             return None;
         }
-        let mut outcome = match completion.result {
-            Ok(_) => Outcome::of(Code::L4Ok),
-            Err(errno) => Outcome::of(Code::of_connect_error(errno, completion.local))
-                .with_evidence(&format!("{errno} {}", request.address)),
+        let waited = now.since(self.started);
+        let outcome = match completion.result {
+            Ok(_) => Outcome { latency: Latency { connect: waited, ..Latency::default() }, ..Outcome::of(Code::L4Ok) },
+            Err(errno) => connect::failed(request, completion, errno, waited),
         };
-        outcome.latency = Latency { connect: now.since(self.started), ..Latency::default() };
         Some(Judgement { outcome, then: Then::Disconnect })
     }
 
     pub fn expire(&self, request: &Request<'_>, now: Instant) -> Outcome {
-        let waited = now.since(self.started);
-        Outcome::of(Code::L4Tout).with_evidence(&format!("no answer from {} in {waited}", request.address))
+        connect::expired(request, now.since(self.started))
     }
 }

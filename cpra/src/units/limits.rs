@@ -37,6 +37,11 @@ pub const STARTS_PER_STEP_MAX: usize = 1024;
 pub const RESPONSE_HEAD_MAX: usize = 16 * 1024;
 pub const RESPONSE_HEADERS_MAX: usize = 100;
 pub const RESPONSE_BODY_MAX: u64 = 1024 * 1024;
+/// 1xx answers before the final one.
+pub const RESPONSE_INTERIM_MAX: u8 = 8;
+/// One chunk-size line with its extensions, and all trailers of a chunked body together.
+pub const CHUNK_LINE_MAX: usize = 1024;
+pub const TRAILERS_MAX: usize = 8 * 1024;
 /// One request as sent: line, headers and body.
 pub const REQUEST_MAX: usize = 64 * 1024;
 

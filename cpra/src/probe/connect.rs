@@ -1,0 +1,19 @@
+//! What a connect that did not stand says: the same words for every kind of check.
+
+use super::Request;
+use crate::domain::{Code, Latency, Outcome};
+use crate::ring::{Completion, Errno};
+use crate::units::Span;
+
+/// The connect failed after `waited`.
+pub(super) fn failed(request: &Request<'_>, completion: &Completion<'_>, errno: Errno, waited: Span) -> Outcome {
+    let mut outcome = Outcome::of(Code::of_connect_error(errno, completion.local))
+        .with_evidence(&format!("{errno} {}", request.address));
+    outcome.latency = Latency { connect: waited, ..Latency::default() };
+    outcome
+}
+
+/// Time was up before the connect had an answer.
+pub(super) fn expired(request: &Request<'_>, waited: Span) -> Outcome {
+    Outcome::of(Code::L4Tout).with_evidence(&format!("no answer from {} in {waited}", request.address))
+}
