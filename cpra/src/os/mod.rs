@@ -1,1 +1,3 @@
-//! os
+//! Drivers and doors: what touches the operating system.
+
+pub mod wake;
