@@ -1,1 +1,47 @@
-//! notify
+//! Providers: they take complete notices to their destinations. They run on the code lane (`os/lane.rs`), which keeps
+//! the order per destination and calls a destination with one batch at a time.
+
+pub mod dirs;
+pub mod line;
+pub mod log;
+pub mod stderr;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+pub use dirs::LogDirs;
+pub use stderr::Stderr;
+
+use crate::desk::protocol::DeliveryResult;
+use crate::domain::{Destination, Notice};
+use crate::os::lane::Disk;
+
+/// What all providers of a lane share.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    pub disk: Disk,
+    pub log_dirs: Arc<LogDirs>,
+    /// The last resort.
+    pub stderr: Rc<Stderr>,
+}
+
+/// A destination with what is kept open towards it.
+#[derive(Debug)]
+pub enum Outlet {
+    Log(log::LogOutlet),
+}
+
+impl Outlet {
+    pub fn new(destination: &Destination, surroundings: &Surroundings) -> Self {
+        match destination {
+            Destination::Log { file } => Self::Log(log::LogOutlet::new(file.clone(), surroundings.clone())),
+        }
+    }
+
+    /// Delivers in order and answers for each notice, in the same order. Fails only by answering so.
+    pub async fn deliver(&mut self, notices: &[&Notice]) -> Vec<DeliveryResult> {
+        match self {
+            Self::Log(outlet) => outlet.deliver(notices).await,
+        }
+    }
+}

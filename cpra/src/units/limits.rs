@@ -76,6 +76,20 @@ pub const COMMIT_PATIENCE: Span = Span::from_secs(5);
 pub const DRAIN_CHECKS: Span = Span::from_secs(5);
 pub const DRAIN_NOTICES: Span = Span::from_secs(5);
 
+/// Notices that one destination is given at a time, and so the lines of one write.
+pub const NOTICE_BATCH_MAX: usize = 1024;
+/// Destinations served at the same time, and kept open while nothing is to be sent.
+pub const DESTINATIONS_BUSY_MAX: usize = 64;
+pub const DESTINATIONS_IDLE_MAX: usize = 64;
+/// Pauses before the second and further attempts to append to a log; then the fallback has the notices.
+pub const LOG_RETRY_PAUSES: [Span; 3] = [Span::from_millis(250), Span::from_millis(500), Span::from_millis(1_000)];
+/// After that, for this long, one attempt per batch has to do: a long queue must not wait for a full disk batch by batch.
+pub const LOG_TROUBLE: Span = Span::from_secs(5);
+/// How long one line may wait for room in the standard error.
+pub const STDERR_PATIENCE: Span = Span::from_secs(2);
+/// A fault of a destination that goes on is written about this often.
+pub const FAULT_REPORT_EVERY: Span = Span::from_secs(60);
+
 /// Ledger audits compare where the monitors are with how many there are.
 pub const LEDGER_EVERY: Span = Span::from_secs(1);
 

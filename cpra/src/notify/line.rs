@@ -1,0 +1,129 @@
+//! A notice as one line of JSON.
+
+use serde::Serialize;
+
+use crate::domain::{Code, DeliveryKey, Notice, Raise};
+
+/// The fields in the order in which people read them. Names are a promise: scripts of operators parse them.
+#[derive(Serialize)]
+struct Line<'a> {
+    timestamp: String,
+    monitor: &'a str,
+    color: &'static str,
+    status: &'static str,
+    severity: &'static str,
+    title: &'static str,
+    summary: &'a str,
+    incident: &'a str,
+    outcome: Option<&'static str>,
+    groups: &'a [Box<str>],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<&'a str>,
+    /// Equal on every re-send, so that a reader can drop duplicates.
+    delivery: String,
+    lasted_seconds: f64,
+}
+
+/// Appends the notice and a newline. JSON escapes newlines in texts, so that the line is one line.
+pub fn encode(notice: &Notice, text: &mut Vec<u8>) {
+    let line = Line {
+        timestamp: notice.at.to_string(),
+        monitor: &notice.monitor_name,
+        color: notice.color.as_str(),
+        status: notice.color.status(),
+        severity: notice.color.severity(),
+        title: notice.color.title(),
+        summary: &notice.summary,
+        incident: &notice.incident.0,
+        outcome: notice.outcome.map(Code::as_str),
+        groups: &notice.groups,
+        instance: instance(notice),
+        delivery: delivery(&notice.key),
+        lasted_seconds: notice.lasted.as_secs_f64(),
+    };
+    serde_json::to_writer(&mut *text, &line).expect("strings and numbers, written into memory");
+    text.push(b'\n');
+}
+
+/// `ULID/red/0`: unique within a destination, constant over every re-send.
+pub fn delivery(key: &DeliveryKey) -> String {
+    let raise = match key.raise {
+        Raise::Yellow => "yellow",
+        Raise::Red => "red",
+        Raise::Resolve => "resolve",
+        Raise::Cyan => "cyan",
+        Raise::Gray => "gray",
+    };
+    format!("{}/{raise}/{}", key.episode, key.n)
+}
+
+/// The incident is `instance/monitor/ULID`, and a monitor's name may hold slashes: cut off what is known.
+fn instance(notice: &Notice) -> Option<&str> {
+    let rest = notice.incident.0.strip_suffix(&format!("/{}", notice.key.episode))?;
+    let instance = rest.strip_suffix(&*notice.monitor_name)?.strip_suffix('/')?;
+    (!instance.is_empty()).then_some(instance)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::notice::EpisodeId;
+    use crate::domain::{Color, Destination, Incident};
+    use crate::units::{MonitorId, Span, Timestamp};
+
+    /// Number `n` for a file, or for stderr.
+    pub(crate) fn notice(n: u32, file: Option<&Path>) -> Notice {
+        let episode = EpisodeId(42);
+        Notice {
+            key: DeliveryKey {
+                episode,
+                raise: Raise::Red,
+                destination: Arc::new(Destination::Log { file: file.map(Into::into) }),
+                n,
+            },
+            incident: Incident::new("mon-1", "shop/web", episode),
+            monitor: Some(MonitorId::new(0, 1)),
+            monitor_name: "shop/web".into(),
+            color: Color::Red,
+            summary: "503 Service\nUnavailable \"x\" \u{1b}[31m".into(),
+            outcome: Some(Code::L7Sts),
+            at: Timestamp::from_micros(1_795_316_400_000_042),
+            lasted: Span::from_millis(6_500),
+            groups: ["shop".into(), "frontend".into()].into(),
+        }
+    }
+
+    #[test]
+    fn a_line_says_everything_and_is_one_line() {
+        let mut text = vec![];
+        encode(&notice(3, None), &mut text);
+        let text = String::from_utf8(text).unwrap();
+        assert_eq!(
+            text,
+            concat!(
+                r#"{"timestamp":"2026-11-22T03:00:00.000042Z","monitor":"shop/web","color":"red","#,
+                r#""status":"FAILED","severity":"critical","title":"CRITICAL ALERT","#,
+                r#""summary":"503 Service\nUnavailable \"x\" \u001b[31m","#,
+                r#""incident":"mon-1/shop/web/0000000000000000000000001A","outcome":"L7STS","#,
+                r#""groups":["shop","frontend"],"instance":"mon-1","#,
+                r#""delivery":"0000000000000000000000001A/red/3","lasted_seconds":6.5}"#,
+                "\n"
+            )
+        );
+    }
+
+    #[test]
+    fn what_is_not_there_is_null_or_left_out() {
+        let mut notice = notice(0, None);
+        notice.outcome = None;
+        notice.incident = Incident("01ARZ".into());
+        let mut text = vec![];
+        encode(&notice, &mut text);
+        let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert!(value["outcome"].is_null());
+        assert!(value.get("instance").is_none());
+    }
+}

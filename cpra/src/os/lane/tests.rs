@@ -1,0 +1,142 @@
+use std::fs;
+use std::io::Read as _;
+use std::time::Instant;
+
+use super::*;
+use crate::notify::line::tests::notice;
+
+struct Bench {
+    folder: tempfile::TempDir,
+    lane: CodeLane,
+    door: WakeFd,
+    bell: Bell,
+    stderr: fs::File,
+}
+
+impl Bench {
+    fn new(capacity: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log_dirs = LogDirs::new([folder.path().to_owned()], folder.path().join("state"));
+        let (stderr, writer) = nix::unistd::pipe().unwrap();
+        let door = WakeFd::new().unwrap();
+        let bell = door.bell();
+        let lane = spawn_with(Settings { capacity, log_dirs }, bell.clone(), Stderr::with(writer)).unwrap();
+        Self { folder, lane, door, bell, stderr: stderr.into() }
+    }
+
+    fn send(&mut self, id: u32, file: Option<&str>) -> bool {
+        let path = file.map(|file| self.folder.path().join(file));
+        self.lane.jobs.send((NoticeId(id.into()), Box::new(notice(id, path.as_deref())))).is_ok()
+    }
+
+    /// Waits until so many results have come.
+    fn results(&mut self, count: usize) -> Vec<Done> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut results = vec![];
+        while results.len() < count {
+            assert!(Instant::now() < deadline, "{} of {count} results", results.len());
+            self.lane.results.drain_into(&mut results, count);
+            let (queue, door) = (&self.lane.results, &self.door);
+            self.bell.sleep(
+                || queue.is_empty() && results.len() < count,
+                || {
+                    door.wait(Some(crate::units::Span::from_secs(1)));
+                },
+            );
+        }
+        results
+    }
+
+    fn numbers(&self, file: &str) -> Vec<u64> {
+        let text = fs::read_to_string(self.folder.path().join(file)).unwrap();
+        let number = |line: &str| {
+            let value: serde_json::Value = serde_json::from_str(line).unwrap();
+            value["delivery"].as_str().unwrap().rsplit_once('/').unwrap().1.parse().unwrap()
+        };
+        text.lines().map(number).collect()
+    }
+}
+
+#[test]
+fn a_slow_destination_delays_no_other_and_each_keeps_its_order() {
+    let mut bench = Bench::new(4096);
+    // A folder in the file's place: the retries take almost two seconds.
+    fs::create_dir(bench.folder.path().join("slow.log")).unwrap();
+    let begin = Instant::now();
+    for id in 0..1_000 {
+        assert!(bench.send(id, Some(if id % 2 == 0 { "slow.log" } else { "fast.log" })));
+    }
+    let fast = bench.results(500);
+    assert!(begin.elapsed() < Duration::from_millis(1_500), "{:?}", begin.elapsed());
+    let odd: Vec<u64> = (0..500).map(|n| 2 * n + 1).collect();
+    assert!(fast.iter().map(|(id, _)| id.0).eq(odd.iter().copied()));
+    assert!(fast.iter().all(|(_, result)| *result == DeliveryResult::Sent));
+    assert_eq!(bench.numbers("fast.log"), odd);
+
+    // Nobody reads the pipe: what it holds is in it, and the rest is answered for all the same.
+    let slow = bench.results(500);
+    assert!(slow.iter().map(|(id, _)| id.0).eq((0..500).map(|n| 2 * n)));
+    assert_eq!(slow[0].1, DeliveryResult::Fallback);
+    assert_eq!(slow[499].1, DeliveryResult::Failed);
+}
+
+#[test]
+fn what_is_in_hand_is_finished_before_the_lane_ends() {
+    let mut bench = Bench::new(20_000);
+    for id in 0..10_000 {
+        assert!(bench.send(id, Some(["a.log", "b.log", "c.log"][id as usize % 3])));
+    }
+    let Bench { folder, lane: CodeLane { jobs, mut results, thread }, .. } = bench;
+    drop(jobs);
+    thread.join().unwrap();
+    assert!(results.is_closed());
+    let mut all = vec![];
+    results.drain_into(&mut all, usize::MAX);
+    assert_eq!(all.len(), 10_000);
+    assert!(all.iter().all(|(_, result)| *result == DeliveryResult::Sent));
+    let lines = ["a.log", "b.log", "c.log"].map(|name| fs::read_to_string(folder.path().join(name)).unwrap());
+    assert_eq!(lines.iter().map(|text| text.lines().count()).sum::<usize>(), 10_000);
+}
+
+#[test]
+fn what_is_in_hand_is_bounded_and_full_comes_back_to_the_sender() {
+    let mut bench = Bench::new(8);
+    // Nobody takes results: at most 8 in hand or answered, 8 in the results' queue counted as such, 8 in the queue.
+    let mut sent = 0;
+    let deadline = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < deadline {
+        if bench.send(sent, Some("a.log")) {
+            sent += 1;
+        } else {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    assert!(sent <= 24, "{sent}");
+    let ids: Vec<u64> = bench.results(sent as usize).iter().map(|(id, _)| id.0).collect();
+    assert!(ids.into_iter().eq(0..u64::from(sent)));
+}
+
+#[test]
+fn more_destinations_than_may_be_open_at_once() {
+    let mut bench = Bench::new(4096);
+    let names: Vec<String> = (0..3 * DESTINATIONS_BUSY_MAX).map(|n| format!("{n}.log")).collect();
+    for round in 0..3 {
+        for (id, name) in (0..).zip(&names) {
+            assert!(bench.send(1000 * round + id, Some(name)));
+        }
+    }
+    bench.results(3 * names.len());
+    for (id, name) in (0..).zip(&names) {
+        assert_eq!(bench.numbers(name), [id, 1000 + id, 2000 + id]);
+    }
+}
+
+#[test]
+fn without_a_file_standard_error_has_the_line() {
+    let mut bench = Bench::new(8);
+    assert!(bench.send(7, None));
+    assert_eq!(bench.results(1), [(NoticeId(7), DeliveryResult::Sent)]);
+    let mut text = vec![0; 4096];
+    let count = bench.stderr.read(&mut text).unwrap();
+    assert!(text[..count].starts_with(b"{\"timestamp\"") && text[..count].ends_with(b"}\n"));
+}
