@@ -1,1 +1,66 @@
-fn main() {}
+//! The repository's own commands: `cargo xtask check` before every merge, `cargo xtask bench pulse` for figures.
+//!
+//! One file per command. Nothing here ships with the daemon.
+
+// The bans on std's clocks and hash maps keep the library replayable; this crate measures real time on purpose.
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)]
+
+mod check;
+mod packages;
+mod steps;
+mod tidy;
+
+/// Compiled here as well, so that its own tests run.
+#[cfg(test)]
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "xtask", bin_name = "cargo xtask", about = "Commands for those who work on cpra")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything that must hold before a merge; stops at the first failure and says how to repeat it
+    Check(check::Options),
+    /// The house rules that no compiler knows
+    Tidy,
+    /// Installs the programs that tests run against (Debian-like systems, as root); elsewhere names them
+    Packages,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not by `Debug`: a backtrace of this program helps nobody whose test failed.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    // Every path below is relative to the repository, wherever the command was started.
+    std::env::set_current_dir(repository())?;
+    match Arguments::parse().command {
+        Command::Check(options) => check::run(&options),
+        Command::Tidy => tidy::run(),
+        Command::Packages => packages::run(),
+    }
+}
+
+/// The root of the repository: the parent of this crate when it was built.
+fn repository() -> PathBuf {
+    let manifest =
+        std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    manifest.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}

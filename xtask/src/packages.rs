@@ -1,0 +1,73 @@
+//! `cargo xtask packages`: the programs that tests run against.
+//!
+//! As root on a Debian-like system the missing ones are installed; elsewhere the command is printed, and the tests
+//! that need them skip aloud.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::bail;
+
+use crate::steps::is_installed;
+
+struct Package {
+    name: &'static str,
+    /// The program whose presence proves it.
+    binary: &'static str,
+    why: &'static str,
+}
+
+const PACKAGES: [Package; 4] = [
+    Package { name: "nginx", binary: "nginx", why: "a real HTTP server to check: keep-alive, close, large heads" },
+    Package { name: "haproxy", binary: "haproxy", why: "the reference for check results by layer, and a TCP peer" },
+    Package { name: "iproute2", binary: "ip", why: "network namespaces and veth pairs for unreachable targets" },
+    Package { name: "nftables", binary: "nft", why: "drops and rejects packets, fills conntrack" },
+];
+
+/// `apt-get install` starts the services that it brings; a `policy-rc.d` of 101 forbids it. One that is already
+/// there is the administrator's and stays. The trap removes ours also when the installation is interrupted.
+const INSTALL: &str = r#"
+set -eu
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 130' INT TERM HUP
+    printf '#!/bin/sh\nexit 101\n' > "$policy"
+    chmod 755 "$policy"
+fi
+export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+apt-get update
+apt-get install --yes --no-install-recommends "$@"
+"#;
+
+pub(crate) fn run() -> anyhow::Result<()> {
+    println!("{}", bring()?);
+    Ok(())
+}
+
+/// Brings what is missing and says in one line what was done.
+pub(crate) fn bring() -> anyhow::Result<String> {
+    let missing: Vec<&Package> = PACKAGES.iter().filter(|package| !is_installed(package.binary)).collect();
+    if missing.is_empty() {
+        return Ok("all there".into());
+    }
+    for package in &missing {
+        println!("missing: {} ({}): {}", package.name, package.binary, package.why);
+    }
+    let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
+    let is_debian_like = Path::new("/etc/debian_version").exists() && is_installed("apt-get");
+    if !is_debian_like || !nix::unistd::geteuid().is_root() {
+        println!("tests that need them will skip; on a Debian-like system install them with:");
+        println!("  sudo apt-get install --no-install-recommends {}", names.join(" "));
+        return Ok(format!("NOT installed: {}", names.join(", ")));
+    }
+    println!("installing {} (their services are not started)", names.join(", "));
+    let status = Command::new("sh").args(["-c", INSTALL, "sh"]).args(&names).status()?;
+    if !status.success() {
+        bail!("apt-get could not install {}: {status}", names.join(", "));
+    }
+    if let Some(package) = missing.iter().find(|package| !is_installed(package.binary)) {
+        bail!("package {} was installed, and still there is no {}", package.name, package.binary);
+    }
+    Ok(format!("installed {}", names.join(", ")))
+}
