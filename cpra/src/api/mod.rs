@@ -1,1 +1,4 @@
-//! api
+//! The read-only interface.
+
+pub mod listen;
+pub mod process;
