@@ -1,4 +1,4 @@
-//! The read-only interface: status, monitors, health and metrics over HTTP.
+//! The read-only interface: status, monitors, health and metrics over HTTP, and the profiling listener.
 //!
 //! ```text
 //! TcpListener ─▶ door (how many, how long) ─▶ guard (Host, method, body) ─▶ route ─▶ Source (snapshots, questions)
@@ -20,6 +20,7 @@ mod monitors;
 mod nearness;
 mod page;
 pub mod process;
+pub mod profile;
 pub mod source;
 mod status;
 #[cfg(test)]
@@ -53,6 +54,8 @@ pub(crate) struct App {
 pub struct Listeners {
     /// See [`listen::bind`].
     pub api: TcpListener,
+    /// See [`profile::bind`].
+    pub profile: Option<TcpListener>,
     /// Names to answer to beside the loopback ones and the address: the host of `external_url`, the host's own.
     pub names: Vec<String>,
 }
@@ -67,17 +70,29 @@ pub fn run(listeners: Listeners, source: Arc<dyn Source>, stop: oneshot::Receive
 }
 
 async fn serve(listeners: Listeners, source: Arc<dyn Source>, stop: oneshot::Receiver<()>) -> io::Result<()> {
-    let Listeners { api, names } = listeners;
+    let Listeners { api, profile, names } = listeners;
     let (stopping, stopped) = watch::channel(false);
     let door = Arc::new(Door::new(Bounds::API));
-    let hosts = Hosts::new(api.local_addr()?, names);
+    let hosts = Hosts::new(api.local_addr()?, names.clone());
     let router = guarded(routes(source, door.clone()), hosts);
     let api = tokio_listener(api)?;
+    let profile = match profile {
+        Some(profile) => {
+            let hosts = Hosts::new(profile.local_addr()?, names);
+            Some((tokio_listener(profile)?, guarded(profile::routes(), hosts)))
+        }
+        None => None,
+    };
+    let profiling = async {
+        if let Some((listener, router)) = profile {
+            Door::new(Bounds::PROFILE).serve(listener, router, stopped.clone()).await;
+        }
+    };
     let end = async {
         let _ = stop.await;
         stopping.send_replace(true);
     };
-    tokio::join!(door.serve(api, router, stopped), end);
+    tokio::join!(door.serve(api, router, stopped.clone()), profiling, end);
     Ok(())
 }
 

@@ -3,4 +3,5 @@
 mod exposition;
 mod fake;
 mod guarding;
+mod profiling;
 mod routes;

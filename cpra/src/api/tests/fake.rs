@@ -218,6 +218,7 @@ impl Source for Fake {
 /// A running API; dropping it stops it.
 pub(super) struct Running {
     pub(super) api: SocketAddr,
+    pub(super) profile: SocketAddr,
     pub(super) fake: Arc<Fake>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -232,14 +233,14 @@ pub(super) struct Reply {
 impl Running {
     pub(super) fn new(fake: Fake) -> Self {
         let listener = || TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let api = listener();
-        let api_address = address(&api);
+        let (api, profile) = (listener(), listener());
+        let (api_address, profile_address) = (address(&api), address(&profile));
         let fake = Arc::new(fake);
         let source: Arc<dyn Source> = fake.clone();
         let (stop, stopped) = oneshot::channel();
-        let listeners = Listeners { api, names: vec!["cpra.example.com".to_owned()] };
+        let listeners = Listeners { api, profile: Some(profile), names: vec!["cpra.example.com".to_owned()] };
         let thread = thread::spawn(move || run(listeners, source, stopped).expect("it runs"));
-        Self { api: api_address, fake, stop: Some(stop), thread: Some(thread) }
+        Self { api: api_address, profile: profile_address, fake, stop: Some(stop), thread: Some(thread) }
     }
 
     pub(super) fn get(&self, path: &str) -> Reply {

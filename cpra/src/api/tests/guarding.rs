@@ -23,6 +23,8 @@ fn a_foreign_host_is_misdirected() {
     assert_eq!(running.raw(twice).status, 400);
     let absolute = "GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     assert_eq!(running.raw(absolute).status, 421);
+    let profile = super::fake::exchange(running.profile, "GET /debug/pprof/ HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+    assert_eq!(profile.status, 421);
 }
 
 #[test]
