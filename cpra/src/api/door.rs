@@ -16,14 +16,15 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::units::Span;
 use crate::units::limits::{
-    API_CONNECTION_GRACE, API_CONNECTION_LIFE, API_CONNECTIONS_MAX, API_HEAD_WAIT, API_REQUEST_HEAD_MAX,
-    API_REQUEST_HEADERS_MAX, PROFILE_CONNECTION_LIFE, PROFILE_CONNECTIONS_MAX,
+    API_CONNECTION_GRACE, API_CONNECTION_LIFE, API_CONNECTIONS_MAX, API_FAREWELLS_MAX, API_HEAD_WAIT,
+    API_REQUEST_HEAD_MAX, API_REQUEST_HEADERS_MAX, PROFILE_CONNECTION_LIFE, PROFILE_CONNECTIONS_MAX,
 };
 
 /// Who is at the other end of the connection. An extension of every request.
@@ -61,12 +62,19 @@ impl Bounds {
 pub struct Door {
     bounds: Bounds,
     free: Arc<Semaphore>,
+    /// Refused connections that are seen off with a word; beyond these they are just closed.
+    farewells: Arc<Semaphore>,
     refused: AtomicU64,
 }
 
 impl Door {
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, free: Arc::new(Semaphore::new(bounds.connections)), refused: AtomicU64::new(0) }
+        Self {
+            bounds,
+            free: Arc::new(Semaphore::new(bounds.connections)),
+            farewells: Arc::new(Semaphore::new(API_FAREWELLS_MAX)),
+            refused: AtomicU64::new(0),
+        }
     }
 
     pub fn connections(&self) -> usize {
@@ -91,7 +99,7 @@ impl Door {
                     Ok(permit) => {
                         tokio::spawn(hold(stream, peer, service.clone(), self.bounds, permit, stop.clone()));
                     }
-                    Err(_) => self.refuse(&stream),
+                    Err(_) => self.refuse(stream),
                 },
                 Err(error) => {
                     // Out of descriptors, or the peer was gone already. Never a reason to stop, nor to spin.
@@ -105,17 +113,31 @@ impl Door {
         let _ = timeout(Duration::from(API_CONNECTION_GRACE) * 2, self.free.acquire_many(all)).await;
     }
 
-    fn refuse(&self, stream: &TcpStream) {
-        const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
-            Content-Length: 80\r\nRetry-After: 5\r\nConnection: close\r\n\r\n\
-            {\"error\":\"too many connections\",\"remedy\":\"close some, or try again in a moment\"}";
-        // Best effort: a socket that cannot even take this is closed without a word.
-        let _ = stream.try_write(FULL);
+    fn refuse(&self, stream: TcpStream) {
+        if let Ok(permit) = self.farewells.clone().try_acquire_owned() {
+            tokio::spawn(async move {
+                let _ = timeout(API_CONNECTION_GRACE.into(), farewell(stream)).await;
+                drop(permit);
+            });
+        }
         let refused = self.refused.fetch_add(1, Ordering::Relaxed);
         if refused.is_multiple_of(1_000) {
             tracing::warn!(limit = self.bounds.connections, refused = refused + 1, "too many connections to the API");
         }
     }
+}
+
+/// Says why, and reads what was sent until the peer has closed: closing with bytes unread would reset the connection
+/// and could take the answer away from the peer.
+async fn farewell(mut stream: TcpStream) -> std::io::Result<()> {
+    const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
+        Content-Length: 80\r\nRetry-After: 5\r\nConnection: close\r\n\r\n\
+        {\"error\":\"too many connections\",\"remedy\":\"close some, or try again in a moment\"}";
+    stream.write_all(FULL).await?;
+    stream.shutdown().await?;
+    let mut unread = [0; 512];
+    while stream.read(&mut unread).await? > 0 {}
+    Ok(())
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {

@@ -32,6 +32,8 @@ pub const KEEP_ALIVE_PER_ORIGIN_MAX: usize = 64;
 
 /// The API: connections at a time, and how long one may wait with (the rest of) a request, live, and take to end.
 pub const API_CONNECTIONS_MAX: usize = 256;
+/// Connections beyond those, which are told so before they are closed.
+pub const API_FAREWELLS_MAX: usize = 16;
 pub const API_HEAD_WAIT: Span = Span::from_secs(20);
 pub const API_CONNECTION_LIFE: Span = Span::from_secs(300);
 pub const API_CONNECTION_GRACE: Span = Span::from_secs(2);
