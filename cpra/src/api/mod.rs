@@ -1,1 +1,132 @@
-//! api
+//! The read-only interface: status, monitors, health and metrics over HTTP, and the profiling listener.
+//!
+//! ```text
+//! TcpListener ─▶ door (how many, how long) ─▶ guard (Host, method, body) ─▶ route ─▶ Source (snapshots, questions)
+//! ```
+//! It all runs on one thread, `cpra-control`, which the daemon spawns and which is given to [`run`]. A request never
+//! touches a shard's memory: counters are snapshots, names come from the shared catalog, and states are asked for in
+//! slices through bounded queues. A question that is not answered in time is a 503 that says so.
+//!
+//! It changes nothing and knows no secrets; whoever may read it is decided by the address it listens on. What is
+//! full (connections, questions) is refused and counted, never queued without end.
+
+mod demo;
+pub mod door;
+pub mod failure;
+pub mod guard;
+pub mod listen;
+pub mod metrics;
+mod monitors;
+mod nearness;
+mod page;
+pub mod process;
+pub mod profile;
+pub mod source;
+mod status;
+#[cfg(test)]
+mod tests;
+pub mod view;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use axum::http::{StatusCode, Uri};
+use axum::routing::get;
+use axum::{Router, middleware};
+use tokio::sync::{oneshot, watch};
+
+use self::door::{Bounds, Door};
+use self::failure::Failure;
+use self::guard::Hosts;
+use self::metrics::Metrics;
+pub use self::source::{AskError, Asked, Finding, Readiness, Source};
+
+/// What every route can reach.
+pub(crate) struct App {
+    source: Arc<dyn Source>,
+    metrics: Metrics,
+    door: Arc<Door>,
+}
+
+/// What the API listens on.
+#[derive(Debug)]
+pub struct Listeners {
+    /// See [`listen::bind`].
+    pub api: TcpListener,
+    /// See [`profile::bind`].
+    pub profile: Option<TcpListener>,
+    /// Names to answer to beside the loopback ones and the address: the host of `external_url`, the host's own.
+    pub names: Vec<String>,
+}
+
+/// The body of the thread `cpra-control`: answers until `stop` is sent or dropped.
+///
+/// # Errors
+/// When the runtime cannot be built or a listener cannot be registered.
+pub fn run(listeners: Listeners, source: Arc<dyn Source>, stop: oneshot::Receiver<()>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(listeners, source, stop))
+}
+
+async fn serve(listeners: Listeners, source: Arc<dyn Source>, stop: oneshot::Receiver<()>) -> io::Result<()> {
+    let Listeners { api, profile, names } = listeners;
+    let (stopping, stopped) = watch::channel(false);
+    let door = Arc::new(Door::new(Bounds::API));
+    let hosts = Hosts::new(api.local_addr()?, names.clone());
+    let router = guarded(routes(source, door.clone()), hosts);
+    let api = tokio_listener(api)?;
+    let profile = match profile {
+        Some(profile) => {
+            let hosts = Hosts::new(profile.local_addr()?, names);
+            Some((tokio_listener(profile)?, guarded(profile::routes(), hosts)))
+        }
+        None => None,
+    };
+    let profiling = async {
+        if let Some((listener, router)) = profile {
+            Door::new(Bounds::PROFILE).serve(listener, router, stopped.clone()).await;
+        }
+    };
+    let end = async {
+        let _ = stop.await;
+        stopping.send_replace(true);
+    };
+    tokio::join!(door.serve(api, router, stopped.clone()), profiling, end);
+    Ok(())
+}
+
+fn tokio_listener(listener: TcpListener) -> io::Result<tokio::net::TcpListener> {
+    listener.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(listener)
+}
+
+fn routes(source: Arc<dyn Source>, door: Arc<Door>) -> Router {
+    let metrics = Metrics::new(source.clone());
+    Router::new()
+        .route("/", get(page::front))
+        .route("/healthz", get(status::health))
+        .route("/readyz", get(status::readiness))
+        .route("/metrics", get(status::metrics))
+        .route("/api/v1/status", get(status::status))
+        .route("/api/v1/monitors", get(monitors::page))
+        .route("/api/v1/monitors/{*name}", get(monitors::one))
+        .route("/demo/flaky", get(demo::flaky))
+        .fallback(nothing)
+        .with_state(Arc::new(App { source, metrics, door }))
+}
+
+fn guarded(routes: Router, hosts: Hosts) -> Router {
+    routes.layer(middleware::from_fn_with_state(Arc::new(hosts), guard::check))
+}
+
+async fn nothing(uri: Uri) -> Failure {
+    Failure::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", guard::shortened(uri.path())), "see /")
+}
+
+/// The address as people type it into a browser.
+pub fn url_of(listen: SocketAddr) -> String {
+    let loopback: std::net::IpAddr = std::net::Ipv4Addr::LOCALHOST.into();
+    let ip = if listen.ip().is_unspecified() { loopback } else { listen.ip() };
+    format!("http://{}/", SocketAddr::new(ip, listen.port()))
+}

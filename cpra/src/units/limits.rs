@@ -30,6 +30,41 @@ pub const FIN_WAIT: Span = Span::from_millis(500);
 pub const KEEP_ALIVE_IDLE: Span = Span::from_secs(75);
 pub const KEEP_ALIVE_PER_ORIGIN_MAX: usize = 64;
 
+/// The API: connections at a time, and how long one may wait with (the rest of) a request, live, and take to end.
+pub const API_CONNECTIONS_MAX: usize = 256;
+/// Connections beyond those, which are told so before they are closed.
+pub const API_FAREWELLS_MAX: usize = 16;
+pub const API_HEAD_WAIT: Span = Span::from_secs(20);
+pub const API_CONNECTION_LIFE: Span = Span::from_secs(300);
+pub const API_CONNECTION_GRACE: Span = Span::from_secs(2);
+pub const API_REQUEST_HEAD_MAX: usize = 16 * 1024;
+pub const API_REQUEST_HEADERS_MAX: usize = 64;
+/// How long the API waits for a shard or the desk to answer.
+pub const API_ASK_MAX: Span = Span::from_secs(2);
+/// A page of monitors.
+pub const API_PAGE_DEFAULT: usize = 100;
+pub const API_PAGE_MAX: usize = 1_000;
+/// Names looked at without letting other requests in between.
+pub const API_SCAN_SLICE: usize = 1_024;
+/// Names compared for one "did you mean", and names suggested.
+pub const API_NEAR_SCAN_MAX: usize = 200_000;
+pub const API_NEAR_MAX: usize = 3;
+/// Open episodes and last changes in the status.
+pub const API_STATUS_LIST_MAX: usize = 10;
+/// Files looked at in search of the owner of a taken port.
+pub const OWNER_SCAN_MAX: usize = 200_000;
+/// The demo endpoint's phases.
+pub const DEMO_PHASE_MIN: Span = Span::from_millis(100);
+pub const DEMO_PHASE_MAX: Span = Span::from_secs(3_600);
+
+/// The profiling listener.
+pub const PROFILE_CONNECTIONS_MAX: usize = 8;
+pub const PROFILE_SECONDS_DEFAULT: u64 = 30;
+pub const PROFILE_SECONDS_MAX: u64 = 300;
+pub const PROFILE_HERTZ: i32 = 99;
+/// What symbols and the answer may take on top of the longest profile.
+pub const PROFILE_CONNECTION_LIFE: Span = Span::from_secs(PROFILE_SECONDS_MAX + 120);
+
 /// Checks started by one step, and effects one step may emit for them.
 pub const STARTS_PER_STEP_MAX: usize = 1024;
 

@@ -1,0 +1,257 @@
+//! `/metrics`: snapshots of the daemon's plain counters in the OpenMetrics text format.
+//!
+//! Nothing is kept here: a scrape takes one snapshot of the shards, the desk and the process, and encodes it. There
+//! are no series per monitor, so the size of an answer does not depend on what is loaded.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::process::Process;
+use super::source::Source;
+use crate::desk::DeskStats;
+use crate::desk::protocol::DeliveryResult;
+use crate::domain::monitor::CheckKind;
+use crate::domain::{Code, Color, Destination};
+use crate::shard::ShardStats;
+use crate::shard::protocol::{BUCKETS_US, Histogram, STATES};
+
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The whole exposition.
+pub struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    pub fn new(source: Arc<dyn Source>) -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Snapshot { source }));
+        Self { registry }
+    }
+
+    /// # Errors
+    /// Never in practice: a `String` takes everything.
+    pub fn text(&self) -> Result<String, fmt::Error> {
+        let mut buffer = String::with_capacity(16 * 1024);
+        text::encode(&mut buffer, &self.registry)?;
+        Ok(buffer)
+    }
+}
+
+struct Snapshot {
+    source: Arc<dyn Source>,
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Snapshot")
+    }
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut page = Page { encoder };
+        let shards = self.source.shard_stats();
+        let desk = self.source.desk_stats();
+        monitors(&mut page, &shards)?;
+        checks(&mut page, &shards)?;
+        notices(&mut page, &desk)?;
+        page.gauges(
+            "cpra_queue_depth",
+            "What waits, by pipeline",
+            self.source.queues().into_iter().map(|(pipeline, depth)| ([("pipeline", pipeline)], depth as u64)),
+        )?;
+        page.gauges(
+            "cpra_inflight",
+            "What has been started and has not ended, by pipeline",
+            [([("pipeline", "pulse")], shards.in_flight), ([("pipeline", "code")], desk.outstanding)],
+        )?;
+        page.counter("cpra_stalls", "Times a shard's loop stood still for more than 250 ms", shards.stalls)?;
+        page.info("cpra_build", "The running version", &[("version", env!("CARGO_PKG_VERSION"))])?;
+        let started = self.source.wall_of(self.source.started());
+        process(&mut page, Process::read(), started.as_micros() as f64 / 1e6)
+    }
+}
+
+fn monitors(page: &mut Page<'_>, shards: &ShardStats) -> fmt::Result {
+    page.gauges(
+        "cpra_monitors",
+        "Monitors by their exclusive state; sums to all that are loaded",
+        STATES.into_iter().zip(shards.monitors).map(|(state, count)| ([("state", state)], count)),
+    )?;
+    page.gauges(
+        "cpra_monitors_overlay",
+        "Monitors with a property beside their state",
+        [([("overlay", "degraded")], shards.degraded)],
+    )?;
+    page.gauge(
+        "cpra_monitors_lost",
+        "Enabled monitors that the last audit could not find; anything but 0 is a defect",
+        shards.lost,
+    )
+}
+
+fn checks(page: &mut Page<'_>, shards: &ShardStats) -> fmt::Result {
+    page.counters(
+        "cpra_checks",
+        "Judged checks by type and outcome",
+        CheckKind::ALL.into_iter().zip(&shards.checks).flat_map(|(kind, by_code)| {
+            Code::ALL
+                .into_iter()
+                .zip(by_code)
+                .map(move |(code, &count)| ([("type", kind.as_str()), ("outcome", code.as_str())], count))
+        }),
+    )?;
+    page.counter(
+        "cpra_checks_missed",
+        "Due times that passed while the monitor waited for a free worker",
+        shards.missed,
+    )?;
+    page.counters(
+        "cpra_checks_skipped",
+        "Due times that passed while the monitor's check was still in flight",
+        [([("reason", "busy")], shards.skipped_busy)],
+    )?;
+    page.histogram("cpra_schedule_lag", "From the due time until the check left the waiting room", &shards.lag)?;
+    page.histogram("cpra_pulse_latency", "From the due time until the check was judged", &shards.latency)?;
+    page.histograms(
+        "cpra_check_duration",
+        "The attempts themselves, by type",
+        CheckKind::ALL
+            .into_iter()
+            .zip(&shards.duration)
+            .map(|(kind, histogram)| ([("type", kind.as_str())], histogram)),
+    )
+}
+
+fn notices(page: &mut Page<'_>, desk: &DeskStats) -> fmt::Result {
+    // The desk does not count by provider as long as there is only this one.
+    let provider = Destination::Log { file: None }.provider();
+    page.counters(
+        "cpra_notices",
+        "Finished notices by color, provider and result",
+        Color::ALL.into_iter().zip(&desk.notices).flat_map(|(color, by_result)| {
+            DeliveryResult::ALL.into_iter().zip(by_result).map(move |(result, &count)| {
+                ([("color", color.as_str()), ("provider", provider), ("result", result.as_str())], count)
+            })
+        }),
+    )?;
+    page.counter(
+        "cpra_notices_nondurable",
+        "Notices that left before they were durable, because the store did not answer",
+        desk.nondurable,
+    )?;
+    page.gauge("cpra_episodes_open", "Episodes that have been opened and not closed", desk.episodes_open)
+}
+
+/// Under the names that every exporter uses for them.
+fn process(page: &mut Page<'_>, process: Process, started: f64) -> fmt::Result {
+    if let Some(bytes) = process.resident_bytes {
+        page.gauge_in("process_resident_memory", "Resident memory", &Unit::Bytes, &bytes)?;
+    }
+    if let Some(bytes) = process.virtual_bytes {
+        page.gauge_in("process_virtual_memory", "Virtual memory", &Unit::Bytes, &bytes)?;
+    }
+    if let Some(count) = process.open_fds {
+        page.gauge("process_open_fds", "Open file descriptors", count)?;
+    }
+    if let Some(count) = process.max_fds {
+        page.gauge("process_max_fds", "Most file descriptors that may be open", count)?;
+    }
+    if let Some(count) = process.threads {
+        page.gauge("process_threads", "Threads", count)?;
+    }
+    if let Some(seconds) = process.cpu_seconds {
+        page.encoder
+            .encode_descriptor("process_cpu", "User and system time spent", Some(&Unit::Seconds), MetricType::Counter)?
+            .encode_counter::<NoLabelSet, _, f64>(&seconds, None)?;
+    }
+    page.gauge_in("process_start_time", "Start of the process since the Unix epoch", &Unit::Seconds, &started)
+}
+
+/// The encoder with one method per shape of a metric. Names come without the `_total` that the format demands.
+struct Page<'a> {
+    encoder: DescriptorEncoder<'a>,
+}
+
+impl Page<'_> {
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    fn gauge_in(&mut self, name: &str, help: &str, unit: &Unit, value: &impl EncodeGaugeValue) -> fmt::Result {
+        self.encoder.encode_descriptor(name, help, Some(unit), MetricType::Gauge)?.encode_gauge(value)
+    }
+
+    fn gauges<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = ([(&'static str, &'static str); N], u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in series {
+            metric.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.encoder
+            .encode_descriptor(name, help, None, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, _, u64>(&value, None)
+    }
+
+    fn counters<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = ([(&'static str, &'static str); N], u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in series {
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    fn info(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) -> fmt::Result {
+        self.encoder.encode_descriptor(name, help, None, MetricType::Info)?.encode_info(&labels)
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) -> fmt::Result {
+        self.encoder
+            .encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?
+            .encode_histogram::<NoLabelSet>(histogram.sum.as_secs_f64(), histogram.count(), &buckets(histogram), None)
+    }
+
+    fn histograms<'a, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = ([(&'static str, &'static str); N], &'a Histogram)>,
+    ) -> fmt::Result {
+        let mut metric = self.encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        for (labels, histogram) in series {
+            metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
+                histogram.sum.as_secs_f64(),
+                histogram.count(),
+                &buckets(histogram),
+                None,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Upper bounds in seconds with what fell between; the encoder adds them up.
+fn buckets(histogram: &Histogram) -> Vec<(f64, u64)> {
+    // Division by a power of ten gives the float nearest to the decimal bound; multiplication by 1e-6 does not.
+    let bounds = BUCKETS_US.iter().map(|&micros| micros as f64 / 1e6).chain([f64::INFINITY]);
+    bounds.zip(histogram.counts).collect()
+}

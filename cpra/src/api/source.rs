@@ -1,0 +1,79 @@
+//! The seam between the API and the running daemon: everything the API may know, and nothing else.
+//!
+//! Snapshots (counters, queues, readiness) are plain reads. Questions go to a shard or to the desk through a bounded
+//! queue and come back through a oneshot channel; a full queue is [`AskError::Full`], never a wait.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::desk::DeskStats;
+use crate::desk::protocol::{Answer, Question};
+use crate::shard::ShardStats;
+use crate::shard::protocol::MonitorState;
+use crate::units::{Instant, Timestamp};
+use crate::world::Catalog;
+
+/// A question on its way; the API waits [`crate::units::limits::API_ASK_MAX`] for the answer.
+pub type Asked<T> = Result<oneshot::Receiver<T>, AskError>;
+
+/// What the API needs from the daemon. Called on the API's thread; nothing here may block.
+pub trait Source: Send + Sync + 'static {
+    /// The daemon's name: part of every incident key.
+    fn instance(&self) -> &str;
+    /// What is loaded now. A reload swaps it; a request holds on to the one it began with.
+    fn catalog(&self) -> Arc<Catalog>;
+    /// The counters of all shards, merged.
+    fn shard_stats(&self) -> ShardStats;
+    fn desk_stats(&self) -> DeskStats;
+    /// What waits, by pipeline: `pulse` (the ready lists), `intervention`, `code`.
+    fn queues(&self) -> Vec<(&'static str, usize)>;
+    /// Whether the shards advance, else what stands still and since when.
+    ///
+    /// # Errors
+    /// In words for people.
+    fn alive(&self) -> Result<(), String>;
+    fn readiness(&self) -> Readiness;
+    /// When the daemon started.
+    fn started(&self) -> Instant;
+    fn now(&self) -> Instant;
+    fn wall_of(&self, instant: Instant) -> Timestamp;
+    /// The states of some monitors of one shard (indices of [`Source::catalog`]), in any order. At most
+    /// [`crate::units::limits::REPORT_SLICE_MAX`] at a time.
+    ///
+    /// # Errors
+    /// When the question cannot even be asked.
+    fn states(&self, shard: u8, indices: Vec<u32>) -> Asked<Vec<MonitorState>>;
+    /// # Errors
+    /// When the question cannot even be asked.
+    fn desk(&self, question: Question) -> Asked<Answer>;
+}
+
+/// Whether the daemon does its work in full.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    pub ready: bool,
+    /// Why it is not ready.
+    pub reasons: Vec<String>,
+    /// What the preflight found: worth knowing, also when ready.
+    pub findings: Vec<Finding>,
+}
+
+/// One line of the preflight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is about: `RLIMIT_NOFILE`, `io_uring`.
+    pub subject: String,
+    pub text: String,
+    /// What a person can do about it; empty when nothing has to be done.
+    pub remedy: String,
+}
+
+/// Why a question was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    #[error("too many questions are waiting for an answer")]
+    Full,
+    #[error("the daemon is stopping")]
+    Stopping,
+}

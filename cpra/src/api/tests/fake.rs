@@ -1,0 +1,295 @@
+//! A daemon that is made up, the API in front of it, and a client that speaks exactly what it is told to.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::api::{AskError, Asked, Finding, Listeners, Readiness, Source, run};
+use crate::desk::DeskStats;
+use crate::desk::protocol::{Answer, Change, EpisodeView, Question};
+use crate::domain::health::Phase;
+use crate::domain::{
+    Check, Code, Codes, Color, Host, HttpCheck, Latency, Monitor, Policy, StatusSet, Target, TransitionKind,
+};
+use crate::shard::ShardStats;
+use crate::shard::protocol::MonitorState;
+use crate::units::{Instant, MonitorId, Span, Timestamp};
+use crate::world::Catalog;
+
+pub(super) const DOWN: &str = "shop/web";
+/// Names that a careless path or page would break on.
+pub(super) const ODD: [&str; 10] = [
+    "a/../b",
+    "a b",
+    "a%2Fb",
+    "a?b=c",
+    "a#b",
+    "<script>alert(1)</script>",
+    "päuschen ☕",
+    "\"quoted\"",
+    "a+b",
+    "/lead/",
+];
+
+/// Shared by the test and the API's thread.
+pub(super) struct Fake {
+    catalog: Arc<Catalog>,
+    pub(super) shards: Mutex<ShardStats>,
+    pub(super) ready: AtomicBool,
+    pub(super) alive: AtomicBool,
+    /// Questions are taken and never answered.
+    pub(super) silent: AtomicBool,
+    /// Questions are not taken.
+    pub(super) full: AtomicBool,
+    pub(super) now_nanos: AtomicU64,
+    kept: Mutex<Vec<oneshot::Sender<Answer>>>,
+}
+
+impl Fake {
+    pub(super) fn new(names: impl IntoIterator<Item = String>) -> Self {
+        let monitors = names.into_iter().map(|name| monitor(&name));
+        Self {
+            catalog: Arc::new(Catalog::build(monitors, 3).expect("the names are distinct")),
+            shards: Mutex::default(),
+            ready: AtomicBool::new(true),
+            alive: AtomicBool::new(true),
+            silent: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+            now_nanos: AtomicU64::new(Span::from_secs(1_000).as_nanos()),
+            kept: Mutex::default(),
+        }
+    }
+
+    pub(super) fn small() -> Self {
+        Self::new(ODD.iter().chain(&[DOWN, "shop/db", "net/gateway"]).map(ToString::to_string))
+    }
+
+    fn episode(&self) -> EpisodeView {
+        let monitor = self.catalog.find(DOWN).expect("it is loaded");
+        EpisodeView {
+            monitor,
+            incident: "mon-1/shop/web/01".into(),
+            state: "open",
+            opened: Timestamp::from_micros(0),
+            lasted: Span::from_millis(1_500),
+            cause: "connection refused".into(),
+            raised: vec![(Color::Red, 2)],
+        }
+    }
+}
+
+fn monitor(name: &str) -> Monitor {
+    let http = HttpCheck {
+        method: "GET".into(),
+        headers: Box::default(),
+        body: Box::default(),
+        expected: StatusSet::success(),
+        keep_alive: true,
+    };
+    let (check, path) = if name == DOWN { (Check::Http(http), "/health?token=secret") } else { (Check::Tcp, "") };
+    Monitor {
+        name: name.into(),
+        enabled: true,
+        target: Target { host: Host::Name("shop.internal".into()), port: 80, path: path.into() },
+        policy: Policy {
+            check,
+            interval: Span::from_secs(30),
+            timeout: Span::from_millis(2_500),
+            retry_interval: Span::from_secs(5),
+            unhealthy_threshold: 3,
+            healthy_threshold: 2,
+            retries: 0,
+            groups: Box::new(["shop".into()]),
+            codes: Codes::default(),
+        },
+    }
+}
+
+impl Source for Fake {
+    fn instance(&self) -> &str {
+        "mon<1>"
+    }
+
+    fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.clone()
+    }
+
+    fn shard_stats(&self) -> ShardStats {
+        self.shards.lock().expect("no test panics with it").clone()
+    }
+
+    fn desk_stats(&self) -> DeskStats {
+        let mut stats = DeskStats { nondurable: 4, episodes_open: 1, outstanding: 2, ..DeskStats::default() };
+        stats.notices[Color::Red as usize][0] = 7;
+        stats
+    }
+
+    fn queues(&self) -> Vec<(&'static str, usize)> {
+        vec![("pulse", 3), ("intervention", 0), ("code", 1)]
+    }
+
+    fn alive(&self) -> Result<(), String> {
+        if self.alive.load(Ordering::Relaxed) { Ok(()) } else { Err("shard 1 has stood still for 3 s".to_owned()) }
+    }
+
+    fn readiness(&self) -> Readiness {
+        let ready = self.ready.load(Ordering::Relaxed);
+        let reasons = if ready { vec![] } else { vec!["the store does not answer".to_owned()] };
+        let finding = Finding {
+            subject: "RLIMIT_NOFILE".to_owned(),
+            text: "1024 files".to_owned(),
+            remedy: "raise LimitNOFILE".to_owned(),
+        };
+        Readiness { ready, reasons, findings: vec![finding] }
+    }
+
+    fn started(&self) -> Instant {
+        Instant::from_nanos(Span::from_secs(1_000).as_nanos())
+    }
+
+    fn now(&self) -> Instant {
+        Instant::from_nanos(self.now_nanos.load(Ordering::Relaxed))
+    }
+
+    fn wall_of(&self, instant: Instant) -> Timestamp {
+        Timestamp::from_micros((instant.as_nanos() / 1_000) as i64)
+    }
+
+    fn states(&self, shard: u8, indices: Vec<u32>) -> Asked<Vec<MonitorState>> {
+        assert!(indices.len() <= crate::units::limits::REPORT_SLICE_MAX);
+        if self.full.load(Ordering::Relaxed) {
+            return Err(AskError::Full);
+        }
+        let down = self.catalog.find(DOWN);
+        let states = indices.into_iter().map(|index| {
+            let monitor = MonitorId::new(shard, index);
+            let failing = Some(monitor) == down;
+            MonitorState {
+                monitor,
+                phase: if failing { Phase::Failing } else { Phase::Up },
+                degraded: false,
+                obscured: false,
+                fails: if failing { 3 } else { 0 },
+                oks: 0,
+                last: Some(if failing { Code::L4Con } else { Code::L4Ok }),
+                last_at: Some(self.started()),
+                next_due: Some(self.now()),
+                evidence: failing.then(|| "connection refused <b>".into()),
+                status: None,
+                latency: Some(Latency::default()),
+            }
+        });
+        let (sender, receiver) = oneshot::channel();
+        let _ = sender.send(states.collect());
+        Ok(receiver)
+    }
+
+    fn desk(&self, question: Question) -> Asked<Answer> {
+        let (sender, receiver) = oneshot::channel();
+        if self.silent.load(Ordering::Relaxed) {
+            self.kept.lock().expect("no test panics with it").push(sender);
+            return Ok(receiver);
+        }
+        let episode = self.episode();
+        let answer = match question {
+            Question::Monitor(id) => Answer::Monitor((id == episode.monitor).then_some(episode)),
+            Question::Episodes(_) => Answer::Episodes(vec![episode]),
+            Question::Recent(most) => Answer::Recent(vec![
+                Change {
+                    at: Timestamp::from_micros(1),
+                    // Of a catalog that the API has not seen yet.
+                    monitor: MonitorId::new(9, 9),
+                    kind: TransitionKind::Threshold,
+                    text: "refused".into(),
+                };
+                most
+            ]),
+        };
+        let _ = sender.send(answer);
+        Ok(receiver)
+    }
+}
+
+/// A running API; dropping it stops it.
+pub(super) struct Running {
+    pub(super) api: SocketAddr,
+    pub(super) profile: SocketAddr,
+    pub(super) fake: Arc<Fake>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) head: String,
+    pub(super) body: Vec<u8>,
+}
+
+impl Running {
+    pub(super) fn new(fake: Fake) -> Self {
+        let listener = || TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let (api, profile) = (listener(), listener());
+        let (api_address, profile_address) = (address(&api), address(&profile));
+        let fake = Arc::new(fake);
+        let source: Arc<dyn Source> = fake.clone();
+        let (stop, stopped) = oneshot::channel();
+        let listeners = Listeners { api, profile: Some(profile), names: vec!["cpra.example.com".to_owned()] };
+        let thread = thread::spawn(move || run(listeners, source, stopped).expect("it runs"));
+        Self { api: api_address, profile: profile_address, fake, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub(super) fn get(&self, path: &str) -> Reply {
+        self.raw(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.api))
+    }
+
+    pub(super) fn json(&self, path: &str) -> (u16, serde_json::Value) {
+        let reply = self.get(path);
+        assert!(reply.head.contains("application/json"), "{path}: {}", reply.head);
+        (reply.status, serde_json::from_slice(&reply.body).expect("JSON"))
+    }
+
+    pub(super) fn raw(&self, request: &str) -> Reply {
+        exchange(self.api, request)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Reply {
+    pub(super) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+}
+
+fn address(listener: &TcpListener) -> SocketAddr {
+    listener.local_addr().expect("it is bound")
+}
+
+pub(super) fn exchange(address: SocketAddr, request: &str) -> Reply {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout can be set");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    reply(&mut stream)
+}
+
+/// Reads until the other side closes.
+pub(super) fn reply(stream: &mut TcpStream) -> Reply {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("an answer and an end");
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole head");
+    let head = String::from_utf8(bytes[..end].to_vec()).expect("a head is ASCII").to_ascii_lowercase();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    Reply { status, head, body: bytes.split_off(end + 4) }
+}

@@ -1,0 +1,339 @@
+//! The JSON that the API speaks. The only place of the API that names serde; what the domain holds is converted here.
+//!
+//! Points in time are RFC 3339 in UTC, lengths of time are seconds, everything unknown is `null`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::source::{Finding, Readiness, Source};
+use crate::desk::protocol::{Change, EpisodeView as Episode};
+use crate::domain::health::Phase;
+use crate::domain::{Check, HostRef, Latency, TargetRef, TransitionKind};
+use crate::shard::protocol::MonitorState;
+use crate::units::MonitorId;
+use crate::world::Catalog;
+
+/// The query of `/demo/flaky`.
+#[derive(Deserialize)]
+pub struct Phases {
+    pub up: Option<String>,
+    pub down: Option<String>,
+}
+
+/// The query of `/api/v1/monitors`.
+#[derive(Deserialize)]
+pub struct PageQuery {
+    pub limit: Option<usize>,
+    /// The last name of the page before.
+    pub cursor: Option<String>,
+    /// Part of the name.
+    pub q: Option<String>,
+}
+
+/// The query of `/debug/pprof/profile`.
+#[derive(Deserialize)]
+pub struct ProfileQuery {
+    pub seconds: Option<u64>,
+}
+
+#[derive(Serialize)]
+pub struct FailureView<'a> {
+    pub error: &'a str,
+    pub remedy: &'a str,
+}
+
+#[derive(Serialize)]
+pub struct ReadinessView {
+    pub ready: bool,
+    pub reasons: Vec<String>,
+    pub findings: Vec<FindingView>,
+}
+
+#[derive(Serialize)]
+pub struct FindingView {
+    pub subject: String,
+    pub text: String,
+    pub remedy: String,
+}
+
+impl From<Readiness> for ReadinessView {
+    fn from(readiness: Readiness) -> Self {
+        let findings = readiness
+            .findings
+            .into_iter()
+            .map(|Finding { subject, text, remedy }| FindingView { subject, text, remedy })
+            .collect();
+        Self { ready: readiness.ready, reasons: readiness.reasons, findings }
+    }
+}
+
+#[derive(Serialize)]
+pub struct StatusView {
+    pub version: &'static str,
+    pub instance: String,
+    pub now: String,
+    pub started: String,
+    pub uptime_seconds: f64,
+    pub readiness: ReadinessView,
+    pub monitors: MonitorsCount,
+    pub checks: ChecksCount,
+    /// From leaving the waiting room back to the due time, over all checks since the start.
+    pub lag_seconds: Quantiles,
+    /// From the due time until judged.
+    pub latency_seconds: Quantiles,
+    pub queues: BTreeMap<&'static str, usize>,
+    pub notices: NoticesCount,
+    pub episodes_open: u64,
+    /// The oldest ones; `null` when the desk did not answer.
+    pub episodes: Option<Vec<EpisodeView>>,
+    /// The last ones, newest first; `null` when the desk did not answer.
+    pub changes: Option<Vec<ChangeView>>,
+    /// Why something above is `null`.
+    pub faults: Vec<String>,
+    pub api: ApiCount,
+}
+
+#[derive(Serialize)]
+pub struct MonitorsCount {
+    pub total: u64,
+    pub states: BTreeMap<&'static str, u64>,
+    pub degraded: u64,
+    pub lost: u64,
+}
+
+#[derive(Serialize)]
+pub struct ChecksCount {
+    pub total: u64,
+    pub missed: u64,
+    pub skipped_busy: u64,
+    pub in_flight: u64,
+    pub slots: u64,
+}
+
+/// Estimates from histogram buckets; `null` before the first check.
+#[derive(Serialize)]
+pub struct Quantiles {
+    pub p50: Option<f64>,
+    pub p99: Option<f64>,
+}
+
+#[derive(Serialize)]
+pub struct NoticesCount {
+    pub results: BTreeMap<&'static str, u64>,
+    pub nondurable: u64,
+    pub outstanding: u64,
+    pub waiting: u64,
+}
+
+#[derive(Serialize)]
+pub struct ApiCount {
+    pub connections: usize,
+    /// Turned away since the start because there were too many.
+    pub refused: u64,
+}
+
+#[derive(Serialize)]
+pub struct EpisodeView {
+    pub monitor: String,
+    pub incident: String,
+    pub state: &'static str,
+    pub opened: String,
+    pub lasted_seconds: f64,
+    pub cause: String,
+    pub raised: Vec<RaisedView>,
+}
+
+#[derive(Serialize)]
+pub struct RaisedView {
+    pub color: &'static str,
+    pub destinations: usize,
+}
+
+impl EpisodeView {
+    pub fn of(episode: &Episode, catalog: &Catalog) -> Self {
+        Self {
+            monitor: name_of(catalog, episode.monitor).to_owned(),
+            incident: episode.incident.to_string(),
+            state: episode.state,
+            opened: episode.opened.to_string(),
+            lasted_seconds: episode.lasted.as_secs_f64(),
+            cause: episode.cause.to_string(),
+            raised: episode
+                .raised
+                .iter()
+                .map(|&(color, destinations)| RaisedView { color: color.as_str(), destinations })
+                .collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub struct ChangeView {
+    pub at: String,
+    pub monitor: String,
+    pub kind: &'static str,
+    pub text: String,
+}
+
+impl ChangeView {
+    pub fn of(change: &Change, catalog: &Catalog) -> Self {
+        Self {
+            at: change.at.to_string(),
+            monitor: name_of(catalog, change.monitor).to_owned(),
+            kind: kind_name(change.kind),
+            text: change.text.to_string(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub struct PageView {
+    pub monitors: Vec<MonitorView>,
+    /// Monitors loaded, whatever `q` says.
+    pub total: usize,
+    /// `cursor` of the next page; `null` on the last one.
+    pub next_cursor: Option<String>,
+}
+
+#[derive(Serialize)]
+pub struct MonitorDetailView {
+    #[serde(flatten)]
+    pub monitor: MonitorView,
+    pub episode: Option<EpisodeView>,
+}
+
+#[derive(Serialize)]
+pub struct MonitorView {
+    pub name: String,
+    /// One of the states of `cpra_monitors`; `null` when the shard knows nothing of it.
+    pub state: Option<&'static str>,
+    pub degraded: bool,
+    pub enabled: bool,
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    pub target: String,
+    pub groups: Vec<String>,
+    pub interval_seconds: f64,
+    pub timeout_seconds: f64,
+    pub fails: u8,
+    pub unhealthy_threshold: u8,
+    pub oks: u8,
+    pub healthy_threshold: u8,
+    pub last: Option<LastView>,
+    pub next_due: Option<String>,
+}
+
+/// The last check.
+#[derive(Serialize)]
+pub struct LastView {
+    pub outcome: &'static str,
+    pub at: Option<String>,
+    pub http_status: Option<u16>,
+    /// Kept for monitors that are not ok.
+    pub evidence: Option<String>,
+    pub latency_seconds: Option<LatencyView>,
+}
+
+#[derive(Serialize)]
+pub struct LatencyView {
+    pub resolve: f64,
+    pub connect: f64,
+    pub first_byte: f64,
+    pub total: f64,
+}
+
+impl From<Latency> for LatencyView {
+    fn from(latency: Latency) -> Self {
+        Self {
+            resolve: latency.resolve.as_secs_f64(),
+            connect: latency.connect.as_secs_f64(),
+            first_byte: latency.first_byte.as_secs_f64(),
+            total: latency.total.as_secs_f64(),
+        }
+    }
+}
+
+impl MonitorView {
+    /// `id` is one of `catalog`'s.
+    pub fn of(id: MonitorId, catalog: &Catalog, state: Option<&MonitorState>, source: &dyn Source) -> Self {
+        let policy = catalog.policy(id);
+        Self {
+            name: catalog.name(id).to_owned(),
+            state: state.map(state_name),
+            degraded: state.is_some_and(|state| state.degraded),
+            enabled: state.map_or_else(
+                || catalog.roster(id.shard()).is_enabled(id.index()),
+                |state| state.phase != Phase::Disabled,
+            ),
+            kind: policy.check.kind().as_str(),
+            target: target_text(&policy.check, catalog.target(id)),
+            groups: policy.groups.iter().map(ToString::to_string).collect(),
+            interval_seconds: policy.interval.as_secs_f64(),
+            timeout_seconds: policy.timeout.as_secs_f64(),
+            fails: state.map_or(0, |state| state.fails),
+            unhealthy_threshold: policy.unhealthy_threshold,
+            oks: state.map_or(0, |state| state.oks),
+            healthy_threshold: policy.healthy_threshold,
+            last: state.and_then(|state| {
+                Some(LastView {
+                    outcome: state.last?.as_str(),
+                    at: state.last_at.map(|at| source.wall_of(at).to_string()),
+                    http_status: state.status,
+                    evidence: state.evidence.as_deref().map(str::to_owned),
+                    latency_seconds: state.latency.map(LatencyView::from),
+                })
+            }),
+            next_due: state.and_then(|state| state.next_due).map(|due| source.wall_of(due).to_string()),
+        }
+    }
+}
+
+/// A monitor's name. An id can be of a newer catalog than the one in hand, for the length of a reload.
+pub fn name_of(catalog: &Catalog, id: MonitorId) -> &str {
+    let known = id.shard() < catalog.shards() && (id.index() as usize) < catalog.roster(id.shard()).len();
+    if known { catalog.name(id) } else { "?" }
+}
+
+fn state_name(state: &MonitorState) -> &'static str {
+    if state.obscured {
+        return "unknown";
+    }
+    match state.phase {
+        Phase::Unknown => "unknown",
+        Phase::Up => "up",
+        Phase::Suspect => "suspect",
+        Phase::Failing => "down",
+        Phase::Disabled => "disabled",
+    }
+}
+
+const fn kind_name(kind: TransitionKind) -> &'static str {
+    match kind {
+        TransitionKind::FirstOk => "first_ok",
+        TransitionKind::Fail1 => "first_failure",
+        TransitionKind::Threshold => "down",
+        TransitionKind::Rise => "up",
+        TransitionKind::Degraded => "degraded",
+        TransitionKind::Clean => "clean",
+        TransitionKind::VoidBegan => "unjudged",
+        TransitionKind::VoidEnded => "judged",
+    }
+}
+
+/// As a URL or `host:port`. The query is left out: that is where people put tokens.
+fn target_text(check: &Check, target: TargetRef<'_>) -> String {
+    let TargetRef { host, port, path } = target;
+    let authority = match host {
+        HostRef::Literal(std::net::IpAddr::V6(address)) => format!("[{address}]:{port}"),
+        HostRef::Literal(std::net::IpAddr::V4(address)) => format!("{address}:{port}"),
+        HostRef::Name(name) => format!("{name}:{port}"),
+    };
+    match check {
+        Check::Tcp => authority,
+        Check::Http(_) => match path.split_once('?') {
+            Some((path, _)) => format!("http://{authority}{path}?…"),
+            None => format!("http://{authority}{path}"),
+        },
+    }
+}
