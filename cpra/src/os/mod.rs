@@ -1,5 +1,7 @@
 //! Drivers and doors: what touches the operating system.
 
+pub mod clock;
 pub mod lane;
+pub mod resolve;
 pub mod stream;
 pub mod wake;
