@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod lane;
+pub mod logging;
 pub mod resolve;
 pub mod stream;
 pub mod wake;
