@@ -6,6 +6,8 @@
 
 pub mod clock;
 pub mod lane;
+pub mod logging;
+pub mod resolve;
 pub mod stream;
 pub mod uring;
 pub mod wait;

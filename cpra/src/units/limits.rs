@@ -136,3 +136,9 @@ const _: () = assert!(INTERVAL_MIN.as_nanos() >= TICK.as_nanos());
 // A due time lives in 32 bits of ticks; half of them must cover the longest interval.
 const _: () = assert!(INTERVAL_MAX.as_nanos() / TICK.as_nanos() < (u32::MAX / 2) as u64);
 const _: () = assert!(RESPONSE_HEAD_MAX < RESPONSE_BODY_MAX as usize);
+// A destination that cannot be had gives up on its own before the lane gives up on it.
+const _: () = {
+    let [a, b, c] = LOG_RETRY_PAUSES;
+    let patience = a.as_nanos() + b.as_nanos() + c.as_nanos() + STDERR_PATIENCE.as_nanos();
+    assert!(patience < DRAIN_NOTICES.as_nanos());
+};

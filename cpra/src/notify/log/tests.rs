@@ -12,6 +12,7 @@ use super::super::line::tests::notice;
 use super::super::{LogDirs, Stderr};
 use super::*;
 use crate::os::lane::{Disk, block_on};
+use crate::os::logging::{Format, tests::capture};
 
 const DISKS: [Disk; 2] = [Disk::Uring, Disk::Blocking];
 
@@ -168,10 +169,10 @@ fn retries_before_it_falls_back_and_uses_the_file_once_it_can() {
         let begin = Instant::now();
         assert_eq!(deliver(&mut outlet, 0..2).await, [Fallback; 2]);
         let patience = begin.elapsed();
-        assert!(patience >= Duration::from_millis(1_700) && patience < Duration::from_secs(4), "{patience:?}");
+        assert!(patience >= Duration::from_millis(1_700) && patience < Duration::from_secs(10), "{patience:?}");
         let begin = Instant::now();
         assert_eq!(deliver(&mut outlet, 2..3).await, [Fallback]);
-        assert!(begin.elapsed() < Duration::from_secs(1), "in trouble one attempt has to do");
+        assert!(begin.elapsed() < Duration::from_millis(1_700), "in trouble one attempt has to do");
         fs::remove_dir(&path).unwrap();
         assert_eq!(deliver(&mut outlet, 3..5).await, [Sent; 2]);
         assert_eq!(read(&path), [3, 4]);
@@ -197,24 +198,59 @@ fn without_a_file_the_lines_go_to_standard_error_and_fail_when_nobody_reads() {
     });
 }
 
+#[test]
+fn a_read_only_file_system_is_reported_once_with_its_remedy() {
+    const NAME: &str = "a_read_only_file_system_is_reported_once_with_its_remedy";
+    let bench = Bench::new(Disk::Uring);
+    let Some(_mounted) = Mounted::new(NAME, bench.folder.path(), MsFlags::MS_RDONLY, "") else { return };
+    let log = capture(Format::Text, || {
+        block_on(Disk::Uring, async {
+            let mut outlet = bench.outlet("a.log");
+            for n in 0..3 {
+                assert_eq!(deliver(&mut outlet, [n]).await, [Fallback]);
+            }
+        });
+    });
+    assert_eq!(log.lines().count(), 1, "{log}");
+    for part in ["ERROR", "a.log", "Read-only file system", "mount its file system for writing", "notices=1"] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+    assert_eq!(numbers(&bench.stderr()), [0, 1, 2]);
+}
+
 /// Skips are said aloud; where nothing may be skipped they fail.
 fn skip(name: &str, reason: &str) {
     assert!(std::env::var_os("CPRA_NO_SKIP").is_none(), "{name} must not be skipped: {reason}");
     println!("SKIPPED {name}: {reason}");
 }
 
+/// A tmpfs that only this thread sees, and the threads that it starts. Each test has a thread of its own.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(name: &str, folder: &Path, flags: MsFlags, options: &str) -> Option<Self> {
+        if let Err(errno) = unshare(CloneFlags::CLONE_NEWNS) {
+            skip(name, &format!("needs CAP_SYS_ADMIN for a mount namespace: {errno}"));
+            return None;
+        }
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        mount(Some("cpra-test"), folder, Some("tmpfs"), flags, Some(options)).unwrap();
+        Some(Self(folder.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        umount2(&self.0, MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
 #[test]
 fn a_full_disk_tears_no_line_and_is_used_again_when_there_is_room() {
     const NAME: &str = "a_full_disk_tears_no_line_and_is_used_again_when_there_is_room";
     for disk in DISKS {
-        // The namespace is this thread's alone, and each test has a thread of its own.
-        if let Err(errno) = unshare(CloneFlags::CLONE_NEWNS) {
-            return skip(NAME, &format!("needs CAP_SYS_ADMIN for a mount namespace: {errno}"));
-        }
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
         let bench = Bench::new(disk);
-        let root = bench.folder.path();
-        mount(Some("cpra-test"), root, Some("tmpfs"), MsFlags::empty(), Some("size=64k")).unwrap();
+        let Some(_mounted) = Mounted::new(NAME, bench.folder.path(), MsFlags::empty(), "size=64k") else { return };
         let path = bench.path("a.log");
         let in_file = block_on(disk, async {
             let mut outlet = bench.outlet("a.log");
@@ -233,7 +269,6 @@ fn a_full_disk_tears_no_line_and_is_used_again_when_there_is_room() {
             assert!(read(&path).into_iter().eq(400..410));
             in_file
         });
-        umount2(root, MntFlags::MNT_DETACH).unwrap();
         let on_stderr = numbers(&bench.stderr());
         assert!(on_stderr.starts_with(&(in_file..230).collect::<Vec<_>>()));
         assert_eq!(on_stderr.last(), Some(&329));
