@@ -40,7 +40,7 @@ struct Bench {
     completions: VecDeque<(Slot, Generation, OpKind, Result<u32, Errno>)>,
     connecting: Option<(Slot, Generation)>,
     commands: Vec<shard_protocol::Command>,
-    transitions: Vec<Box<shard_protocol::Transition>>,
+    transitions: VecDeque<Box<shard_protocol::Transition>>,
     drops: u64,
 }
 
@@ -79,7 +79,7 @@ impl Bench {
             completions: VecDeque::new(),
             connecting: None,
             commands: Vec::new(),
-            transitions: Vec::new(),
+            transitions: VecDeque::new(),
             drops: 0,
         };
         bench.tell_desk(vec![desk_protocol::Event::Wall { at: now, shows: Timestamp::from_micros(0) }]);
@@ -165,7 +165,7 @@ impl Bench {
                 }
                 self.completions.push_back((slot, generation, OpKind::Disconnect, Ok(0)));
             }
-            shard_protocol::Effect::Transition(transition) => self.transitions.push(transition),
+            shard_protocol::Effect::Transition(transition) => self.transitions.push_back(transition),
             _ => {}
         }
     }

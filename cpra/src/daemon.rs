@@ -1,1 +1,453 @@
-//! stub
+//! The composition root: every thread of the process is started here.
+//!
+//! | thread | what it does | wakes on | ends |
+//! | --- | --- | --- | --- |
+//! | `main` | signals, the order of start and end | signalfd | last |
+//! | `cpra-shard-N` | checks ([`crate::shard`] on io_uring) | completions, its bell, deadlines | when told, after its checks |
+//! | `cpra-desk` | episodes, the commit gate, notices ([`crate::desk`]) | its bell, deadlines | when told, after its notices |
+//! | `cpra-code` | delivers notices (tokio-uring) | its bell | when the desk has gone |
+//! | `cpra-store` | makes commits durable (in memory so far) | its bell | when the desk has gone |
+//! | `cpra-resolve`, `cpra-lookup-N` | names into addresses | its bell | when the shards have gone |
+//! | `cpra-control` | API, metrics, profiles (tokio) | epoll | when told |
+//!
+//! Between them are bounded queues of [`crate::pipeline`] and a few atomics; no thread waits for another one's lock
+//! but to copy counters.
+//!
+//! The end (SIGTERM, SIGINT): checks stop starting and those in flight end within a bound, then the desk lets its
+//! notices out within another, then the process exits with 0. A second signal exits at once.
+
+use std::io;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::{self, JoinHandle};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use tokio::sync::oneshot;
+
+use crate::api;
+use crate::desk::protocol::{Answer, Question};
+use crate::desk::{self, Desk, DeskStats};
+use crate::domain::Destination;
+use crate::notify::LogDirs;
+use crate::os::clock::Clock;
+use crate::os::desk_loop::{self, DeskBoard, DeskLoop};
+use crate::os::shard_loop::{self, ShardBoard, ShardLoop};
+use crate::os::story::Teller;
+use crate::os::uring::{self, UringRing};
+use crate::os::wake::WakeFd;
+use crate::os::{lane, resolve};
+use crate::pipeline::{Bell, Gauge, Sender, bounded};
+use crate::shard::protocol::MonitorState;
+use crate::shard::{self, Shard, ShardStats};
+use crate::store::memory;
+use crate::units::limits::{DRAIN_CHECKS, DRAIN_NOTICES, HEARTBEAT_MAX, QUEUE_ASKS, QUEUE_COMMANDS, QUEUE_TRANSITIONS};
+use crate::units::{Instant, Span, Timestamp};
+use crate::world::Catalog;
+
+/// What the daemon runs with, once files and flags are settled.
+pub struct Plan {
+    pub instance: Box<str>,
+    pub catalog: Catalog,
+    /// Whether a monitors file was read; without one the daemon runs, and is not ready.
+    pub loaded: bool,
+    /// Of the intervention and code queues.
+    pub queue_capacity: usize,
+    /// Most checks in flight, over all shards.
+    pub slots_max: u32,
+    pub log_dirs: Vec<PathBuf>,
+    pub state_dir: PathBuf,
+    pub api: TcpListener,
+    pub profile: Option<TcpListener>,
+    /// Host names to answer to, beside the loopback ones.
+    pub names: Vec<String>,
+    pub findings: Vec<api::Finding>,
+}
+
+/// Names that decide how wide the story's column is.
+const STORY_NAMES: usize = 1000;
+
+/// Why the daemon could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot start thread {thread}: {error}")]
+    Thread { thread: &'static str, error: io::Error },
+    #[error(transparent)]
+    Ring(#[from] uring::RingError),
+    #[error("cannot make a descriptor: {0}")]
+    Descriptor(#[from] io::Error),
+}
+
+/// A running daemon.
+pub struct Daemon {
+    shards: Vec<ShardHandle>,
+    desk: JoinHandle<()>,
+    desk_board: Arc<DeskBoard>,
+    desk_bell: Bell,
+    code: JoinHandle<()>,
+    control: JoinHandle<io::Result<()>>,
+    control_stop: oneshot::Sender<()>,
+    stopping: Arc<AtomicBool>,
+}
+
+struct ShardHandle {
+    thread: JoinHandle<io::Result<()>>,
+    board: Arc<ShardBoard>,
+    bell: Bell,
+}
+
+/// How many shards to run on this machine: one up to two cores, else all cores but one.
+pub fn shards_for(cores: usize) -> u8 {
+    u8::try_from(if cores <= 2 { 1 } else { cores - 1 }).unwrap_or(u8::MAX)
+}
+
+/// Starts every thread.
+///
+/// # Errors
+/// When a thread, a descriptor or the ring cannot be had. Threads that were started end with the process.
+pub fn start(plan: Plan) -> Result<Daemon, StartError> {
+    let now = Clock.now();
+    let catalog = Arc::new(plan.catalog);
+    let shard_count = catalog.shards();
+    let desk_door = WakeFd::new()?;
+    let desk_bell = desk_door.bell();
+    let doors = (0..shard_count).map(|_| WakeFd::new()).collect::<io::Result<Vec<_>>>()?;
+    let bells: Vec<Bell> = doors.iter().map(WakeFd::bell).collect();
+    let (resolvers, _) = resolve::spawn(QUEUE_COMMANDS, bells.clone())?;
+
+    let mut shards = Vec::new();
+    let mut shard_asks = Vec::new();
+    let mut transitions = Vec::new();
+    let mut commands = Vec::new();
+    let slots_max = (plan.slots_max / u32::from(shard_count)).max(1);
+    for ((index, (door, bell)), resolver) in (0..shard_count).zip(doors.into_iter().zip(bells)).zip(resolvers) {
+        let (transition_sender, transition_receiver) = bounded(QUEUE_TRANSITIONS, desk_bell.clone());
+        let (command_sender, command_receiver) = bounded(QUEUE_COMMANDS, bell.clone());
+        let (ask_sender, ask_receiver) = bounded(QUEUE_ASKS, bell.clone());
+        transitions.push(transition_receiver);
+        commands.push(command_sender);
+        shard_asks.push(Mutex::new(ask_sender));
+        let mailbox = shard_loop::Mailbox {
+            commands: command_receiver,
+            asks: ask_receiver,
+            resolutions: resolver.answers,
+            names: resolver.requests,
+            transitions: transition_sender,
+        };
+        let settings = shard::Settings { shard: index, slots_max, seed: seed() };
+        shards.push(start_shard(settings, &catalog, mailbox, door, bell)?);
+    }
+
+    let log_dirs = LogDirs::new(plan.log_dirs, plan.state_dir);
+    let code = lane::spawn(lane::Settings { capacity: plan.queue_capacity, log_dirs }, desk_bell.clone())?;
+    let store = memory::spawn(QUEUE_COMMANDS, desk_bell.clone())?;
+    let (ask_sender, asks) = bounded(QUEUE_ASKS, desk_bell.clone());
+    let code_depth = code.jobs.gauge();
+    let mailbox = desk_loop::Mailbox {
+        transitions,
+        commands,
+        commits: store.batches,
+        durable: store.durable,
+        notices: code.jobs,
+        delivered: code.results,
+        asks,
+    };
+    let settings = desk::Settings {
+        instance: plan.instance.clone(),
+        queue_capacity: plan.queue_capacity,
+        fallback: Arc::new(Destination::Log { file: None }),
+        seed: seed(),
+    };
+    let desk_board = Arc::new(DeskBoard::default());
+    let machine = Desk::new(settings, Arc::clone(&catalog), now);
+    let names = catalog.ids_after(None).take(STORY_NAMES).map(|id| catalog.name(id));
+    let story = Teller::new(now, names)?;
+    let board = Arc::clone(&desk_board);
+    let driver = DeskLoop::new(machine, mailbox, desk_door, desk_bell.clone(), board, story, Arc::clone(&catalog));
+    let desk = spawn("cpra-desk", move || driver.run())?;
+
+    let stopping = Arc::new(AtomicBool::new(false));
+    let source = Arc::new(Running {
+        instance: plan.instance,
+        catalog,
+        loaded: plan.loaded,
+        findings: plan.findings,
+        started: now,
+        shards: shards.iter().map(|shard| Arc::clone(&shard.board)).collect(),
+        shard_asks,
+        desk: Arc::clone(&desk_board),
+        desk_asks: Mutex::new(ask_sender),
+        code_depth,
+        stopping: Arc::clone(&stopping),
+    });
+    let listeners = api::Listeners { api: plan.api, profile: plan.profile, names: plan.names };
+    let (control_stop, stop) = oneshot::channel();
+    let control = spawn("cpra-control", move || api::run(listeners, source, stop))?;
+    Ok(Daemon { shards, desk, desk_board, desk_bell, code: code.thread, control, control_stop, stopping })
+}
+
+fn spawn<T: Send + 'static>(
+    name: &'static str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, StartError> {
+    thread::Builder::new().name(name.into()).spawn(body).map_err(|error| StartError::Thread { thread: name, error })
+}
+
+/// A ring belongs to the thread that made it, so that the thread itself says whether it could be made.
+fn start_shard(
+    settings: shard::Settings,
+    catalog: &Arc<Catalog>,
+    mailbox: shard_loop::Mailbox,
+    door: WakeFd,
+    bell: Bell,
+) -> Result<ShardHandle, StartError> {
+    let board = Arc::new(ShardBoard::default());
+    let (ready, outcome) = mpsc::channel();
+    let name = format!("cpra-shard-{}", settings.shard);
+    let (catalog, shard_board, shard_bell) = (Arc::clone(catalog), Arc::clone(&board), bell.clone());
+    let body = move || {
+        let ring = match UringRing::new(uring::Options::default()) {
+            Ok(ring) => ring,
+            Err(error) => {
+                let _ = ready.send(Err(StartError::from(error)));
+                return Ok(());
+            }
+        };
+        let shard = Shard::new(&settings, catalog, Clock.now());
+        let driver = match ShardLoop::new(shard, ring, mailbox, &door, shard_bell, shard_board) {
+            Ok(driver) => driver,
+            Err(error) => {
+                let _ = ready.send(Err(StartError::from(error)));
+                return Ok(());
+            }
+        };
+        let _ = ready.send(Ok(()));
+        let result = driver.run();
+        if let Err(error) = &result {
+            tracing::error!(%error, "the ring is broken; no check can run: the process ends");
+            // A monitor that dies silently is what people fear most; the supervisor starts a fresh process.
+            std::process::abort();
+        }
+        result
+    };
+    let thread = thread::Builder::new()
+        .name(name)
+        .spawn(body)
+        .map_err(|error| StartError::Thread { thread: "cpra-shard", error })?;
+    match outcome.recv() {
+        Ok(Ok(())) => Ok(ShardHandle { thread, board, bell }),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(StartError::Descriptor(io::Error::other("a shard ended while it started"))),
+    }
+}
+
+/// A seed that differs between processes: for jitter and the random part of identifiers, not for secrets.
+fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    match std::fs::File::open("/dev/urandom").and_then(|mut file| io::Read::read_exact(&mut file, &mut bytes)) {
+        Ok(()) => u64::from_ne_bytes(bytes),
+        Err(_) => Clock.now().as_nanos() ^ u64::from(std::process::id()) << 32,
+    }
+}
+
+/// Signals that end the daemon, as a descriptor. To be made before any thread, which inherits the blocked signals.
+pub struct Signals(SignalFd);
+
+impl Signals {
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn block() -> io::Result<Self> {
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGTERM);
+        set.add(Signal::SIGINT);
+        set.thread_block()?;
+        Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
+    }
+
+    /// Waits for one; `None` waits for ever. Answers whether one came.
+    fn wait(&self, timeout: Option<Span>) -> bool {
+        let timeout = timeout
+            .map_or(PollTimeout::NONE, |span| PollTimeout::try_from(span.as_millis()).unwrap_or(PollTimeout::MAX));
+        let mut fds = [PollFd::new(std::os::fd::AsFd::as_fd(&self.0), PollFlags::POLLIN)];
+        let _ = poll(&mut fds, timeout);
+        matches!(self.0.read_signal(), Ok(Some(_)))
+    }
+}
+
+impl Daemon {
+    /// Runs until a signal comes, then ends in order. Answers whether the end was in order.
+    pub fn run(self, signals: &Signals) -> bool {
+        while !signals.wait(None) {}
+        tracing::info!("stopping: no more checks start; a second signal exits at once");
+        self.end(|pause| signals.wait(Some(pause)))
+    }
+
+    /// Ends in order, within the bounds of [`DRAIN_CHECKS`] and [`DRAIN_NOTICES`].
+    pub fn stop(self) -> bool {
+        self.end(|pause| {
+            thread::sleep(pause.into());
+            false
+        })
+    }
+
+    /// `hurry` sleeps, and answers whether someone wants the end at once.
+    fn end(self, hurry: impl Fn(Span) -> bool) -> bool {
+        let began = Clock.now();
+        self.stopping.store(true, Ordering::Relaxed);
+        for shard in &self.shards {
+            shard.board.drain.store(true, Ordering::Release);
+            shard.bell.ring();
+        }
+        let shards_drained = || self.shards.iter().all(|shard| shard.board.drained.load(Ordering::Acquire));
+        if !wait_until(&hurry, DRAIN_CHECKS, shards_drained) {
+            tracing::warn!("checks in flight did not end in time, or a second signal came");
+        }
+        for shard in &self.shards {
+            shard.board.stop.store(true, Ordering::Release);
+            shard.bell.ring();
+        }
+        for shard in self.shards {
+            let _ = shard.thread.join();
+        }
+        self.desk_board.drain.store(true, Ordering::Release);
+        self.desk_bell.ring();
+        let flushed = wait_until(&hurry, DRAIN_NOTICES, || self.desk_board.drained.load(Ordering::Acquire));
+        if !flushed {
+            tracing::error!("notices are left undelivered: they did not leave in time, or a second signal came");
+        }
+        self.desk_board.stop.store(true, Ordering::Release);
+        self.desk_bell.ring();
+        let _ = self.desk.join();
+        if flushed {
+            let _ = self.code.join();
+        }
+        let _ = self.control_stop.send(());
+        if let Ok(Err(error)) = self.control.join() {
+            tracing::warn!(%error, "the API ended with an error");
+        }
+        tracing::info!(took = %Clock.now().since(began), "stopped");
+        flushed
+    }
+}
+
+/// Whether `done` came true within `bound`, and before there was a hurry.
+fn wait_until(hurry: &impl Fn(Span) -> bool, bound: Span, done: impl Fn() -> bool) -> bool {
+    let deadline = Clock.now() + bound;
+    while !done() {
+        if Clock.now() >= deadline || hurry(Span::from_millis(5)) {
+            return false;
+        }
+    }
+    true
+}
+
+/// What the API sees of the daemon.
+struct Running {
+    instance: Box<str>,
+    catalog: Arc<Catalog>,
+    loaded: bool,
+    findings: Vec<api::Finding>,
+    started: Instant,
+    shards: Vec<Arc<ShardBoard>>,
+    shard_asks: Vec<Mutex<Sender<shard_loop::Ask>>>,
+    desk: Arc<DeskBoard>,
+    desk_asks: Mutex<Sender<desk_loop::Ask>>,
+    code_depth: Gauge,
+    stopping: Arc<AtomicBool>,
+}
+
+impl api::Source for Running {
+    fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.catalog)
+    }
+
+    fn shard_stats(&self) -> ShardStats {
+        let mut sum = ShardStats::default();
+        for board in &self.shards {
+            if let Ok(stats) = board.stats.lock() {
+                sum.merge(&stats);
+            }
+        }
+        sum
+    }
+
+    fn desk_stats(&self) -> DeskStats {
+        self.desk.stats.lock().map(|stats| stats.clone()).unwrap_or_default()
+    }
+
+    fn queues(&self) -> Vec<(&'static str, usize)> {
+        let ready = self.shard_stats().ready;
+        let waiting = self.desk_stats().waiting;
+        vec![
+            ("pulse", usize::try_from(ready).unwrap_or(usize::MAX)),
+            ("code", self.code_depth.depth() + usize::try_from(waiting).unwrap_or(usize::MAX)),
+        ]
+    }
+
+    fn alive(&self) -> Result<(), String> {
+        let now = Clock.now();
+        for (index, board) in self.shards.iter().enumerate() {
+            let idle = now.since(Instant::from_nanos(board.turned.load(Ordering::Relaxed)));
+            if idle > HEARTBEAT_MAX {
+                return Err(format!("shard {index} has stood still for {idle}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn readiness(&self) -> api::Readiness {
+        let mut reasons = Vec::new();
+        if !self.loaded {
+            reasons.push("no monitors are loaded: start with --yaml FILE".to_owned());
+        }
+        if self.stopping.load(Ordering::Relaxed) {
+            reasons.push("the daemon is stopping".to_owned());
+        }
+        reasons.extend(self.alive().err());
+        api::Readiness { ready: reasons.is_empty(), reasons, findings: self.findings.clone() }
+    }
+
+    fn started(&self) -> Instant {
+        self.started
+    }
+
+    fn now(&self) -> Instant {
+        Clock.now()
+    }
+
+    fn wall_of(&self, instant: Instant) -> Timestamp {
+        let (now, wall) = (Clock.now(), Clock.wall());
+        let ahead = instant.since(now).as_micros().cast_signed() - now.since(instant).as_micros().cast_signed();
+        Timestamp::from_micros(wall.as_micros().saturating_add(ahead))
+    }
+
+    fn states(&self, shard: u8, indices: Vec<u32>) -> api::Asked<Vec<MonitorState>> {
+        let asks = self.shard_asks.get(usize::from(shard)).ok_or(api::AskError::Stopping)?;
+        let (sender, receiver) = oneshot::channel();
+        let reply = Box::new(move |states| drop(sender.send(states)));
+        ask(asks, shard_loop::Ask { indices, reply })?;
+        Ok(receiver)
+    }
+
+    fn desk(&self, question: Question) -> api::Asked<Answer> {
+        let (sender, receiver) = oneshot::channel();
+        let reply = Box::new(move |answer| drop(sender.send(answer)));
+        ask(&self.desk_asks, desk_loop::Ask::Question { question, reply })?;
+        Ok(receiver)
+    }
+}
+
+fn ask<T>(queue: &Mutex<Sender<T>>, question: T) -> Result<(), api::AskError> {
+    let mut queue = queue.lock().map_err(|_| api::AskError::Stopping)?;
+    if queue.is_closed() {
+        return Err(api::AskError::Stopping);
+    }
+    queue.send(question).map_err(|_| api::AskError::Full)
+}

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::source::{Finding, Readiness, Source};
-use crate::desk::protocol::{Change, EpisodeView as Episode};
+use crate::desk::protocol::{Change, EpisodeView as Episode, StoryKind};
 use crate::domain::health::Phase;
-use crate::domain::{Check, HostRef, Latency, TargetRef, TransitionKind};
+use crate::domain::{Check, HostRef, Latency, TargetRef};
 use crate::shard::protocol::MonitorState;
 use crate::units::MonitorId;
 use crate::world::Catalog;
@@ -171,8 +171,10 @@ impl EpisodeView {
 #[derive(Serialize)]
 pub struct ChangeView {
     pub at: String,
-    pub monitor: String,
-    pub kind: &'static str,
+    /// `null`: about the daemon itself.
+    pub monitor: Option<String>,
+    /// `up`, or the color that was raised.
+    pub what: &'static str,
     pub text: String,
 }
 
@@ -180,8 +182,8 @@ impl ChangeView {
     pub fn of(change: &Change, catalog: &Catalog) -> Self {
         Self {
             at: change.at.to_string(),
-            monitor: name_of(catalog, change.monitor).to_owned(),
-            kind: kind_name(change.kind),
+            monitor: change.monitor.map(|monitor| name_of(catalog, monitor).to_owned()),
+            what: what_name(change.what),
             text: change.text.to_string(),
         }
     }
@@ -308,16 +310,10 @@ fn state_name(state: &MonitorState) -> &'static str {
     }
 }
 
-const fn kind_name(kind: TransitionKind) -> &'static str {
-    match kind {
-        TransitionKind::FirstOk => "first_ok",
-        TransitionKind::Fail1 => "first_failure",
-        TransitionKind::Threshold => "down",
-        TransitionKind::Rise => "up",
-        TransitionKind::Degraded => "degraded",
-        TransitionKind::Clean => "clean",
-        TransitionKind::VoidBegan => "unjudged",
-        TransitionKind::VoidEnded => "judged",
+const fn what_name(what: StoryKind) -> &'static str {
+    match what {
+        StoryKind::Up => "up",
+        StoryKind::Color(color) => color.as_str(),
     }
 }
 

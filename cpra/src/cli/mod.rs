@@ -1,3 +1,1 @@
 //! cli
-
-pub mod story;

@@ -162,6 +162,11 @@ impl Shard {
         self.core.next_deadline()
     }
 
+    /// Whether a slot's deadline has come by `now`: the driver then asks the kernel once more before it steps.
+    pub fn expires_by(&self, now: Instant) -> bool {
+        self.core.slots.next_deadline().is_some_and(|deadline| deadline <= now)
+    }
+
     /// Checks that hold a slot.
     pub fn in_flight(&self) -> usize {
         let census = self.core.slots.census();

@@ -216,6 +216,33 @@ pub struct ShardStats {
     pub stalls: u64,
 }
 
+impl ShardStats {
+    /// Adds another shard's counts to this one's.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.monitors.iter_mut().zip(&other.monitors) {
+            *mine += theirs;
+        }
+        for (mine, theirs) in self.checks.iter_mut().flatten().zip(other.checks.iter().flatten()) {
+            *mine += theirs;
+        }
+        for (mine, theirs) in self.duration.iter_mut().zip(&other.duration) {
+            mine.merge(theirs);
+        }
+        self.lag.merge(&other.lag);
+        self.latency.merge(&other.latency);
+        self.degraded += other.degraded;
+        self.lost += other.lost;
+        self.missed += other.missed;
+        self.skipped_busy += other.skipped_busy;
+        self.ready += other.ready;
+        self.in_flight += other.in_flight;
+        self.slots += other.slots;
+        self.idle_connections += other.idle_connections;
+        self.evidence_dropped += other.evidence_dropped;
+        self.stalls += other.stalls;
+    }
+}
+
 impl Default for ShardStats {
     fn default() -> Self {
         Self {

@@ -101,6 +101,10 @@ pub const HOST_SAMPLE_EVERY: Span = Span::from_millis(5);
 /// Without stored state, raises wait for at most this long after the start.
 pub const RAISE_HOLD_MAX: Span = Span::from_secs(60);
 
+/// Transitions that a shard may hold back for a desk that is behind, before it starts no more checks; checks in
+/// flight add at most their own number.
+pub const TRANSITIONS_BACKLOG_MAX: usize = 4096;
+
 /// The last changes that the desk remembers for people.
 pub const RECENT_CHANGES_MAX: usize = 100;
 
@@ -127,6 +131,14 @@ pub const FAULT_REPORT_EVERY: Span = Span::from_secs(60);
 
 /// Ledger audits compare where the monitors are with how many there are.
 pub const LEDGER_EVERY: Span = Span::from_secs(1);
+
+/// Queues between threads whose length nobody has to tune.
+pub const QUEUE_TRANSITIONS: usize = 65_536;
+pub const QUEUE_COMMANDS: usize = 16_384;
+pub const QUEUE_ASKS: usize = 64;
+
+/// A shard that has not turned for this long is not alive.
+pub const HEARTBEAT_MAX: Span = Span::from_secs(5);
 
 /// One answer to a question about monitors (a slice of a page).
 pub const REPORT_SLICE_MAX: usize = 256;

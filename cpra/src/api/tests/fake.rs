@@ -11,11 +11,9 @@ use tokio::sync::oneshot;
 
 use crate::api::{AskError, Asked, Finding, Listeners, Readiness, Source, run};
 use crate::desk::DeskStats;
-use crate::desk::protocol::{Answer, Change, EpisodeView, Question};
+use crate::desk::protocol::{Answer, Change, EpisodeView, Question, StoryKind};
 use crate::domain::health::Phase;
-use crate::domain::{
-    Check, Code, Codes, Color, Host, HttpCheck, Latency, Monitor, Policy, StatusSet, Target, TransitionKind,
-};
+use crate::domain::{Check, Code, Codes, Color, Host, HttpCheck, Latency, Monitor, Policy, StatusSet, Target};
 use crate::shard::ShardStats;
 use crate::shard::protocol::MonitorState;
 use crate::units::{Instant, MonitorId, Span, Timestamp};
@@ -203,8 +201,8 @@ impl Source for Fake {
                 Change {
                     at: Timestamp::from_micros(1),
                     // Of a catalog that the API has not seen yet.
-                    monitor: MonitorId::new(9, 9),
-                    kind: TransitionKind::Threshold,
+                    monitor: Some(MonitorId::new(9, 9)),
+                    what: StoryKind::Color(Color::Red),
                     text: "refused".into(),
                 };
                 most

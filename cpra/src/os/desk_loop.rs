@@ -1,0 +1,233 @@
+//! The driver of the desk: thread `cpra-desk`.
+//!
+//! It sleeps on one eventfd, which every queue towards it rings: transitions of the shards, acknowledgements of the
+//! store, results of the code lane, questions of the API.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::clock::Clock;
+use super::story::Teller;
+use super::wake::WakeFd;
+use crate::desk::protocol::{Answer, Batch, DeliveryResult, NoticeId, Question};
+use crate::desk::{Desk, DeskStats, Effect, Event};
+use crate::domain::Notice;
+use crate::pipeline::{Bell, Receiver, Sender};
+use crate::shard::protocol::{Command, Transition};
+use crate::units::{Instant, MonitorId, Span};
+use crate::world::Catalog;
+
+/// Transitions taken in one step: a mass outage must not keep acknowledgements waiting.
+const TRANSITIONS_PER_STEP: usize = 4096;
+/// How often the wall clock is compared with the monotonic one.
+const WALL_EVERY: Span = Span::from_secs(1);
+
+/// What the rest of the daemon may read of the desk at any time.
+#[derive(Debug, Default)]
+pub struct DeskBoard {
+    pub stats: Mutex<DeskStats>,
+    /// Set from outside: the shards have ended, let everything out.
+    pub drain: AtomicBool,
+    pub drained: AtomicBool,
+    pub stop: AtomicBool,
+}
+
+/// Where an answer goes.
+pub type Reply = Box<dyn FnOnce(Answer) + Send>;
+
+/// What the API asks of the desk.
+pub enum Ask {
+    Question { question: Question, reply: Reply },
+    Disable(MonitorId),
+    Enable(MonitorId),
+}
+
+/// The desk's ends of its queues.
+pub struct Mailbox {
+    pub transitions: Vec<Receiver<Box<Transition>>>,
+    pub commands: Vec<Sender<Command>>,
+    pub commits: Sender<Batch>,
+    pub durable: Receiver<u64>,
+    pub notices: Sender<(NoticeId, Box<Notice>)>,
+    pub delivered: Receiver<(NoticeId, DeliveryResult)>,
+    pub asks: Receiver<Ask>,
+}
+
+impl Mailbox {
+    fn is_quiet(&self) -> bool {
+        self.transitions.iter().all(Receiver::is_empty)
+            && self.durable.is_empty()
+            && self.delivered.is_empty()
+            && self.asks.is_empty()
+    }
+}
+
+pub struct DeskLoop {
+    desk: Desk,
+    clock: Clock,
+    mailbox: Mailbox,
+    door: WakeFd,
+    bell: Bell,
+    board: Arc<DeskBoard>,
+    story: Teller,
+    catalog: Arc<Catalog>,
+    /// For receivers that had no room.
+    commands: Vec<VecDeque<Command>>,
+    commits: VecDeque<Batch>,
+    notices: VecDeque<(NoticeId, Box<Notice>)>,
+    replies: VecDeque<(u64, Reply)>,
+    next_token: u64,
+    next_wall: Instant,
+    drain_told: bool,
+}
+
+impl DeskLoop {
+    pub fn new(
+        desk: Desk,
+        mailbox: Mailbox,
+        door: WakeFd,
+        bell: Bell,
+        board: Arc<DeskBoard>,
+        story: Teller,
+        catalog: Arc<Catalog>,
+    ) -> Self {
+        let shards = mailbox.commands.len();
+        Self {
+            desk,
+            clock: Clock,
+            mailbox,
+            door,
+            bell,
+            board,
+            story,
+            catalog,
+            commands: (0..shards).map(|_| VecDeque::new()).collect(),
+            commits: VecDeque::new(),
+            notices: VecDeque::new(),
+            replies: VecDeque::new(),
+            next_token: 0,
+            next_wall: Instant::ZERO,
+            drain_told: false,
+        }
+    }
+
+    /// Turns until it is told to stop.
+    pub fn run(mut self) {
+        let mut effects = Vec::new();
+        while !self.board.stop.load(Ordering::Relaxed) {
+            let now = self.clock.now();
+            let events = self.read_mail(now);
+            self.desk.step(now, events, &mut effects);
+            for effect in effects.drain(..) {
+                self.carry_out(effect, now);
+            }
+            self.story.tick(now);
+            self.send_out();
+            self.publish();
+            self.sleep();
+        }
+        self.story.finish(self.clock.now());
+    }
+
+    fn read_mail(&mut self, now: Instant) -> Vec<Event> {
+        let mut events = Vec::new();
+        if now >= self.next_wall {
+            self.next_wall = now + WALL_EVERY;
+            events.push(Event::Wall { at: now, shows: self.clock.wall() });
+        }
+        let mail = &mut self.mailbox;
+        while let Some(sequence) = mail.durable.recv() {
+            events.push(Event::Durable(sequence));
+        }
+        while let Some((notice, result)) = mail.delivered.recv() {
+            events.push(Event::Delivered { notice, result });
+        }
+        while let Some(ask) = mail.asks.recv() {
+            events.push(match ask {
+                Ask::Disable(monitor) => Event::Disable(monitor),
+                Ask::Enable(monitor) => Event::Enable(monitor),
+                Ask::Question { question, reply } => {
+                    self.next_token += 1;
+                    self.replies.push_back((self.next_token, reply));
+                    Event::Read { token: self.next_token, question }
+                }
+            });
+        }
+        for transitions in &mut mail.transitions {
+            for _ in 0..TRANSITIONS_PER_STEP {
+                let Some(transition) = transitions.recv() else { break };
+                events.push(Event::Transition(transition));
+            }
+        }
+        // Last: what the shards said before they ended is taken first.
+        if !self.drain_told
+            && self.board.drain.load(Ordering::Acquire)
+            && mail.transitions.iter().all(Receiver::is_empty)
+        {
+            self.drain_told = true;
+            events.push(Event::Drain);
+        }
+        events
+    }
+
+    fn carry_out(&mut self, effect: Effect, now: Instant) {
+        match effect {
+            Effect::Commit(batch) => self.commits.push_back(batch),
+            Effect::Deliver { id, notice } => self.notices.push_back((id, notice)),
+            Effect::Command(command) => self.commands[usize::from(command.monitor.shard())].push_back(command),
+            Effect::Story(story) => {
+                let name = story.monitor.map_or("cpra", |monitor| self.catalog.name(monitor));
+                self.story.tell(now, &story, name);
+            }
+            Effect::Report { token, answer } => {
+                if let Some(position) = self.replies.iter().position(|(asked, _)| *asked == token)
+                    && let Some((_, reply)) = self.replies.remove(position)
+                {
+                    reply(answer);
+                }
+            }
+        }
+    }
+
+    fn send_out(&mut self) {
+        self.mailbox.commits.send_all(&mut self.commits);
+        self.mailbox.notices.send_all(&mut self.notices);
+        for (queue, waiting) in self.mailbox.commands.iter_mut().zip(&mut self.commands) {
+            queue.send_all(waiting);
+        }
+    }
+
+    fn is_blocked(&self) -> bool {
+        !self.commits.is_empty() || !self.notices.is_empty() || self.commands.iter().any(|waiting| !waiting.is_empty())
+    }
+
+    fn publish(&self) {
+        if let Ok(mut stats) = self.board.stats.lock() {
+            stats.clone_from(self.desk.stats());
+        }
+        if self.drain_told {
+            self.board.drained.store(self.desk.is_drained() && !self.is_blocked(), Ordering::Release);
+        }
+    }
+
+    fn sleep(&mut self) {
+        let now = self.clock.now();
+        let deadlines = [self.desk.next_deadline(), self.story.next_deadline()];
+        let deadline = deadlines.into_iter().flatten().min().unwrap_or(now + WALL_EVERY).since(now).min(WALL_EVERY);
+        // A full queue has no bell for the sender: look again soon.
+        let timeout = if self.is_blocked() { deadline.min(Span::from_millis(2)) } else { deadline };
+        let (mailbox, board, door) = (&self.mailbox, &self.board, &self.door);
+        let told = self.drain_told;
+        self.bell.sleep(
+            || {
+                mailbox.is_quiet()
+                    && !board.stop.load(Ordering::Relaxed)
+                    && (told || !board.drain.load(Ordering::Relaxed))
+            },
+            || {
+                door.wait(Some(timeout));
+            },
+        );
+    }
+}
