@@ -1,1 +1,154 @@
-//! cli
+//! The command line: what can be asked, and the question that needs no daemon.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser, ValueEnum};
+
+use crate::config::daemon::{Flags, LogFormat};
+use crate::config::{self, Diagnostics, Folders, Settings};
+
+/// Checks services, tells people when they fail and when they are back.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "cpra", version, about, max_term_width = 100, after_help = EXAMPLES, disable_help_subcommand = true)]
+pub struct Args {
+    /// The monitors file
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    pub yaml: Option<PathBuf>,
+
+    /// The daemon file (TOML); CPRA_... variables beat it, flags beat both
+    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    pub config: Option<PathBuf>,
+
+    /// Read the files, print what is wrong with them, and exit with 0 or 1
+    #[arg(long, help_heading = "Files")]
+    pub check_config: bool,
+
+    /// Address of the API, the metrics and the pages [default: 127.0.0.1:9860]
+    #[arg(long = "api.listen", value_name = "ADDR", value_parser = config::daemon::listen, help_heading = "Listeners")]
+    pub api_listen: Option<SocketAddr>,
+
+    /// Serve profiles
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_value_t = true, default_missing_value = "true", help_heading = "Listeners")]
+    pub pprof: bool,
+
+    /// Address of the profiles
+    #[arg(long = "pprof.addr", value_name = "ADDR", value_parser = config::daemon::listen, default_value = "localhost:6060",
+          help_heading = "Listeners")]
+    pub pprof_addr: SocketAddr,
+
+    /// Log more about what the daemon does
+    #[arg(long, help_heading = "Output")]
+    pub debug: bool,
+
+    /// How log lines are written [default: text]
+    #[arg(long, value_name = "FORMAT", help_heading = "Output")]
+    pub log_format: Option<Format>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cpra --yaml configs/quickstart.yaml           a tour of one minute, on this machine only
+  cpra --yaml monitors.yaml --check-config      is the file right?
+  cpra --yaml monitors.yaml --config cpra.toml  as a service does it";
+
+impl Args {
+    /// Settings from the daemon file, the environment and these arguments.
+    pub fn settings(&self) -> (Settings, Diagnostics) {
+        let log_format = self.log_format.map(|format| match format {
+            Format::Text => LogFormat::Text,
+            Format::Json => LogFormat::Json,
+        });
+        let flags = Flags { api_listen: self.api_listen, log_format };
+        Settings::load(self.config.as_deref(), |name| std::env::var(name).ok(), &flags)
+    }
+
+    /// The folders of this process, with the log folders of `settings`.
+    pub fn folders(&self, settings: &Settings) -> Folders {
+        use std::os::unix::fs::MetadataExt;
+        // The owner of our own /proc entry is the effective user; asking the kernel directly is for the drivers.
+        let is_root = std::fs::metadata("/proc/self").is_ok_and(|entry| entry.uid() == 0);
+        let mut folders = Folders::of_process(is_root);
+        if let Some(log_dirs) = &settings.security.log_dirs {
+            folders.log_dirs.clone_from(log_dirs);
+        }
+        folders
+    }
+}
+
+/// `--check-config`: every diagnostic to stderr, one line of summary to stdout.
+pub fn check_config(args: &Args) -> ExitCode {
+    let (settings, mut diagnostics) = args.settings();
+    let mut read = String::from("no monitors file");
+    if let Some(path) = &args.yaml {
+        let report = config::read(path, &args.folders(&settings), &mut |_monitor| {});
+        let disabled = match report.monitors - report.enabled {
+            0 => String::new(),
+            disabled => format!(" ({disabled} disabled)"),
+        };
+        read = format!("{} from {}{disabled}", plural(report.monitors, "monitor"), path.display());
+        diagnostics.append(report.diagnostics);
+    }
+    let (errors, warnings) = (diagnostics.errors(), diagnostics.warnings());
+    // A closed pipe behind us changes nothing about the answer.
+    let _ = write!(std::io::stderr().lock(), "{diagnostics}");
+    let _ = writeln!(std::io::stdout().lock(), "{read}: {}, {}", plural(errors, "error"), plural(warnings, "warning"));
+    if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{ending}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn every_flag_is_read() {
+        let args = parse("cpra").expect("no flag is required");
+        assert!(args.pprof && !args.debug && !args.check_config && args.yaml.is_none() && args.config.is_none());
+        assert_eq!(args.pprof_addr, SocketAddr::from(([127, 0, 0, 1], 6060)));
+        let args = parse(
+            "cpra --yaml m.yaml --config c.toml --debug --pprof=false --pprof.addr 127.0.0.1:7070 --check-config \
+             --log-format json --api.listen [::1]:80",
+        )
+        .expect("every flag");
+        assert_eq!((args.yaml, args.config), (Some("m.yaml".into()), Some("c.toml".into())));
+        assert!(args.debug && !args.pprof && args.check_config);
+        assert_eq!(args.pprof_addr.port(), 7070);
+        assert_eq!(args.log_format, Some(Format::Json));
+        assert_eq!(args.api_listen.map(|address| address.to_string()), Some("[::1]:80".to_owned()));
+        assert!(parse("cpra --pprof --debug").expect("a bare --pprof").pprof);
+    }
+
+    #[test]
+    fn wrong_flags_are_refused_with_a_remedy() {
+        let error = parse("cpra --api.listen :9860").expect_err("no address").to_string();
+        assert!(error.contains("write \"127.0.0.1:9860\""), "{error}");
+        assert!(parse("cpra --log-format xml").is_err());
+        assert!(parse("cpra monitors.yaml").is_err());
+    }
+
+    #[test]
+    fn help_fits_one_screen() {
+        let help = <Args as clap::CommandFactory>::command().render_help().to_string();
+        assert!(help.lines().count() <= 40, "{help}");
+        assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+        assert!(help.contains("--check-config") && help.contains("Examples:"), "{help}");
+    }
+}

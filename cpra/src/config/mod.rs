@@ -1,1 +1,41 @@
-//! Files into monitors.
+//! Files into values: the monitors file into [`Monitor`](crate::domain::Monitor)s, the daemon file into
+//! [`Settings`], and everything that is wrong with either into [`Diagnostic`]s.
+//!
+//! ```text
+//! bytes ─▶ source ─▶ yaml (events) ─▶ node (one item's tree, with positions) ─▶ monitor, http, codes ─▶ Monitor
+//!          TOML ───▶ daemon ────────▶ node ───────────────────────────────────▶ Settings
+//! ```
+//!
+//! A text is read once and in one way: the tree that is judged is the tree that carries the positions. (Rejected: a
+//! fast serde reader first and a second, position-keeping one for what it refuses. Two parsers differ in corners, and
+//! the streaming parser is as fast as the serde one over the whole file.)
+//!
+//! Invariants: one item of the list is in memory at a time, beside the names seen so far; a fault never ends the
+//! reading as long as the list's shape can be found again; nothing here panics, whatever the bytes.
+//! When full: an item of more than `node::NODES_MAX` values, a text deeper than `node::DEPTH_MAX`, a single value
+//! of more than `source::VALUE_MAX` characters is an error; of errors and of warnings the first
+//! [`diagnostic::KEPT_MAX`] are kept and all are counted.
+
+mod address;
+mod codes;
+pub mod daemon;
+pub mod diagnostic;
+mod duration;
+pub mod folders;
+mod http;
+mod monitor;
+pub mod monitors;
+mod node;
+mod section;
+mod source;
+mod suggestion;
+mod value;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+pub use daemon::Settings;
+pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use folders::{Folders, LogPathError, log_path_allowed};
+pub use monitors::{Report, read, read_str};

@@ -1,0 +1,465 @@
+//! The monitors file: a list of monitors, or a map of `defaults`, `monitors` and `x-*`.
+//!
+//! Each monitor goes to the sink as soon as its item is read and sound, so that a million of them are never in memory
+//! as text or trees. A monitor with an error is left out; whether one error stops the start is the caller's decision.
+
+use std::io::Read;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use rustc_hash::FxBuildHasher;
+use std::hash::BuildHasher;
+
+use super::diagnostic::{Diagnostic, Diagnostics, Position, Severity, quoted};
+use super::folders::Folders;
+use super::monitor;
+use super::node::{Finding, Findings, Kind, Mark, Node};
+use super::section::Section;
+use super::source::Source;
+use super::suggestion;
+use super::yaml::{Begin, Events, SyntaxFault};
+use crate::domain::Monitor;
+
+/// Places at which a broken text may be taken up again.
+const RESUMES_MAX: usize = 100;
+
+/// What came of a file.
+#[derive(Debug)]
+pub struct Report {
+    pub diagnostics: Diagnostics,
+    /// Given to the sink.
+    pub monitors: usize,
+    /// Of them, those that will be checked.
+    pub enabled: usize,
+    pub bytes: u64,
+    /// There was no file; it counts as an error, which the daemon may soften.
+    pub missing: bool,
+}
+
+impl Report {
+    pub const fn is_sound(&self) -> bool {
+        self.diagnostics.errors() == 0
+    }
+}
+
+/// Reads the monitors file at `path`. Pipes are fine.
+pub fn read(path: &Path, folders: &Folders, sink: &mut dyn FnMut(Monitor)) -> Report {
+    let name = path.to_string_lossy();
+    let opened = std::fs::File::open(path).and_then(|file| {
+        if file.metadata()?.is_dir() { Err(std::io::ErrorKind::IsADirectory.into()) } else { Ok(file) }
+    });
+    match opened {
+        Ok(file) => read_from(&name, file, folders, sink),
+        Err(error) => {
+            let mut report = Reader::new(&name, std::io::empty(), folders, sink).report;
+            report.missing = error.kind() == std::io::ErrorKind::NotFound;
+            let message = match error.kind() {
+                std::io::ErrorKind::NotFound => "there is no such file: check the path given with --yaml".to_owned(),
+                std::io::ErrorKind::IsADirectory => "this is a directory: name the file in it".to_owned(),
+                std::io::ErrorKind::PermissionDenied => {
+                    "permission denied: let the user that runs cpra read it".to_owned()
+                }
+                _ => format!("cannot be opened: {error}"),
+            };
+            report.diagnostics.push(Diagnostic {
+                severity: Severity::Error,
+                file: name.into(),
+                position: None,
+                subject: None,
+                message: message.into(),
+                excerpt: None,
+            });
+            report
+        }
+    }
+}
+
+/// Reads `text` as if it were a file called `name`.
+pub fn read_str(name: &str, text: &str, folders: &Folders, sink: &mut dyn FnMut(Monitor)) -> Report {
+    read_from(name, std::io::Cursor::new(text.as_bytes().to_vec()), folders, sink)
+}
+
+pub(super) fn read_from(
+    name: &str,
+    reader: impl Read + 'static,
+    folders: &Folders,
+    sink: &mut dyn FnMut(Monitor),
+) -> Report {
+    let mut reader = Reader::new(name, reader, folders, sink);
+    reader.file();
+    reader.finish()
+}
+
+struct Reader<'a> {
+    file: Arc<str>,
+    folders: &'a Folders,
+    sink: &'a mut dyn FnMut(Monitor),
+    source: Source,
+    events: Events,
+    defaults: Option<Rc<Node>>,
+    names: Names,
+    report: Report,
+    /// Items met, sound or not.
+    items: usize,
+    /// What `defaults` was already blamed for.
+    blamed: Vec<Finding>,
+    resumes: usize,
+    /// Anchors were lost when a broken text was taken up again.
+    anchors_lost: bool,
+    last_fault: Option<Position>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(name: &str, reader: impl Read + 'static, folders: &'a Folders, sink: &'a mut dyn FnMut(Monitor)) -> Self {
+        let source = Source::new(reader);
+        Self {
+            file: name.into(),
+            folders,
+            sink,
+            events: Events::new(source.clone()),
+            source,
+            defaults: None,
+            names: Names::default(),
+            report: Report { diagnostics: Diagnostics::default(), monitors: 0, enabled: 0, bytes: 0, missing: false },
+            items: 0,
+            blamed: Vec::new(),
+            resumes: 0,
+            anchors_lost: false,
+            last_fault: None,
+        }
+    }
+
+    fn finish(mut self) -> Report {
+        for fault in self.source.take_faults() {
+            let at = Mark { position: fault.position, width: 1 };
+            self.push(None, Finding { severity: Severity::Error, at, message: fault.message, inherited: false });
+        }
+        self.report.bytes = self.source.bytes();
+        self.report.diagnostics.sort();
+        self.report
+    }
+
+    fn push(&mut self, subject: Option<&str>, finding: Finding) {
+        let subject = if finding.inherited {
+            if self.blamed.contains(&finding) {
+                return;
+            }
+            Some("defaults")
+        } else {
+            subject
+        };
+        let position = Some(finding.at.position).filter(|position| position.line > 0);
+        let kept = self.report.diagnostics.has_room(finding.severity);
+        let excerpt = position.filter(|_| kept).and_then(|position| self.source.excerpt(position, finding.at.width));
+        self.report.diagnostics.push(Diagnostic {
+            severity: finding.severity,
+            file: self.file.clone(),
+            position,
+            subject: subject.map(Into::into),
+            message: finding.message.as_str().into(),
+            excerpt,
+        });
+        if finding.inherited && self.blamed.len() < 1_000 {
+            self.blamed.push(finding);
+        }
+    }
+
+    fn push_all(&mut self, subject: Option<&str>, findings: Findings) {
+        for finding in findings.0 {
+            self.push(subject, finding);
+        }
+    }
+
+    fn error(&mut self, at: Mark, message: impl Into<String>) {
+        self.push(None, Finding { severity: Severity::Error, at, message: message.into(), inherited: false });
+    }
+
+    fn syntax(&mut self, fault: SyntaxFault) {
+        self.error(fault.at, fault.message);
+    }
+
+    /// The whole file.
+    fn file(&mut self) {
+        if let Err(fault) = self.document() {
+            self.syntax(fault);
+            return;
+        }
+        if self.items == 0 && self.report.diagnostics.errors() == 0 {
+            let message = "defines no monitors: nothing will be checked".into();
+            self.report.diagnostics.push(Diagnostic {
+                severity: Severity::Warning,
+                file: self.file.clone(),
+                position: None,
+                subject: None,
+                message,
+                excerpt: None,
+            });
+        }
+    }
+
+    fn document(&mut self) -> Result<(), SyntaxFault> {
+        let mut findings = Findings::default();
+        let mut documents = 0;
+        loop {
+            let (begin, at) = self.events.begin(&mut findings, documents == 1)?;
+            match begin {
+                Begin::Document => {
+                    documents += 1;
+                    if documents > 1 {
+                        self.error(
+                            at,
+                            "a second document begins here: a file is one list, join them and remove \"---\"",
+                        );
+                        return Ok(());
+                    }
+                }
+                Begin::Over => {
+                    if documents == 0 {
+                        self.error(Mark::default(), "the file is empty: write a list of monitors, or [] for none");
+                    }
+                    return Ok(());
+                }
+                Begin::List => {
+                    self.list(true)?;
+                    if self.resumes > 0 {
+                        return Ok(());
+                    }
+                }
+                Begin::Map => self.map()?,
+                Begin::Node(node) if matches!(node.kind, Kind::List(_) | Kind::Map(_)) => {
+                    self.error(node.at, "an anchor on the whole file has no use: remove it");
+                    return Ok(());
+                }
+                Begin::Node(node) => {
+                    self.push_all(None, std::mem::take(&mut findings));
+                    let message = if node.is_null() {
+                        "the file is empty: write a list of monitors, or [] for none".to_owned()
+                    } else {
+                        format!(
+                            "a list of monitors is expected, this is {}: begin with \"- name: ...\"",
+                            node.description()
+                        )
+                    };
+                    self.error(node.at, message);
+                    return Ok(());
+                }
+                Begin::End => return Ok(()),
+            }
+        }
+    }
+
+    /// `defaults:`, `monitors:` and `x-*:`.
+    fn map(&mut self) -> Result<(), SyntaxFault> {
+        let mut seen: Vec<Box<str>> = Vec::new();
+        loop {
+            let mut findings = Findings::default();
+            let (begin, at) = self.events.begin(&mut findings, false)?;
+            let key: Box<str> = match begin {
+                Begin::End | Begin::Over | Begin::Document => return Ok(()),
+                Begin::Node(node) => match &node.kind {
+                    Kind::Scalar { text, .. } => text.clone(),
+                    _ => Box::default(),
+                },
+                Begin::List | Begin::Map => Box::default(),
+            };
+            let is_new = !seen.contains(&key);
+            if !is_new {
+                self.error(at, format!("the key {} is there twice: remove one of them", quoted(&key)));
+            } else if seen.len() < 1_000 {
+                seen.push(key.clone());
+            }
+            match &*key {
+                "monitors" if is_new => {
+                    self.monitors(at)?;
+                    if self.resumes > 0 {
+                        return Ok(());
+                    }
+                }
+                "defaults" if is_new => {
+                    if self.items > 0 {
+                        self.error(at, "\"defaults\" stands behind \"monitors\": move it before them");
+                    }
+                    let defaults = self.node(&mut findings)?;
+                    if let Some(defaults) = &defaults {
+                        monitor::check_defaults(defaults, at, &mut findings);
+                    }
+                    self.defaults = defaults;
+                    self.push_all(Some("defaults"), findings);
+                    continue;
+                }
+                _ => {
+                    if is_new && !key.starts_with("x-") {
+                        let remedy = suggestion::did_you_mean(&key, ["monitors", "defaults"])
+                            .unwrap_or_else(|| ": the keys here are monitors, defaults and x-...".to_owned());
+                        self.error(at, format!("unknown key {}{remedy}", quoted(&key)));
+                    }
+                    self.node(&mut findings)?;
+                }
+            }
+            self.push_all(None, findings);
+        }
+    }
+
+    fn node(&mut self, findings: &mut Findings) -> Result<Option<Rc<Node>>, SyntaxFault> {
+        let (begin, at) = self.events.begin(findings, false)?;
+        self.events.begin_item(at);
+        Ok(match begin {
+            Begin::Node(node) => Some(node),
+            _ => None,
+        })
+    }
+
+    /// What stands behind `monitors:`.
+    fn monitors(&mut self, key: Mark) -> Result<(), SyntaxFault> {
+        let mut findings = Findings::default();
+        let (begin, at) = self.events.begin(&mut findings, true)?;
+        match begin {
+            Begin::List => return self.list(false),
+            Begin::Node(node) => match &node.kind {
+                Kind::List(items) => {
+                    for item in items {
+                        self.item(item, item.at, Findings::default());
+                    }
+                }
+                _ if node.is_null() => {}
+                _ => findings.error(node.at, format!("monitors takes a list, this is {}", node.description())),
+            },
+            Begin::Map => {
+                findings.error(key, "monitors takes a list, this is a map: begin each monitor with \"- name: ...\"");
+                self.push_all(None, findings);
+                return Err(SyntaxFault { at, message: "the file is not read on from here".to_owned() });
+            }
+            _ => {}
+        }
+        self.push_all(None, findings);
+        Ok(())
+    }
+
+    /// The items of the list that has just begun; `top` when the list is the whole file.
+    fn list(&mut self, top: bool) -> Result<(), SyntaxFault> {
+        let mut indent = None;
+        loop {
+            let mut findings = Findings::default();
+            match self.events.begin(&mut findings, false) {
+                Ok((Begin::Node(node), at)) => {
+                    indent = indent.or_else(|| self.source.item_indent(at.position.line));
+                    self.item(&node, at, findings);
+                }
+                Ok(_) => return Ok(()),
+                Err(fault) => {
+                    indent = indent.or_else(|| self.source.item_indent(fault.at.position.line));
+                    match indent {
+                        Some(indent) if self.recover(indent, &fault, top) => {}
+                        Some(_) => return Ok(()),
+                        None => return Err(fault),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reports text that is not YAML and goes on with the next item, which the list's own marker shows. Answers
+    /// whether there is one.
+    fn recover(&mut self, indent: usize, fault: &SyntaxFault, top: bool) -> bool {
+        let position = fault.at.position;
+        // Taken up again, a list under `monitors:` is a text of its own, in which the map's next key is a stranger.
+        let is_next_key = !top && self.resumes > 0 && position.column as usize <= indent + 1;
+        if is_next_key && self.source.item_indent(position.line) != Some(indent) {
+            return false;
+        }
+        self.anchors_lost |= self.events.has_anchors();
+        let is_lost_anchor = self.anchors_lost && fault.is_unknown_anchor();
+        // The same place is met twice when it broke the item before it.
+        if self.last_fault != Some(position) && !is_lost_anchor {
+            self.error(fault.at, &*fault.message);
+        }
+        self.last_fault = Some(position);
+        self.resumes += 1;
+        if self.resumes > RESUMES_MAX {
+            self.error(
+                fault.at,
+                format!("the text is broken in more than {RESUMES_MAX} places: the file is not read on"),
+            );
+            return false;
+        }
+        self.items += 1;
+        self.events.resume(indent)
+    }
+
+    fn item(&mut self, node: &Rc<Node>, at: Mark, mut findings: Findings) {
+        self.items += 1;
+        self.events.begin_item(at);
+        let defaults = self.defaults.clone();
+        let own = match &node.kind {
+            Kind::Map(_) => node,
+            Kind::Broken => return self.push_all(Some(&format!("monitor {}", self.items)), findings),
+            _ => {
+                findings.error(
+                    node.at,
+                    format!("a monitor is a map of keys, this is {}: begin with \"- name: ...\"", node.description()),
+                );
+                return self.push_all(Some(&format!("monitor {}", self.items)), findings);
+            }
+        };
+        let section = Section::new(own, defaults.as_deref(), at);
+        let named = monitor::name(&section, &mut findings);
+        if let Some((name, name_at)) = &named
+            && let Err(first) = self.names.add(name, name_at.position)
+        {
+            findings.error(
+                *name_at,
+                format!("the name is taken by the monitor at {}:{first}: names are unique", self.file),
+            );
+        }
+        let monitor = monitor::monitor(&section, named.map(|(name, _)| name), self.folders, &mut findings);
+        if !findings.0.is_empty() {
+            let subject =
+                named.map_or_else(|| format!("monitor {}", self.items), |(name, _)| monitor::shown_name(name));
+            let sound = !findings.has_errors();
+            self.push_all(Some(&subject), findings);
+            if !sound {
+                return;
+            }
+        }
+        if let Some(monitor) = monitor {
+            self.report.monitors += 1;
+            self.report.enabled += usize::from(monitor.enabled);
+            (self.sink)(monitor);
+        }
+    }
+}
+
+/// The names seen so far with their places: bytes in one arena, found by hash.
+#[derive(Default)]
+struct Names {
+    arena: String,
+    table: HashTable<Name>,
+    hasher: FxBuildHasher,
+}
+
+#[derive(Clone, Copy)]
+struct Name {
+    /// Into the arena; 4 GiB of names are more than any list that fits in memory.
+    offset: u32,
+    length: u8,
+    position: Position,
+}
+
+impl Names {
+    /// # Errors
+    /// The place at which the name was defined before.
+    fn add(&mut self, name: &str, position: Position) -> Result<(), Position> {
+        let (arena, hasher) = (&self.arena, self.hasher);
+        let text = |entry: &Name| &arena[entry.offset as usize..entry.offset as usize + usize::from(entry.length)];
+        let hash = hasher.hash_one(name);
+        if let Some(first) = self.table.find(hash, |entry| text(entry) == name) {
+            return Err(first.position);
+        }
+        let (Ok(offset), Ok(length)) = (u32::try_from(arena.len()), u8::try_from(name.len())) else { return Ok(()) };
+        self.table.insert_unique(hash, Name { offset, length, position }, |entry| hasher.hash_one(text(entry)));
+        self.arena.push_str(name);
+        Ok(())
+    }
+}

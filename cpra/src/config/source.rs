@@ -1,0 +1,446 @@
+//! Bytes into characters, a piece at a time, keeping the text that a diagnostic may have to show.
+//!
+//! The window holds the pieces from the current item's first one on; pieces that define an anchor stay, since a fault
+//! in an anchored value is found where it is used. What is no text (bytes that are not UTF-8, control characters) is
+//! reported here once per file and replaced by U+FFFD, so that the reading goes on and the remaining faults are found too.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::Read;
+use std::rc::Rc;
+
+use super::diagnostic::{Excerpt, Position};
+
+/// Read at once; a piece is cut behind the last line that is complete.
+const PIECE: usize = 64 * 1024;
+
+/// Characters between two events of the parser. More is an open quote or bracket, or an attack on memory.
+pub(super) const VALUE_MAX: usize = 4 * 1024 * 1024;
+
+/// Something that is wrong with the bytes themselves.
+#[derive(Debug)]
+pub(super) struct TextFault {
+    pub(super) position: Position,
+    pub(super) message: String,
+}
+
+/// A reader's text. Clones share it.
+#[derive(Clone)]
+pub(super) struct Source(Rc<RefCell<Window>>);
+
+struct Window {
+    reader: Box<dyn Read>,
+    /// Read but not yet decoded.
+    pending: Vec<u8>,
+    pieces: VecDeque<Piece>,
+    /// The number of `pieces[0]`.
+    first: usize,
+    /// Where the next piece will begin.
+    end: Position,
+    bytes: u64,
+    started: bool,
+    exhausted: bool,
+    faults: Vec<TextFault>,
+    /// One report per kind and file is enough.
+    reported: [bool; 2],
+    /// Characters handed out since the parser's last event.
+    unanswered: usize,
+}
+
+struct Piece {
+    number: usize,
+    text: Rc<str>,
+    start: Position,
+    /// Defines an anchor.
+    pinned: bool,
+}
+
+/// The characters from a line on, as the parser takes them.
+pub(super) struct Characters {
+    source: Source,
+    text: Rc<str>,
+    at: usize,
+    next: usize,
+}
+
+impl Source {
+    pub(super) fn new(reader: impl Read + 'static) -> Self {
+        Self(Rc::new(RefCell::new(Window {
+            reader: Box::new(reader),
+            pending: Vec::new(),
+            pieces: VecDeque::new(),
+            first: 0,
+            end: Position { line: 1, column: 1 },
+            bytes: 0,
+            started: false,
+            exhausted: false,
+            faults: Vec::new(),
+            reported: [false; 2],
+            unanswered: 0,
+        })))
+    }
+
+    pub(super) fn characters(&self) -> Characters {
+        Characters { source: self.clone(), text: Rc::from(""), at: 0, next: 0 }
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.borrow().bytes
+    }
+
+    pub(super) fn take_faults(&self) -> Vec<TextFault> {
+        std::mem::take(&mut self.0.borrow_mut().faults)
+    }
+
+    /// The parser produced an event: what it holds is no longer growing.
+    pub(super) fn answered(&self) {
+        self.0.borrow_mut().unanswered = 0;
+    }
+
+    /// Nothing before `line` will be shown any more, but for anchors.
+    pub(super) fn release_before(&self, line: u32) {
+        let mut window = self.0.borrow_mut();
+        while window.pieces.len() > 1 && window.pieces[1].start.line <= line && !window.pieces[0].pinned {
+            window.pieces.pop_front();
+        }
+        // Behind a pinned piece the others go too; that costs a shift, and pinned pieces are few.
+        if window.pieces.front().is_some_and(|piece| piece.pinned) && window.pieces.len() > 8 {
+            let keep_from = window.pieces.partition_point(|piece| piece.start.line <= line).saturating_sub(1);
+            let mut index = 0;
+            window.pieces.retain(|piece| {
+                index += 1;
+                index > keep_from || piece.pinned
+            });
+        }
+        window.first = window.pieces.front().map_or(window.first, |piece| piece.number);
+    }
+
+    /// Keeps the text of these lines for good.
+    pub(super) fn pin(&self, lines: std::ops::RangeInclusive<u32>) {
+        let mut window = self.0.borrow_mut();
+        let first = window.pieces.partition_point(|piece| piece.start.line <= *lines.start()).saturating_sub(1);
+        for piece in window.pieces.iter_mut().skip(first).take_while(|piece| piece.start.line <= *lines.end()) {
+            piece.pinned = true;
+        }
+    }
+
+    /// The line at `position` with a caret of `width`, while it is still held.
+    pub(super) fn excerpt(&self, position: Position, width: u32) -> Option<Excerpt> {
+        let window = self.0.borrow();
+        let (line, first_column) = window.line(position.line)?;
+        let column = position.column.checked_sub(first_column)?;
+        Some(Excerpt::new(&line, column as usize, width as usize))
+    }
+
+    /// The spaces before a line's `- `, if it begins with one.
+    pub(super) fn item_indent(&self, line: u32) -> Option<usize> {
+        let (text, column) = self.0.borrow().line(line)?;
+        let indent = text.len() - text.trim_start_matches(' ').len();
+        (column == 1 && begins_item(&text, indent)).then_some(indent)
+    }
+
+    /// The first line after `line` that begins with `indent` spaces and `- `, with the characters from there on.
+    pub(super) fn item_after(&self, line: u32, indent: usize) -> Option<(u32, Characters)> {
+        let mut number = {
+            let window = self.0.borrow();
+            let after = window.pieces.partition_point(|piece| piece.start.line <= line);
+            window.pieces.get(after.checked_sub(1)?)?.number
+        };
+        loop {
+            let (text, start) = self.0.borrow_mut().piece(number)?;
+            let mut current = start.line;
+            let mut at = 0;
+            for whole in text.split_inclusive('\n') {
+                let complete = at > 0 || start.column == 1;
+                if complete && current > line && begins_item(whole, indent) {
+                    let source = self.clone();
+                    self.0.borrow_mut().unanswered = 0;
+                    return Some((current, Characters { source, text, at, next: number + 1 }));
+                }
+                at += whole.len();
+                current += breaks(whole);
+            }
+            number += 1;
+        }
+    }
+}
+
+fn begins_item(line: &str, indent: usize) -> bool {
+    let Some(rest) = line.get(indent..) else { return false };
+    line.as_bytes()[..indent].iter().all(|&byte| byte == b' ')
+        && rest.strip_prefix('-').is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\n', '\r']))
+}
+
+/// Line breaks as YAML counts them: LF, CR LF, or CR alone.
+fn breaks(text: &str) -> u32 {
+    let bytes = text.as_bytes();
+    let line_feeds = bytes.iter().filter(|&&byte| byte == b'\n').count();
+    let mut lone = 0;
+    if bytes.contains(&b'\r') {
+        lone =
+            bytes.iter().enumerate().filter(|&(at, &byte)| byte == b'\r' && bytes.get(at + 1) != Some(&b'\n')).count();
+    }
+    (line_feeds + lone) as u32
+}
+
+/// What follows the last line break.
+fn last_line(text: &str) -> &str {
+    text.rfind(['\n', '\r']).map_or(text, |at| &text[at + 1..])
+}
+
+impl Window {
+    /// A piece by its number, read if that is where the reader stands.
+    fn piece(&mut self, number: usize) -> Option<(Rc<str>, Position)> {
+        loop {
+            match self.pieces.back() {
+                Some(last) if last.number >= number => {
+                    let at = self.pieces.partition_point(|piece| piece.number < number);
+                    return self.pieces.get(at).map(|piece| (piece.text.clone(), piece.start));
+                }
+                _ => self.read()?,
+            }
+        }
+    }
+
+    fn read(&mut self) -> Option<()> {
+        if self.exhausted && self.pending.is_empty() {
+            return None;
+        }
+        while !self.exhausted && self.pending.len() < PIECE {
+            let filled = self.pending.len();
+            self.pending.resize(PIECE, 0);
+            let result = self.reader.read(&mut self.pending[filled..]);
+            self.pending.truncate(filled + *result.as_ref().unwrap_or(&0));
+            match result {
+                Ok(0) => self.exhausted = true,
+                Ok(count) => self.bytes += count as u64,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.faults.push(TextFault {
+                        position: self.end,
+                        message: format!("the file cannot be read on: {error}"),
+                    });
+                    self.exhausted = true;
+                }
+            }
+            if filled > 0 && self.pending[filled..].contains(&b'\n') {
+                break;
+            }
+        }
+        if !std::mem::replace(&mut self.started, true) {
+            self.skip_byte_order_mark();
+        }
+        let cut = self.cut();
+        let text: Rc<str> = match std::str::from_utf8(&self.pending[..cut]) {
+            Ok(text) if !text.bytes().any(is_control) => Rc::from(text),
+            _ => self.repaired(cut),
+        };
+        self.pending.drain(..cut);
+        let number = self.pieces.back().map_or(self.first, |piece| piece.number + 1);
+        let start = self.end;
+        self.end.line += breaks(&text);
+        let behind = last_line(&text);
+        self.end.column = if behind.len() == text.len() { start.column } else { 1 } + behind.chars().count() as u32;
+        self.pieces.push_back(Piece { number, text, start, pinned: false });
+        Some(())
+    }
+
+    fn skip_byte_order_mark(&mut self) {
+        if self.pending.starts_with(b"\xef\xbb\xbf") {
+            self.pending.drain(..3);
+        } else if self.pending.starts_with(b"\xff\xfe") || self.pending.starts_with(b"\xfe\xff") {
+            self.faults
+                .push(TextFault { position: self.end, message: "the file is UTF-16: save it as UTF-8".to_owned() });
+            self.pending.clear();
+            self.exhausted = true;
+        }
+    }
+
+    /// Where the piece ends: behind the last complete line, else (a line longer than a piece) between two characters.
+    fn cut(&self) -> usize {
+        if self.exhausted {
+            return self.pending.len();
+        }
+        if let Some(at) = self.pending.iter().rposition(|&byte| byte == b'\n') {
+            return at + 1;
+        }
+        let mut cut = match std::str::from_utf8(&self.pending) {
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            _ => self.pending.len(),
+        };
+        if cut > 1 && self.pending[cut - 1] == b'\r' {
+            cut -= 1;
+        }
+        cut
+    }
+
+    /// The first `cut` bytes with what is no text replaced, and reported once.
+    fn repaired(&mut self, cut: usize) -> Rc<str> {
+        let bytes = std::mem::take(&mut self.pending);
+        let mut text = String::with_capacity(cut);
+        for chunk in bytes[..cut].utf8_chunks() {
+            for character in chunk.valid().chars() {
+                if character.is_ascii() && is_control(character as u8) {
+                    let name = u32::from(character);
+                    self.report(0, &text, || {
+                        format!("control character U+{name:04X}: remove it, or write it as an escape in double quotes")
+                    });
+                    text.push('\u{fffd}');
+                } else {
+                    text.push(character);
+                }
+            }
+            if let Some(byte) = chunk.invalid().first() {
+                self.report(1, &text, || format!("the byte 0x{byte:02x} is not UTF-8: save the file as UTF-8"));
+                text.push('\u{fffd}');
+            }
+        }
+        self.pending = bytes;
+        Rc::from(text)
+    }
+
+    fn report(&mut self, kind: usize, before: &str, message: impl FnOnce() -> String) {
+        if std::mem::replace(&mut self.reported[kind], true) {
+            return;
+        }
+        let behind = last_line(before);
+        let column = if behind.len() == before.len() { self.end.column } else { 1 } + behind.chars().count() as u32;
+        let position = Position { line: self.end.line + breaks(before), column };
+        self.faults.push(TextFault { position, message: message() });
+    }
+
+    /// A line's text (without its end) and the column at which the held part of it begins.
+    fn line(&self, line: u32) -> Option<(String, u32)> {
+        // The last piece that begins on an earlier line holds the line's beginning, if it is held at all.
+        let mut index = self.pieces.partition_point(|piece| piece.start.line < line).saturating_sub(1);
+        let (mut found, mut column) = (None, 1);
+        while let Some(piece) = self.pieces.get(index).filter(|piece| piece.start.line <= line) {
+            index += 1;
+            let Some(part) = line_of(&piece.text, line - piece.start.line) else { continue };
+            if found.is_none() {
+                column = if piece.start.line == line { piece.start.column } else { 1 };
+            }
+            let text: &mut String = found.get_or_insert_default();
+            text.push_str(part.trim_end_matches(['\n', '\r']));
+            if text.len() > VALUE_MAX {
+                break;
+            }
+        }
+        found.map(|text| (text, column))
+    }
+}
+
+/// The `number`th line (from 0) of a text.
+fn line_of(text: &str, number: u32) -> Option<&str> {
+    let mut rest = text;
+    for _ in 0..number {
+        let end = rest.find(['\n', '\r'])?;
+        rest = &rest[end..];
+        rest = rest.strip_prefix("\r\n").unwrap_or_else(|| &rest[1..]);
+    }
+    (!rest.is_empty()).then(|| &rest[..rest.find(['\n', '\r']).unwrap_or(rest.len())])
+}
+
+/// C0 without tab, LF and CR, and DEL.
+const fn is_control(byte: u8) -> bool {
+    matches!(byte, 0..=8 | 11 | 12 | 14..=31 | 127)
+}
+
+impl Iterator for Characters {
+    type Item = char;
+
+    #[inline]
+    fn next(&mut self) -> Option<char> {
+        loop {
+            if let Some(&byte) = self.text.as_bytes().get(self.at) {
+                if byte.is_ascii() {
+                    self.at += 1;
+                    return Some(char::from(byte));
+                }
+                let character = self.text[self.at..].chars().next()?;
+                self.at += character.len_utf8();
+                return Some(character);
+            }
+            self.turn()?;
+        }
+    }
+}
+
+impl Characters {
+    /// On to the next piece.
+    fn turn(&mut self) -> Option<()> {
+        let mut window = self.source.0.borrow_mut();
+        if window.unanswered > VALUE_MAX {
+            return None;
+        }
+        let (text, start) = window.piece(self.next)?;
+        window.unanswered += text.len();
+        if window.unanswered > VALUE_MAX {
+            let mib = VALUE_MAX / 1024 / 1024;
+            let message = format!("a value longer than {mib} MiB: is a quote or a bracket not closed?");
+            window.faults.push(TextFault { position: start, message });
+        }
+        drop(window);
+        self.text = text;
+        self.at = 0;
+        self.next += 1;
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    /// Hands out one byte at a time.
+    struct Drip(Cursor<Vec<u8>>);
+
+    impl Read for Drip {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let end = buffer.len().min(1);
+            self.0.read(&mut buffer[..end])
+        }
+    }
+
+    #[test]
+    fn text_comes_through_whole_and_lines_are_found() {
+        let text = "first\r\nzwei é\n\n- last\r- old mac\nend";
+        for drip in [false, true] {
+            let bytes = Cursor::new(text.as_bytes().to_vec());
+            let source = if drip { Source::new(Drip(bytes)) } else { Source::new(bytes) };
+            assert_eq!(source.characters().collect::<String>(), text);
+            let window = source.0.borrow();
+            for (line, expected) in [(1, "first"), (2, "zwei é"), (4, "- last"), (5, "- old mac"), (6, "end")] {
+                assert_eq!(window.line(line), Some((expected.to_owned(), 1)), "{line}");
+            }
+            assert_eq!(window.line(7), None);
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_reported_once_with_its_place() {
+        let source = Source::new(Cursor::new(b"a\nb\xff\xfec\x07\x00\n".to_vec()));
+        assert_eq!(source.characters().collect::<String>(), "a\nb\u{fffd}\u{fffd}c\u{fffd}\u{fffd}\n");
+        let faults: Vec<_> =
+            source.take_faults().into_iter().map(|f| format!("{}: {}", f.position, f.message)).collect();
+        assert_eq!(
+            faults,
+            [
+                "2:2: the byte 0xff is not UTF-8: save the file as UTF-8",
+                "2:5: control character U+0007: remove it, or write it as an escape in double quotes",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_line_longer_than_a_piece_keeps_its_columns() {
+        let mut text = "é".repeat(PIECE);
+        text.push_str("X\nnext");
+        let source = Source::new(Cursor::new(text.clone().into_bytes()));
+        assert_eq!(source.characters().collect::<String>(), text);
+        let excerpt = source.excerpt(Position { line: 1, column: PIECE as u32 + 1 }, 1).expect("held");
+        assert!(format!("{excerpt:?}").contains("éX"), "{excerpt:?}");
+        assert_eq!(source.0.borrow().line(2), Some(("next".to_owned(), 1)));
+    }
+}

@@ -1,0 +1,353 @@
+//! Parser events into trees, and the way on after text that is not YAML.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+use saphyr_parser::{BufferedInput, Event, Marker, Parser, ScalarStyle, ScanError};
+
+use super::diagnostic::{Position, quoted};
+use super::node::{DEPTH_MAX, Entry, Findings, Kind, Mark, NODES_MAX, Node};
+use super::source::{Characters, Source};
+
+/// The parser's events with places in the file, and the anchors seen so far.
+pub(super) struct Events {
+    source: Source,
+    parser: Parser<'static, BufferedInput<Characters>>,
+    /// Lines before the one at which the parser began.
+    lines_before: u32,
+    anchors: HashMap<usize, Rc<Node>, FxBuildHasher>,
+    /// Values that the current item may still have.
+    budget: usize,
+    /// The line on which the last item began, or from which the text was taken up again.
+    line: u32,
+    /// The line on which the last event ended.
+    read_to: u32,
+    /// The list itself is still to begin, since the text was taken up again within it.
+    resumed: bool,
+}
+
+/// The text is not YAML from here on.
+#[derive(Debug)]
+pub(super) struct SyntaxFault {
+    pub(super) at: Mark,
+    pub(super) message: String,
+}
+
+const UNKNOWN_ANCHOR: &str = "the alias names an anchor that is not defined before it";
+
+impl SyntaxFault {
+    pub(super) fn is_unknown_anchor(&self) -> bool {
+        self.message == UNKNOWN_ANCHOR
+    }
+}
+
+/// What an event begins.
+pub(super) enum Begin {
+    List,
+    Map,
+    Node(Rc<Node>),
+    /// The end of the list or map around it.
+    End,
+    /// `---` or the begin of the stream, with whether this document is a further one.
+    Document,
+    /// The file is over.
+    Over,
+}
+
+impl Events {
+    pub(super) fn new(source: Source) -> Self {
+        let parser = Parser::new(BufferedInput::new(source.characters()));
+        Self {
+            source,
+            parser,
+            lines_before: 0,
+            anchors: HashMap::default(),
+            budget: NODES_MAX,
+            line: 0,
+            read_to: 0,
+            resumed: false,
+        }
+    }
+
+    /// Whether aliases may refer to something before this place.
+    pub(super) fn has_anchors(&self) -> bool {
+        !self.anchors.is_empty()
+    }
+
+    /// Begins anew at the next item after the one that broke, found by the list's marker at `indent`. Anchors are lost.
+    pub(super) fn resume(&mut self, indent: usize) -> bool {
+        let Some((line, characters)) = self.source.item_after(self.line, indent) else { return false };
+        self.line = line;
+        self.lines_before = line - 1;
+        self.parser = Parser::new(BufferedInput::new(characters));
+        self.anchors.clear();
+        self.resumed = true;
+        true
+    }
+
+    /// A new item: its own budget, and no memory of the text before it.
+    pub(super) fn begin_item(&mut self, at: Mark) {
+        self.budget = NODES_MAX;
+        self.source.release_before(at.position.line);
+    }
+
+    fn position(&self, marker: &Marker) -> Position {
+        Position { line: marker.line() as u32 + self.lines_before, column: marker.col() as u32 + 1 }
+    }
+
+    fn event(&mut self) -> Result<(Event<'static>, Mark), SyntaxFault> {
+        match self.parser.next_event() {
+            Some(Ok((event, span))) => {
+                self.source.answered();
+                let position = self.position(&span.start);
+                self.read_to = span.end.line() as u32 + self.lines_before;
+                let width = if span.start.line() == span.end.line() { span.len() as u32 } else { 0 };
+                Ok((event, Mark { position, width }))
+            }
+            Some(Err(error)) => Err(self.fault(&error)),
+            None => Ok((Event::StreamEnd, Mark::default())),
+        }
+    }
+
+    fn fault(&self, error: &ScanError) -> SyntaxFault {
+        SyntaxFault { at: Mark { position: self.position(error.marker()), width: 1 }, message: in_words(error.info()) }
+    }
+
+    /// What comes next. Scalars, aliases and everything below a map or list (unless `open` leaves it to the caller)
+    /// are read to their end.
+    pub(super) fn begin(&mut self, findings: &mut Findings, open: bool) -> Result<(Begin, Mark), SyntaxFault> {
+        loop {
+            let (event, at) = self.event()?;
+            let begin = match event {
+                Event::Nothing | Event::StreamStart | Event::DocumentEnd => continue,
+                Event::DocumentStart(_) if self.resumed => continue,
+                Event::SequenceStart(..) if self.resumed => {
+                    self.resumed = false;
+                    continue;
+                }
+                Event::DocumentStart(_) => Begin::Document,
+                Event::StreamEnd => Begin::Over,
+                Event::SequenceEnd | Event::MappingEnd => Begin::End,
+                Event::SequenceStart(0, _) if open => Begin::List,
+                Event::MappingStart(0, _) if open => Begin::Map,
+                other => {
+                    self.line = at.position.line;
+                    Begin::Node(self.node(other, at, findings, 0)?)
+                }
+            };
+            return Ok((begin, at));
+        }
+    }
+
+    fn node(
+        &mut self,
+        event: Event<'static>,
+        at: Mark,
+        findings: &mut Findings,
+        depth: usize,
+    ) -> Result<Rc<Node>, SyntaxFault> {
+        if let Event::Alias(anchor) = event {
+            self.spend(at, findings);
+            return Ok(self.anchors.get(&anchor).cloned().unwrap_or_else(|| {
+                findings.error(at, "the alias stands inside of the value that it names: repeat the value instead");
+                Rc::new(Node { at, kind: Kind::Broken })
+            }));
+        }
+        let kept = self.spend(at, findings) && depth < DEPTH_MAX;
+        if depth == DEPTH_MAX {
+            findings.error(at, format!("nested more than {DEPTH_MAX} levels deep: flatten it"));
+        }
+        let (anchor, kind) = match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let text_tag = match &tag {
+                    Some(tag) if tag.is_yaml_core_schema() => tag.suffix == "str",
+                    Some(tag) => {
+                        findings.error(
+                            at,
+                            format!("the tag {} is unknown: write the value itself", quoted(&tag.to_string())),
+                        );
+                        false
+                    }
+                    None => false,
+                };
+                let quoted = text_tag || style != ScalarStyle::Plain;
+                (anchor, Kind::Scalar { text: text.into(), quoted })
+            }
+            Event::SequenceStart(anchor, _) => (anchor, self.list(findings, depth)?),
+            Event::MappingStart(anchor, _) => (anchor, self.map(at, findings, depth)?),
+            _ => (0, Kind::Broken),
+        };
+        // A block text begins, for the parser, at its first character: its place is good enough as it is.
+        let node = Rc::new(Node { at, kind: if kept { kind } else { Kind::Broken } });
+        if anchor != 0 {
+            self.source.pin(at.position.line..=self.read_to);
+            self.anchors.insert(anchor, node.clone());
+        }
+        Ok(node)
+    }
+
+    fn spend(&mut self, at: Mark, findings: &mut Findings) -> bool {
+        self.budget = match self.budget {
+            0 => return false,
+            1 => {
+                findings.error(at, format!("more than {NODES_MAX} keys and values in one place: split it"));
+                0
+            }
+            more => more - 1,
+        };
+        self.budget > 0
+    }
+
+    fn list(&mut self, findings: &mut Findings, depth: usize) -> Result<Kind, SyntaxFault> {
+        let mut items = Vec::new();
+        loop {
+            let (event, at) = self.event()?;
+            if matches!(event, Event::SequenceEnd) {
+                return Ok(Kind::List(items));
+            }
+            let item = self.node(event, at, findings, depth + 1)?;
+            if self.budget > 0 {
+                items.push(item);
+            }
+        }
+    }
+
+    fn map(&mut self, at: Mark, findings: &mut Findings, depth: usize) -> Result<Kind, SyntaxFault> {
+        let mut entries = Entries::default();
+        loop {
+            let (event, key_at) = self.event()?;
+            if matches!(event, Event::MappingEnd) {
+                return Ok(Kind::Map(entries.finish()));
+            }
+            let is_merge = matches!(&event, Event::Scalar(text, ScalarStyle::Plain, ..) if text == "<<");
+            let key = self.node(event, key_at, findings, depth + 1)?;
+            let (event, value_at) = self.event()?;
+            let value = self.node(event, value_at, findings, depth + 1)?;
+            if self.budget == 0 {
+                continue;
+            }
+            match &key.kind {
+                _ if is_merge => self.merge(&mut entries, &value, key_at, findings),
+                Kind::Scalar { text, .. } => entries.add(Rc::from(&**text), key_at, value, findings),
+                Kind::Broken => {}
+                _ => findings.error(
+                    if key_at.width > 0 { key_at } else { at },
+                    "a key is a single word here, not a list or a map",
+                ),
+            }
+        }
+    }
+
+    /// `<<: *other` or `<<: [*one, *other]`: keys that the map does not have itself.
+    fn merge(&mut self, entries: &mut Entries, value: &Node, at: Mark, findings: &mut Findings) {
+        let sources = match &value.kind {
+            Kind::List(items) => items.iter().map(Rc::as_ref).collect(),
+            _ => vec![value],
+        };
+        for source in sources {
+            match &source.kind {
+                Kind::Map(merged) => {
+                    for entry in merged {
+                        if !self.spend(at, findings) {
+                            return;
+                        }
+                        entries.merged.push(Entry { merged: true, ..entry.clone() });
+                    }
+                }
+                Kind::Broken => {}
+                _ => findings
+                    .error(at, format!("\"<<\" merges a map, or a list of maps, this is {}", source.description())),
+            }
+        }
+    }
+}
+
+/// A map under construction.
+#[derive(Default)]
+struct Entries {
+    own: Vec<Entry>,
+    merged: Vec<Entry>,
+    /// Filled once a scan over `own` would be slow.
+    seen: BTreeSet<Rc<str>>,
+}
+
+const SCANNED_MAX: usize = 32;
+
+impl Entries {
+    fn add(&mut self, key: Rc<str>, at: Mark, value: Rc<Node>, findings: &mut Findings) {
+        if self.own.len() == SCANNED_MAX {
+            self.seen.extend(self.own.iter().map(|entry| entry.key.clone()));
+        }
+        let known = match self.own.len() {
+            0..SCANNED_MAX => self.own.iter().any(|entry| entry.key == key),
+            _ => !self.seen.insert(key.clone()),
+        };
+        if known {
+            let first =
+                self.own.iter().find(|entry| entry.key == key).map(|entry| entry.at.position.line).unwrap_or_default();
+            findings.error(
+                at,
+                format!("the key {} is there twice, first on line {first}: remove one of them", quoted(&key)),
+            );
+        } else {
+            self.own.push(Entry { key, at, value, merged: false });
+        }
+    }
+
+    fn finish(mut self) -> Vec<Entry> {
+        let mut present: BTreeSet<Rc<str>> = BTreeSet::new();
+        if !self.merged.is_empty() {
+            present.extend(self.own.iter().map(|entry| entry.key.clone()));
+        }
+        for entry in self.merged {
+            if present.insert(entry.key.clone()) {
+                self.own.push(entry);
+            }
+        }
+        self.own
+    }
+}
+
+/// The parser's messages, as a person who wrote the file needs them.
+fn in_words(info: &str) -> String {
+    let words = match info {
+        "while parsing node, found unknown anchor" => UNKNOWN_ANCHOR,
+        "invalid indentation in quoted scalar"
+        | "while scanning a quoted scalar, found unexpected end of stream"
+        | "while scanning a quoted scalar, found unexpected document indicator" => {
+            "the quote that is opened here is not closed"
+        }
+        "invalid trailing content after double-quoted scalar" => {
+            "text after the closing quote: put all of it between the quotes"
+        }
+        "while parsing a block collection, did not find expected '-' indicator"
+        | "while parsing a block mapping, did not find expected key"
+        | "did not find expected <document start>"
+        | "invalid indentation"
+        | "simple key expect ':'"
+        | "simple key expected" => {
+            "the line does not fit in: keys of one map begin in one column and end with \": \", items of a list begin with \"- \""
+        }
+        "mapping values are not allowed in this context" => "a second \": \" on the line: put the value in quotes",
+        "while scanning a plain scalar, found a tab" => "a tab in the indentation: indent with spaces",
+        "recursion limit exceeded" => "nested too deeply: flatten it",
+        "while parsing a flow sequence, expected ',' or ']'" => "the list is not closed: \"]\" or \",\" is missing",
+        "while parsing a flow mapping, did not find expected ',' or '}'" => {
+            "the map is not closed: \"}\" or \",\" is missing"
+        }
+        "while parsing a node, did not find expected node content" => "a value is missing here",
+        "while parsing a quoted scalar, found unknown escape character" => {
+            "an unknown escape in double quotes: write \"\\\\\" for a backslash, or use single quotes"
+        }
+        other => {
+            return match other.strip_prefix("unexpected character: `").and_then(|rest| rest.strip_suffix('\'')) {
+                Some(character) => format!("a value cannot begin with {}: put it in quotes", quoted(character)),
+                None if other.contains("tab") => format!("not YAML ({other}): indent with spaces, not tabs"),
+                None => format!("not YAML: {other}"),
+            };
+        }
+    };
+    words.to_owned()
+}
