@@ -5,6 +5,7 @@
 // The bans on std's clocks and hash maps keep the library replayable; this crate measures real time on purpose.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
+mod bench;
 mod check;
 mod packages;
 mod steps;
@@ -33,6 +34,9 @@ enum Command {
     Check(check::Options),
     /// The house rules that no compiler knows
     Tidy,
+    /// Figures, and the loops that they are compared with
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Installs the programs that tests run against (Debian-like systems, as root); elsewhere names them
     Packages,
 }
@@ -54,6 +58,7 @@ fn run() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Check(options) => check::run(&options),
         Command::Tidy => tidy::run(),
+        Command::Bench(bench) => bench::run(&bench),
         Command::Packages => packages::run(),
     }
 }
