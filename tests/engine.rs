@@ -93,6 +93,7 @@ fn start(monitors: Vec<Monitor>, folder: &Path) -> Running {
         loaded: true,
         queue_capacity: 1024,
         slots_max: 256,
+        batch_size: 1024,
         log_dirs: vec![folder.to_owned()],
         state_dir: folder.to_owned(),
         api,

@@ -58,6 +58,8 @@ pub struct Plan {
     pub queue_capacity: usize,
     /// Most checks in flight, over all shards.
     pub slots_max: u32,
+    /// Most operations handed to the kernel at a time.
+    pub batch_size: usize,
     pub log_dirs: Vec<PathBuf>,
     pub state_dir: PathBuf,
     pub api: TcpListener,
@@ -138,7 +140,9 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
             transitions: transition_sender,
         };
         let settings = shard::Settings { shard: index, slots_max, seed: seed() };
-        shards.push(start_shard(settings, &catalog, mailbox, door, bell)?);
+        let batch = u32::try_from(plan.batch_size).unwrap_or(u32::MAX);
+        let options = uring::Options { batch, ..uring::Options::default() };
+        shards.push(start_shard(settings, options, &catalog, mailbox, door, bell)?);
     }
 
     let log_dirs = LogDirs::new(plan.log_dirs, plan.state_dir);
@@ -199,6 +203,7 @@ fn spawn<T: Send + 'static>(
 /// A ring belongs to the thread that made it, so that the thread itself says whether it could be made.
 fn start_shard(
     settings: shard::Settings,
+    options: uring::Options,
     catalog: &Arc<Catalog>,
     mailbox: shard_loop::Mailbox,
     door: WakeFd,
@@ -209,7 +214,7 @@ fn start_shard(
     let name = format!("cpra-shard-{}", settings.shard);
     let (catalog, shard_board, shard_bell) = (Arc::clone(catalog), Arc::clone(&board), bell.clone());
     let body = move || {
-        let ring = match UringRing::new(uring::Options::default()) {
+        let ring = match UringRing::new(options) {
             Ok(ring) => ring,
             Err(error) => {
                 let _ = ready.send(Err(StartError::from(error)));

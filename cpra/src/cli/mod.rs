@@ -1,5 +1,7 @@
 //! The command line: what can be asked, and the question that needs no daemon.
 
+mod run;
+
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, ValueEnum};
 
+pub use self::run::run;
 use crate::config::daemon::{Flags, LogFormat};
 use crate::config::{self, Diagnostics, Folders, Settings};
 

@@ -59,7 +59,7 @@ impl Excerpt {
     /// `line` without its end; `column` (from 0) and `width` in characters.
     pub fn new(line: &str, column: usize, width: usize) -> Self {
         // Two thirds of the window stand before the caret: what leads to a fault says more than what follows it.
-        let skipped = if column > EXCERPT_MAX * 2 / 3 { column - EXCERPT_MAX * 2 / 3 } else { 0 };
+        let skipped = column.saturating_sub(EXCERPT_MAX * 2 / 3);
         let mut text = String::new();
         if skipped > 0 {
             text.push('…');

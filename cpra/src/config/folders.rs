@@ -7,6 +7,8 @@ use std::path::{Component, Path, PathBuf};
 pub struct Folders {
     /// The working folder: relative paths begin here.
     pub working: PathBuf,
+    /// What the daemon keeps.
+    pub state: PathBuf,
     /// Log files go below one of these.
     pub log_dirs: Vec<PathBuf>,
 }
@@ -21,7 +23,7 @@ impl Folders {
                 log_dirs.push(folder.to_owned());
             }
         }
-        Self { working: working.to_owned(), log_dirs }
+        Self { working: working.to_owned(), state: working.join(state), log_dirs }
     }
 
     /// As the environment says: `STATE_DIRECTORY` (its first entry), else `/var/lib/cpra` as root, else `./cpra-state`.

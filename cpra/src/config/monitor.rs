@@ -165,7 +165,7 @@ fn read_groups(section: &Section<'_>, findings: &mut Findings, groups: &mut Vec<
             }
             Ok(group) => groups.push(group.into()),
             Err(message) => {
-                findings.0.push(field.finding(super::Severity::Error, item.at, format!("a group {message}")))
+                findings.0.push(field.finding(super::Severity::Error, item.at, format!("a group {message}")));
             }
         }
     }

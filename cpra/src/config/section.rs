@@ -184,7 +184,7 @@ fn read<T>(field: &Field<'_>, findings: &mut Findings, parse: impl FnOnce(&Node)
     }
     parse(field.value)
         .map_err(|message| {
-            findings.0.push(field.finding(Severity::Error, field.value.at, format!("{} {message}", field.key)))
+            findings.0.push(field.finding(Severity::Error, field.value.at, format!("{} {message}", field.key)));
         })
         .ok()
 }

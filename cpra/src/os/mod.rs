@@ -10,6 +10,7 @@ pub mod clock;
 pub mod desk_loop;
 pub mod host;
 pub mod lane;
+pub mod limits;
 pub mod logging;
 pub mod resolve;
 pub mod shard_loop;

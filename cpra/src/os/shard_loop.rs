@@ -104,7 +104,7 @@ impl ShardLoop {
             shard,
             ring,
             clock: Clock,
-            host: HostCounters::default(),
+            host: HostCounters,
             mailbox,
             bell,
             board,

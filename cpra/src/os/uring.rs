@@ -62,13 +62,15 @@ static NOWHERE: libc::sockaddr = libc::sockaddr { sa_family: libc::AF_UNSPEC as 
 pub struct Options {
     /// Slots of one io_uring instance; the soft limit of open files caps it.
     pub unit_slots: u32,
+    /// Most operations handed to the kernel at a time, rounded up to a power of two.
+    pub batch: u32,
     /// `SO_MARK` of every socket, so that a packet filter rule can tell checks from other traffic.
     pub mark: Option<u32>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { unit_slots: 16_384, mark: None }
+        Self { unit_slots: 16_384, batch: 2048, mark: None }
     }
 }
 
@@ -108,7 +110,7 @@ impl UringRing {
             options.unit_slots = options.unit_slots.min(u32::try_from(soft).unwrap_or(u32::MAX));
         }
         options.unit_slots = options.unit_slots.max(1);
-        let unit = Unit::new(options.unit_slots).map_err(RingError::from_setup)?;
+        let unit = Unit::new(options.unit_slots, options.batch).map_err(RingError::from_setup)?;
         probe::capable(unit.ring())?;
         Ok(Self {
             units: vec![unit],
@@ -180,7 +182,7 @@ impl UringRing {
     fn try_open(&mut self, slot: Slot, family: Family) -> Result<(), Errno> {
         let (index, place) = self.place(slot);
         while self.units.len() <= index {
-            let unit = Unit::new(self.options.unit_slots).map_err(|error| io_errno(&error))?;
+            let unit = Unit::new(self.options.unit_slots, self.options.batch).map_err(|error| io_errno(&error))?;
             self.units.push(unit);
             self.polled.push(false);
         }

@@ -15,7 +15,7 @@ use super::buffers::BufferRing;
 use crate::units::Span;
 
 /// Submissions per enter; batches of 64 to 4096 measured flat.
-const SUBMISSIONS: u32 = 2048;
+const SUBMISSIONS_MAX: u32 = 32_768;
 /// A slot has rarely more than one completion due (a connect or a disconnect) besides a receive. More than fit are
 /// kept by the kernel (NODROP) and handed over after a drain.
 const COMPLETIONS_PER_SLOT: u32 = 2;
@@ -33,7 +33,7 @@ pub(super) struct Unit {
 }
 
 impl Unit {
-    pub(super) fn new(slots: u32) -> io::Result<Self> {
+    pub(super) fn new(slots: u32, batch: u32) -> io::Result<Self> {
         let completions = (slots.saturating_mul(COMPLETIONS_PER_SLOT)).next_power_of_two().max(COMPLETIONS_MIN);
         let ring = IoUring::builder()
             // One thread submits, so the kernel needs no lock and no interrupt to get at it; completions are
@@ -44,7 +44,7 @@ impl Unit {
             .setup_cqsize(completions)
             .setup_clamp()
             .dontfork()
-            .build(SUBMISSIONS)?;
+            .build(batch.clamp(1, SUBMISSIONS_MAX))?;
         ring.submitter().register_files_sparse(slots)?;
         let mut wait_flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
         if ring.params().is_feature_no_iowait() {
@@ -129,7 +129,7 @@ impl Unit {
     /// Submits what is queued, runs the deferred work, and waits for `want` completions for at most `bound`.
     pub(super) fn enter(&mut self, want: u32, bound: Span) -> io::Result<()> {
         self.unpark();
-        #[expect(clippy::cast_possible_truncation, reason = "at most SUBMISSIONS")]
+        #[expect(clippy::cast_possible_truncation, reason = "at most SUBMISSIONS_MAX")]
         let queued = self.ring.submission().len() as u32;
         let submitter = self.ring.submitter();
         let result = if want == 0 {

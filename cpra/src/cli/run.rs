@@ -1,0 +1,151 @@
+//! The start of the daemon, as a person sees it: files, findings, the banner, and then the story.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::{Args, plural};
+use crate::api;
+use crate::config::daemon::LogFormat;
+use crate::config::{self, Diagnostics, Settings};
+use crate::daemon::{self, Plan, Signals};
+use crate::os::clock::Clock;
+use crate::os::{limits, logging};
+use crate::units::{Instant, Span};
+use crate::world::Catalog;
+use crate::world::catalog::CatalogBuilder;
+
+/// Runs the daemon until it is told to end. Whatever keeps it from starting is told on stderr, with the remedy.
+pub fn run(args: &Args) -> ExitCode {
+    let began = Clock.now();
+    match try_run(args, began) {
+        Ok(code) => code,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr().lock(), "cpra: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
+    // Before any thread is started: threads inherit which signals are blocked.
+    let signals = Signals::block()?;
+    let (settings, diagnostics) = args.settings();
+    let format = match settings.log.format {
+        LogFormat::Text => logging::Format::Text,
+        LogFormat::Json => logging::Format::Json,
+    };
+    logging::start(format, args.debug)?;
+    if !tell(&diagnostics) {
+        anyhow::bail!("the daemon file has {}: nothing was started", plural(diagnostics.errors(), "error"));
+    }
+    let files = limits::raise_open_files();
+    let shards = daemon::shards_for(std::thread::available_parallelism().map_or(1, usize::from));
+    let loaded = load(args, &settings, shards)?;
+    let api = api::listen::bind(settings.api.listen)?;
+    let profile = if args.pprof { api::profile::bind(args.pprof_addr) } else { None };
+    let instance = settings.instance.clone().unwrap_or_else(host_name);
+    let findings = findings(&loaded.catalog, &settings, files);
+    for finding in &findings {
+        tracing::warn!("{}: {}; {}", finding.subject, finding.text, finding.remedy);
+    }
+    let folders = args.folders(&settings);
+    banner(args, &settings, &loaded, Clock.now().since(began), &findings);
+    let plan = Plan {
+        instance,
+        catalog: loaded.catalog,
+        loaded: loaded.found,
+        queue_capacity: settings.queue_capacity,
+        slots_max: settings.pulse.max_workers,
+        batch_size: settings.batch_size,
+        log_dirs: folders.log_dirs,
+        state_dir: folders.state,
+        api,
+        profile,
+        names: Vec::new(),
+        findings,
+    };
+    let daemon = daemon::start(plan)?;
+    // A clean end is a success even where a notice was left behind: that was told, loudly, and is not undone by 1.
+    daemon.run(&signals);
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Loaded {
+    catalog: Catalog,
+    /// A monitors file was named and is there.
+    found: bool,
+    diagnostics: Diagnostics,
+}
+
+fn load(args: &Args, settings: &Settings, shards: u8) -> anyhow::Result<Loaded> {
+    let mut builder = CatalogBuilder::new(shards);
+    let Some(path) = &args.yaml else {
+        return Ok(Loaded { catalog: builder.finish()?, found: false, diagnostics: Diagnostics::default() });
+    };
+    let mut refused = None;
+    let report = config::read(path, &args.folders(settings), &mut |monitor| {
+        if refused.is_none() {
+            refused = builder.add(monitor).err();
+        }
+    });
+    if report.missing {
+        // As the original says it; a service that is installed before its file comes up, and `/readyz` stays 503.
+        let _ = writeln!(
+            std::io::stderr().lock(),
+            "Warning: YAML file {} not found, starting without loading monitors",
+            path.display()
+        );
+        return Ok(Loaded { catalog: builder.finish()?, found: false, diagnostics: Diagnostics::default() });
+    }
+    if !tell(&report.diagnostics) {
+        let errors = plural(report.diagnostics.errors(), "error");
+        anyhow::bail!("{} has {errors}: nothing was started", path.display());
+    }
+    if let Some(error) = refused {
+        anyhow::bail!("{}: {error}", path.display());
+    }
+    Ok(Loaded { catalog: builder.finish()?, found: true, diagnostics: report.diagnostics })
+}
+
+/// Prints what is wrong; answers whether one can go on.
+fn tell(diagnostics: &Diagnostics) -> bool {
+    // Nobody may be there to read it; that is no reason not to start.
+    let _ = write!(std::io::stderr().lock(), "{diagnostics}");
+    diagnostics.errors() == 0
+}
+
+fn banner(args: &Args, settings: &Settings, loaded: &Loaded, took: Span, findings: &[api::Finding]) {
+    let count = loaded.catalog.len();
+    let disabled = match count - loaded.catalog.enabled() {
+        0 => String::new(),
+        disabled => format!(" ({disabled} disabled)"),
+    };
+    let from = args.yaml.as_deref().map_or("no file", |path| Path::to_str(path).unwrap_or("a file"));
+    let warnings = plural(loaded.diagnostics.warnings(), "warning");
+    let limits = if findings.is_empty() {
+        "enough for these monitors".to_owned()
+    } else {
+        plural(findings.len(), "finding") + ", see the log"
+    };
+    let text = format!(
+        "cpra {version}  {monitors}{disabled} from {from} in {took} (0 errors, {warnings})\n  \
+         backends  io_uring: on   eBPF: off (not in this version)   store: memory (incidents do not survive a restart)\n  \
+         limits    {limits}\n  \
+         open      {url}      stop: Ctrl-C\n",
+        version = env!("CARGO_PKG_VERSION"),
+        monitors = plural(count, "monitor"),
+        url = api::url_of(settings.api.listen),
+    );
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+fn findings(_catalog: &Catalog, _settings: &Settings, _files: limits::OpenFiles) -> Vec<api::Finding> {
+    Vec::new()
+}
+
+fn host_name() -> Box<str> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "cpra".into() } else { name.into() }
+}
