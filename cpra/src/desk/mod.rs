@@ -488,10 +488,8 @@ impl Desk {
             (State::Suspect, _) => (StoryKind::Color(Color::Yellow), format!("{cause} (1 of {threshold})")),
             (State::Degraded, _) => (StoryKind::Color(Color::Yellow), format!("degraded: {cause}")),
             (State::Down(_), _) => {
-                let told =
-                    episode.map_or(0, |episode| episode.told.iter().filter(|(_, color)| *color == Color::Red).count());
-                let whom = if told == 0 { " (nobody is configured to be told)" } else { "" };
-                (StoryKind::Color(Color::Red), format!("{cause} ({threshold} of {threshold}){whom}"))
+                let whom = episode.map_or_else(String::new, |episode| whom(&episode.told, Color::Red));
+                (StoryKind::Color(Color::Red), format!("{cause} ({threshold} of {threshold}) -> {whom}"))
             }
             (State::Up, _) if before.is_open() => (StoryKind::Color(Color::Green), format!("up again after {lasted}")),
             (State::Disabled, _) => (StoryKind::Color(Color::Gray), "no longer watched".to_owned()),
@@ -563,6 +561,17 @@ fn summary(color: Color, name: &str, subject: &Subject<'_>, lasted: Span) -> Str
         Color::Cyan => format!("{name} was repaired"),
         Color::Gray => format!("{name} is no longer watched"),
     }
+}
+
+/// Who was told of a color, for the story: `log`, `log, pagerduty`.
+fn whom(told: &[(Arc<Destination>, Color)], color: Color) -> String {
+    let mut providers: Vec<&str> = Vec::new();
+    for (destination, _) in told.iter().filter(|(_, raised)| *raised == color) {
+        if !providers.contains(&destination.provider()) {
+            providers.push(destination.provider());
+        }
+    }
+    if providers.is_empty() { "nobody (codes.red names no one)".to_owned() } else { providers.join(", ") }
 }
 
 /// A good outcome in words: `200 in 0.4 ms`.

@@ -15,8 +15,9 @@
 //! # Several units
 //! The table is capped by the soft limit of open files per io_uring instance, not in sum. Slots are dense from 0, so
 //! the first unit is where the work is; the others come into being when the pool outgrows it. We sleep in the first
-//! unit only, which polls the others by a one-shot POLL each time (a multishot one dies after two events on a ring
-//! with deferred task work).
+//! unit only. The others signal one eventfd, which the first polls. Polling their ring descriptors instead does not
+//! work: with deferred task work that poll is woken by posted completions, and nobody posts any while we sleep;
+//! the eventfd is signalled as soon as there is work to run.
 //!
 //! # Full
 //! A full submission queue is handed over in the middle; a full completion queue makes the kernel keep the rest
@@ -32,6 +33,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use io_uring::{cqueue, opcode, squeue, types};
 use nix::libc;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, socket, sockopt};
 
@@ -80,16 +82,45 @@ pub struct UringRing {
     units: Vec<Unit>,
     seats: Seats,
     options: Options,
-    /// Units that the first one polls at present.
-    polled: Vec<bool>,
+    /// Signalled by the units above the first; made with the second unit.
+    others: Option<Watch>,
     /// Completions that the kernel had no part in.
     ready: VecDeque<Ready>,
     /// Receives and sends to be submitted again at the next enter.
     again: Vec<(Slot, OpKind)>,
-    watched: Option<OwnedFd>,
-    watch_armed: bool,
+    /// Signalled by other threads.
+    waker: Option<Watch>,
     woken: bool,
     thread: PhantomData<*const ()>,
+}
+
+/// An eventfd that the first unit polls.
+struct Watch {
+    eventfd: OwnedFd,
+    armed: bool,
+}
+
+impl Watch {
+    const fn new(eventfd: OwnedFd) -> Self {
+        Self { eventfd, armed: false }
+    }
+
+    /// Has `unit` poll it, once. A multishot poll would complete once for every write.
+    fn arm(&mut self, unit: &mut Unit, token: Token) {
+        if !self.armed {
+            self.armed = true;
+            let poll = opcode::PollAdd::new(types::Fd(self.eventfd.as_raw_fd()), libc::POLLIN as u32).build();
+            // SAFETY: the entry points to nothing, and the kernel holds a reference to the file itself.
+            unsafe { unit.push(poll.user_data(token.encode())) };
+        }
+    }
+
+    /// The poll has completed: resets the counter.
+    fn fired(&mut self) {
+        self.armed = false;
+        // It may have been reset already; being woken once too often is no harm.
+        let _ = nix::unistd::read(&self.eventfd, &mut [0; 8]);
+    }
 }
 
 struct Ready {
@@ -114,13 +145,12 @@ impl UringRing {
         probe::capable(unit.ring())?;
         Ok(Self {
             units: vec![unit],
-            polled: vec![false],
             seats: Seats::default(),
             options,
             ready: VecDeque::new(),
             again: Vec::new(),
-            watched: None,
-            watch_armed: false,
+            others: None,
+            waker: None,
             woken: false,
             thread: PhantomData,
         })
@@ -141,16 +171,16 @@ impl UringRing {
         self.units.iter().map(|unit| unit.in_flight as usize).sum::<usize>() + self.ready.len()
     }
 
-    /// Lets a nonblocking eventfd end the sleep in [`Ring::enter`]. It replaces an earlier one.
+    /// Lets a nonblocking eventfd end the sleep in [`Ring::enter`]: other threads write to it.
     ///
     /// # Errors
     /// If the descriptor cannot be duplicated.
     ///
     /// # Panics
-    /// If an earlier one is still being waited for.
+    /// On the second call.
     pub fn watch(&mut self, eventfd: BorrowedFd<'_>) -> io::Result<()> {
-        assert!(!self.watch_armed, "one eventfd is watched, for the life of the ring");
-        self.watched = Some(eventfd.try_clone_to_owned()?);
+        assert!(self.waker.is_none(), "one eventfd is watched, for the life of the ring");
+        self.waker = Some(Watch::new(eventfd.try_clone_to_owned()?));
         Ok(())
     }
 
@@ -182,9 +212,7 @@ impl UringRing {
     fn try_open(&mut self, slot: Slot, family: Family) -> Result<(), Errno> {
         let (index, place) = self.place(slot);
         while self.units.len() <= index {
-            let unit = Unit::new(self.options.unit_slots, self.options.batch).map_err(|error| io_errno(&error))?;
-            self.units.push(unit);
-            self.polled.push(false);
+            self.add_unit().map_err(|error| io_errno(&error))?;
         }
         let socket = self.make_socket(family)?;
         // The table holds a reference of its own; the descriptor is closed on return.
@@ -246,21 +274,24 @@ impl UringRing {
         self.again = again;
     }
 
-    fn arm_watch(&mut self) {
-        let Some(eventfd) = &self.watched else { return };
-        if !self.watch_armed {
-            let entry = opcode::PollAdd::new(types::Fd(eventfd.as_raw_fd()), libc::POLLIN as u32).build();
-            // SAFETY: the entry points to nothing; the descriptor is ours.
-            unsafe { self.units[0].push(entry.user_data(Token::Eventfd.encode())) };
-            self.watch_armed = true;
+    /// Makes another unit, which signals that it has work.
+    fn add_unit(&mut self) -> io::Result<()> {
+        let unit = Unit::new(self.options.unit_slots, self.options.batch)?;
+        if self.others.is_none() {
+            let eventfd = EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
+            self.others = Some(Watch::new(eventfd.into()));
         }
+        if let Some(Watch { eventfd, .. }) = &self.others {
+            unit.ring().submitter().register_eventfd(eventfd.as_raw_fd())?;
+        }
+        self.units.push(unit);
+        Ok(())
     }
 
-    /// Enters the units above the first without waiting, and has the first poll them.
+    /// Enters the units above the first without waiting.
     fn enter_others(&mut self) -> io::Result<Others> {
         let mut others = Others::Idle;
-        for index in 1..self.units.len() {
-            let unit = &mut self.units[index];
+        for unit in &mut self.units[1..] {
             if !unit.is_busy() {
                 continue;
             }
@@ -269,15 +300,6 @@ impl UringRing {
                 others = Others::Ready;
             } else if others == Others::Idle {
                 others = Others::Waiting;
-            }
-            if !self.polled[index] {
-                self.polled[index] = true;
-                let fd = types::Fd(unit.fd());
-                #[expect(clippy::cast_possible_truncation, reason = "slots are 32 bits, units are fewer")]
-                let token = Token::Unit(index as u32).encode();
-                let entry = opcode::PollAdd::new(fd, libc::POLLIN as u32).build().user_data(token);
-                // SAFETY: the entry points to nothing; the other unit outlives it or the poll ends with it.
-                unsafe { self.units[0].push(entry) };
             }
         }
         Ok(others)
@@ -347,8 +369,14 @@ impl Ring for UringRing {
             unit.recycle();
         }
         self.resubmit();
-        self.arm_watch();
+        if let Some(waker) = &mut self.waker {
+            waker.arm(&mut self.units[0], Token::Waker);
+        }
+        // Work that comes after this enter of theirs signals the eventfd, which the first unit then polls.
         let others = self.enter_others()?;
+        if let Some(watch) = &mut self.others {
+            watch.arm(&mut self.units[0], Token::Others);
+        }
         let mut batch = wait.batch;
         let mut bound = wait.bound;
         if others == Others::Ready || !self.ready.is_empty() || self.woken {
@@ -364,7 +392,7 @@ impl Ring for UringRing {
             self.seats.get(slot).end(kind);
             sink(Completion { slot, generation, kind, result, more: false, local: result.is_err(), data: &[] });
         }
-        let Self { units, polled, seats, again, watched, watch_armed, woken, options, .. } = self;
+        let Self { units, seats, again, others, waker, woken, options, .. } = self;
         for unit in units {
             unit.drain(|entry, buffers, in_flight| match Token::decode(entry.user_data()) {
                 Token::Op { slot, generation, kind } => {
@@ -384,17 +412,12 @@ impl Ring for UringRing {
                         }
                     }
                 }
-                Token::Eventfd => {
-                    *watch_armed = false;
+                Token::Waker => {
+                    waker.iter_mut().for_each(Watch::fired);
                     *woken = true;
-                    if let Some(eventfd) = watched {
-                        // Resets the counter. It may have been reset already: nothing is lost by being woken once
-                        // too often.
-                        let _ = nix::unistd::read(eventfd, &mut [0; 8]);
-                    }
                 }
-                // Its completions are taken in this same pass, or the next poll fires at once.
-                Token::Unit(index) => polled[index as usize] = false,
+                // Their completions are taken in this same pass.
+                Token::Others => others.iter_mut().for_each(Watch::fired),
             });
         }
     }

@@ -8,21 +8,21 @@ use crate::units::{Generation, Slot};
 pub(super) enum Token {
     /// An operation of the shard.
     Op { slot: Slot, generation: Generation, kind: OpKind },
-    /// The watched eventfd became readable.
-    Eventfd,
-    /// Another unit has completions.
-    Unit(u32),
+    /// Another thread woke us.
+    Waker,
+    /// Another unit has work to run.
+    Others,
 }
 
-const EVENTFD: u64 = 0x10;
-const UNIT: u64 = 0x11;
+const WAKER: u64 = 0x10;
+const OTHERS: u64 = 0x11;
 
 impl Token {
     pub(super) const fn encode(self) -> u64 {
         match self {
             Self::Op { slot, generation, kind } => (generation.0 as u64) << 40 | (kind as u64) << 32 | slot.0 as u64,
-            Self::Eventfd => EVENTFD << 32,
-            Self::Unit(index) => UNIT << 32 | index as u64,
+            Self::Waker => WAKER << 32,
+            Self::Others => OTHERS << 32,
         }
     }
 
@@ -36,8 +36,8 @@ impl Token {
             1 => OpKind::Send,
             2 => OpKind::Recv,
             3 => OpKind::Disconnect,
-            EVENTFD => return Self::Eventfd,
-            UNIT => return Self::Unit(low),
+            WAKER => return Self::Waker,
+            OTHERS => return Self::Others,
             _ => panic!("a completion for something never submitted: {data:#x}"),
         };
         let generation = Generation((data >> 40) as u32);
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn tokens_survive_the_trip() {
         let kinds = [OpKind::Connect, OpKind::Send, OpKind::Recv, OpKind::Disconnect];
-        let mut tokens = vec![Token::Eventfd, Token::Unit(0), Token::Unit(u32::MAX)];
+        let mut tokens = vec![Token::Waker, Token::Others];
         for kind in kinds {
             for (slot, generation) in [(0, 0), (1, 2), (u32::MAX, (1 << Generation::BITS) - 1)] {
                 tokens.push(Token::Op { slot: Slot(slot), generation: Generation(generation), kind });

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, squeue};
@@ -56,10 +56,6 @@ impl Unit {
 
     pub(super) fn ring(&self) -> &IoUring {
         &self.ring
-    }
-
-    pub(super) fn fd(&self) -> RawFd {
-        self.ring.as_raw_fd()
     }
 
     /// Puts a socket at an index of the table, which must be free: an occupied one would silently be replaced.
