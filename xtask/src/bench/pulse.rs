@@ -73,8 +73,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let daemon = if options.no_daemon { None } else { Some(std::fs::canonicalize(DAEMON).context(DAEMON)?) };
     let report = measure(options, daemon.as_deref())?;
     println!("\n{}", report.text());
-    let fault = report.fault();
-    let whole = json!({ "machine": machine(), "fault": fault, "results": report.json() });
+    let faults = report.faults();
+    let whole = json!({ "machine": machine(), "faults": faults, "results": report.json() });
     if let Some(path) = &options.json {
         std::fs::write(path, format!("{whole:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -82,7 +82,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         let text = format!("{}\n\n{}", machine(), report.markdown());
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    fault.map_or(Ok(()), |fault| bail!(fault))
+    if !faults.is_empty() {
+        bail!(faults.join("\n"));
+    }
+    Ok(())
 }
 
 /// Figures of an unoptimised build are of no use: builds for release and hands over to it.
@@ -160,7 +163,14 @@ fn measure(options: &Options, daemon: Option<&Path>) -> anyhow::Result<Report> {
                                 warm_up: options.daemon_warm_up,
                                 destinations,
                             };
-                            run.measure(&mut target)?
+                            match run.measure(&mut target) {
+                                Ok(figures) => figures,
+                                Err(error) => {
+                                    println!("round {round} {kind} {rate}/s {variant:?}: {error:#}");
+                                    report.fail(scenario, variant, &error);
+                                    continue;
+                                }
+                            }
                         }
                         (Variant::Daemon, _, _) => continue,
                     };
