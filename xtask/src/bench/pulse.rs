@@ -13,6 +13,7 @@ use super::child::{self, Process};
 use super::report::{Figures, Report, Scenario, Variant};
 use super::{Destinations, Kind, Load, daemon};
 use crate::steps::{cargo, execute};
+use crate::target_folder;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -60,7 +61,7 @@ pub(crate) struct Options {
     built: bool,
 }
 
-const DAEMON: &str = "target/release/cpra";
+const DAEMON: &str = "release/cpra";
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     if !options.built {
@@ -69,8 +70,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     child::raise_open_files()?;
     let namespace = enter_namespace();
     println!("machine: {}; network: {}", machine(), namespace.as_deref().unwrap_or("a namespace of its own"));
-    // In full: the daemon is started in a folder of its own.
-    let daemon = if options.no_daemon { None } else { Some(std::fs::canonicalize(DAEMON).context(DAEMON)?) };
+    let daemon = if options.no_daemon { None } else { Some(target_folder()?.join(DAEMON)) };
     let report = measure(options, daemon.as_deref())?;
     println!("\n{}", report.text());
     let faults = report.faults();
@@ -93,10 +93,11 @@ fn run_release() -> anyhow::Result<()> {
     let mut build = cargo();
     build.args(["build", "--release", "--locked", "--package", "xtask", "--package", "cpra"]);
     execute(&mut build).context("cargo build --release")?;
-    let mut command = Command::new("target/release/xtask");
+    let program = target_folder()?.join("release/xtask");
+    let mut command = Command::new(&program);
     // The same arguments, and the mark.
     command.args(std::env::args_os().skip(1)).arg("--built");
-    let status = command.status().context("target/release/xtask")?;
+    let status = command.status().with_context(|| program.display().to_string())?;
     if !status.success() {
         bail!("bench: {status}");
     }
