@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::steps::{Steps, cargo, execute, has_subcommand, shell_line};
-use crate::{packages, tidy};
+use crate::{packages, target_folder, tidy};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -47,8 +47,7 @@ fn clippy(features: Option<&'static str>) -> Vec<&'static str> {
 
 fn tests(steps: &mut Steps, quick: bool) -> anyhow::Result<()> {
     // Runners show only the output of failed tests: a test that skips therefore also appends to this file.
-    let skips = std::env::current_dir()?.join("target/skipped-tests.txt");
-    std::fs::create_dir_all("target")?;
+    let skips = target_folder()?.join("skipped-tests.txt");
     std::fs::write(&skips, "").with_context(|| format!("cannot write {}", skips.display()))?;
     let mut command = cargo();
     if has_subcommand("nextest") {

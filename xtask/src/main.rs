@@ -19,6 +19,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -61,6 +62,12 @@ fn run() -> anyhow::Result<()> {
         Command::Bench(bench) => bench::run(&bench),
         Command::Packages => packages::run(),
     }
+}
+
+/// Where cargo builds: this program lies in the folder of its profile there.
+fn target_folder() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    program.ancestors().nth(2).map(Path::to_path_buf).context("this program lies in no target folder")
 }
 
 /// The root of the repository: the parent of this crate when it was built.

@@ -72,13 +72,15 @@ impl Run<'_> {
 
     fn figures(&self, before: &Sample, after: &Sample, pid: u32) -> Figures {
         let window = (after.at - before.at).as_secs_f64();
-        let grown = |name: &str| after.metrics.sum(name) - before.metrics.sum(name);
+        let grown = |name: &str| Some(after.metrics.sum(name)? - before.metrics.sum(name)?);
+        // A metric that is not there is not a zero.
+        let shown = |value: Option<f64>| value.map_or_else(|| "ABSENT".into(), |value| value.to_string());
         let cpu = (after.cpu - before.cpu).as_secs_f64() * 1e6;
-        let checks = grown("cpra_checks_total");
+        let checks = grown("cpra_checks_total").unwrap_or(0.0);
         let mut notes = vec![
-            format!("missed {}", grown("cpra_checks_missed_total")),
-            format!("busy {}", grown("cpra_checks_skipped_total")),
-            format!("lost {}", after.metrics.sum("cpra_monitors_lost")),
+            format!("missed {}", shown(grown("cpra_checks_missed_total"))),
+            format!("busy {}", shown(grown("cpra_checks_skipped_total"))),
+            format!("lost {}", shown(after.metrics.sum("cpra_monitors_lost"))),
             format!("max gap at the target {:.0} ms", after.gap_ms_max),
             format!("RSS {} MiB", child::resident_bytes(pid).unwrap_or(0) >> 20),
         ];
@@ -181,8 +183,9 @@ impl Metrics {
         Self(text.lines().filter_map(parse).collect())
     }
 
-    fn sum(&self, name: &str) -> f64 {
-        self.0.iter().filter(|(known, _, _)| known == name).map(|(_, _, value)| value).sum()
+    /// The sum over all labels, if there is any.
+    fn sum(&self, name: &str) -> Option<f64> {
+        self.0.iter().filter(|(known, _, _)| known == name).map(|(_, _, value)| *value).reduce(|sum, value| sum + value)
     }
 
     /// Checks whose outcome is an OK of any layer.
@@ -243,7 +246,8 @@ mod tests {
     #[test]
     fn metrics_are_read() {
         let metrics = Metrics::parse(TEXT);
-        assert_eq!(metrics.sum("cpra_checks_total"), 100.0);
+        assert_eq!(metrics.sum("cpra_checks_total"), Some(100.0));
+        assert_eq!(metrics.sum("cpra_absent"), None);
         assert_eq!(metrics.passed(), 90.0);
         assert_eq!(metrics.quantile(&Metrics::default(), "cpra_schedule_lag", 0.50), 0.001);
         assert_eq!(metrics.quantile(&Metrics::default(), "cpra_schedule_lag", 0.51), 0.002);

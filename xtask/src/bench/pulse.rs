@@ -13,6 +13,7 @@ use super::child::{self, Process};
 use super::report::{Figures, Report, Scenario, Variant};
 use super::{Destinations, Kind, Load, daemon};
 use crate::steps::{cargo, execute};
+use crate::target_folder;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -60,7 +61,7 @@ pub(crate) struct Options {
     built: bool,
 }
 
-const DAEMON: &str = "target/release/cpra";
+const DAEMON: &str = "release/cpra";
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     if !options.built {
@@ -69,12 +70,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     child::raise_open_files()?;
     let namespace = enter_namespace();
     println!("machine: {}; network: {}", machine(), namespace.as_deref().unwrap_or("a namespace of its own"));
-    // In full: the daemon is started in a folder of its own.
-    let daemon = if options.no_daemon { None } else { Some(std::fs::canonicalize(DAEMON).context(DAEMON)?) };
+    let daemon = if options.no_daemon { None } else { Some(target_folder()?.join(DAEMON)) };
     let report = measure(options, daemon.as_deref())?;
     println!("\n{}", report.text());
-    let fault = report.fault();
-    let whole = json!({ "machine": machine(), "fault": fault, "results": report.json() });
+    let faults = report.faults();
+    let whole = json!({ "machine": machine(), "faults": faults, "results": report.json() });
     if let Some(path) = &options.json {
         std::fs::write(path, format!("{whole:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -82,7 +82,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         let text = format!("{}\n\n{}", machine(), report.markdown());
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    fault.map_or(Ok(()), |fault| bail!(fault))
+    if !faults.is_empty() {
+        bail!(faults.join("\n"));
+    }
+    Ok(())
 }
 
 /// Figures of an unoptimised build are of no use: builds for release and hands over to it.
@@ -90,10 +93,11 @@ fn run_release() -> anyhow::Result<()> {
     let mut build = cargo();
     build.args(["build", "--release", "--locked", "--package", "xtask", "--package", "cpra"]);
     execute(&mut build).context("cargo build --release")?;
-    let mut command = Command::new("target/release/xtask");
+    let program = target_folder()?.join("release/xtask");
+    let mut command = Command::new(&program);
     // The same arguments, and the mark.
     command.args(std::env::args_os().skip(1)).arg("--built");
-    let status = command.status().context("target/release/xtask")?;
+    let status = command.status().with_context(|| program.display().to_string())?;
     if !status.success() {
         bail!("bench: {status}");
     }
@@ -160,7 +164,14 @@ fn measure(options: &Options, daemon: Option<&Path>) -> anyhow::Result<Report> {
                                 warm_up: options.daemon_warm_up,
                                 destinations,
                             };
-                            run.measure(&mut target)?
+                            match run.measure(&mut target) {
+                                Ok(figures) => figures,
+                                Err(error) => {
+                                    println!("round {round} {kind} {rate}/s {variant:?}: {error:#}");
+                                    report.fail(scenario, variant, &error);
+                                    continue;
+                                }
+                            }
                         }
                         (Variant::Daemon, _, _) => continue,
                     };

@@ -57,7 +57,13 @@ impl Scenario {
 #[derive(Default)]
 pub(crate) struct Report {
     runs: BTreeMap<(Scenario, Variant), Vec<Figures>>,
+    /// Runs that gave no figures.
+    failures: Vec<String>,
 }
+
+/// How far the daemon's rate and the target's may lie apart: both are counted in windows that differ by milliseconds.
+/// The reference loops' counts have been held against the target's one by one.
+const COUNTS_APART_MAX: f64 = 0.02;
 
 /// (a) is what (b) is not: lean. Should it cost nearly as much, then something else was measured.
 const SANITY_MAX: f64 = 0.65;
@@ -80,13 +86,32 @@ impl Report {
         Some(cpu(variant)? / cpu(Variant::Ring)?)
     }
 
-    /// Why the figures must not be used, if so.
-    pub(crate) fn fault(&self) -> Option<String> {
+    pub(crate) fn fail(&mut self, scenario: Scenario, variant: Variant, error: &anyhow::Error) {
+        self.failures.push(format!("{} {} {}: {error:#}", scenario.kind, scenario.pace(), variant.as_str()));
+    }
+
+    /// Why the figures must not be used, or not all of them.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let mut faults = self.failures.clone();
         let saturated = Scenario { kind: Kind::Tcp, rate: None };
-        let ratio = 1.0 / self.ratio(saturated, Variant::Epoll)?;
-        (ratio > SANITY_MAX).then(|| {
-            format!("VOID: TCP saturated, (a) costs {ratio:.2} of (b), more than {SANITY_MAX}: the loops or the machine are off")
-        })
+        if let Some(ratio) = self.ratio(saturated, Variant::Epoll).map(|ratio| 1.0 / ratio)
+            && ratio > SANITY_MAX
+        {
+            faults.push(format!(
+                "VOID: TCP saturated, (a) costs {ratio:.2} of (b), more than {SANITY_MAX}: the loops or the machine are off"
+            ));
+        }
+        for (&(scenario, variant), runs) in self.runs.iter().filter(|((_, variant), _)| *variant == Variant::Daemon) {
+            let apart = |figures: &&Figures| (figures.target_rate / figures.rate - 1.0).abs() > COUNTS_APART_MAX;
+            if let Some(Figures { rate, target_rate, .. }) = runs.iter().find(apart) {
+                let (pace, variant) = (scenario.pace(), variant.as_str());
+                faults.push(format!(
+                    "{} {pace} {variant}: {rate:.0} checks/s, but the target saw {target_rate:.0}",
+                    scenario.kind
+                ));
+            }
+        }
+        faults
     }
 
     pub(crate) fn markdown(&self) -> String {
@@ -197,8 +222,18 @@ mod tests {
 
     #[test]
     fn a_loop_that_is_not_lean_voids_the_run() {
-        assert_eq!(report(20.0, 50.0).fault(), None);
-        assert!(report(40.0, 50.0).fault().is_some());
-        assert_eq!(Report::default().fault(), None, "nothing was compared");
+        assert_eq!(report(20.0, 50.0).faults(), [""; 0]);
+        assert_eq!(report(40.0, 50.0).faults().len(), 1);
+        assert_eq!(Report::default().faults(), [""; 0], "nothing was compared");
+    }
+
+    #[test]
+    fn checks_that_the_target_did_not_see_are_a_fault() {
+        let mut report = Report::default();
+        let scenario = Scenario { kind: Kind::Tcp, rate: Some(1000) };
+        report.add(scenario, Variant::Daemon, Figures { rate: 1000.0, target_rate: 990.0, ..Figures::default() });
+        assert_eq!(report.faults(), [""; 0]);
+        report.add(scenario, Variant::Daemon, Figures { rate: 1000.0, target_rate: 900.0, ..Figures::default() });
+        assert_eq!(report.faults().len(), 1);
     }
 }
