@@ -104,7 +104,7 @@ impl ShardLoop {
             shard,
             ring,
             clock: Clock,
-            host: HostCounters,
+            host: HostCounters::default(),
             mailbox,
             bell,
             board,
