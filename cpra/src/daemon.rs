@@ -316,7 +316,7 @@ impl Daemon {
         match wait_until(&hurry, DRAIN_CHECKS, drained) {
             Waited::Done => {}
             Waited::Late => {
-                tracing::warn!("checks in flight did not end within {DRAIN_CHECKS}: they count for nothing")
+                tracing::warn!("checks in flight did not end within {DRAIN_CHECKS}: they count for nothing");
             }
             Waited::Hurried => return exit_at_once(),
         }
