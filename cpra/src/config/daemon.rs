@@ -335,7 +335,7 @@ fn toml_root(text: &str, findings: &mut Findings) -> Node {
         let at = fault.span().map_or_else(Mark::default, |span| lines.mark(span));
         findings.error(at, fault.message().to_owned());
     }
-    Node { at: Mark::default(), kind: Kind::Map(entries(table.get_ref(), &lines)) }
+    Node::new(Mark::default(), Kind::Map(entries(table.get_ref(), &lines)))
 }
 
 fn entries(table: &DeTable<'_>, lines: &Lines<'_>) -> Vec<Entry> {
@@ -363,21 +363,18 @@ fn node(value: &Spanned<DeValue<'_>>, lines: &Lines<'_>) -> Node {
         // Floats, dates and numbers of other bases: no key takes them, and each says so at their text.
         _ => Kind::Scalar { text: lines.text.get(value.span()).unwrap_or_default().into(), quoted: false },
     };
-    Node { at: lines.mark(value.span()), kind }
+    Node::new(lines.mark(value.span()), kind)
 }
 
 /// One variable as if it were a file; folders are separated by colons.
 fn environment_root(section: &str, key: &str, written: &str) -> Node {
     let at = Mark::default();
     let entry = |key: &str, value: Node| Entry { key: key.into(), at, value: Rc::new(value), merged: false };
-    let map = |entry: Entry| Node { at, kind: Kind::Map(vec![entry]) };
+    let map = |entry: Entry| Node::new(at, Kind::Map(vec![entry]));
     let value = match key {
         "log_dirs" => {
             let folders = written.split(':').filter(|folder| !folder.is_empty());
-            Node {
-                at,
-                kind: Kind::List(folders.map(|folder| Rc::new(Node::scalar(at, folder.into(), true))).collect()),
-            }
+            Node::new(at, Kind::List(folders.map(|folder| Rc::new(Node::scalar(at, folder.into(), true))).collect()))
         }
         _ => Node::scalar(at, written.into(), false),
     };

@@ -59,7 +59,7 @@ impl Excerpt {
     /// `line` without its end; `column` (from 0) and `width` in characters.
     pub fn new(line: &str, column: usize, width: usize) -> Self {
         // Two thirds of the window stand before the caret: what leads to a fault says more than what follows it.
-        let skipped = if column > EXCERPT_MAX * 2 / 3 { column - EXCERPT_MAX * 2 / 3 } else { 0 };
+        let skipped = column.saturating_sub(EXCERPT_MAX * 2 / 3);
         let mut text = String::new();
         if skipped > 0 {
             text.push('…');
@@ -190,7 +190,7 @@ impl Diagnostics {
     }
 
     /// Found, but not kept.
-    pub fn uncounted(&self) -> usize {
+    pub fn omitted(&self) -> usize {
         self.errors + self.warnings - self.kept.len()
     }
 
@@ -210,7 +210,7 @@ impl fmt::Display for Diagnostics {
         for diagnostic in &self.kept {
             writeln!(f, "{diagnostic}")?;
         }
-        match self.uncounted() {
+        match self.omitted() {
             0 => Ok(()),
             more => writeln!(f, "... and {more} more"),
         }
@@ -257,7 +257,7 @@ mod tests {
             all.push(diagnostic(Severity::Error, Excerpt::new("", 0, 1)));
         }
         all.push(diagnostic(Severity::Warning, Excerpt::new("", 0, 1)));
-        assert_eq!((all.errors(), all.warnings(), all.uncounted()), (KEPT_MAX + 5, 1, 5));
+        assert_eq!((all.errors(), all.warnings(), all.omitted()), (KEPT_MAX + 5, 1, 5));
         assert!(all.to_string().ends_with("... and 5 more\n"));
     }
 }

@@ -6,7 +6,7 @@ use super::duration;
 use super::folders::Folders;
 use super::http;
 use super::node::{Findings, Kind, Mark, Node};
-use super::section::{Keys, Section, expect_map};
+use super::section::{Keys, Section};
 use super::{address, value};
 use crate::domain::{Check, Monitor, Policy, Target};
 use crate::units::Span;
@@ -62,7 +62,7 @@ const KINDS: [(&str, Kinds); 7] = [
 /// The monitor's name and where it stands; it is read first, since every diagnostic carries it.
 pub(super) fn name<'a>(section: &Section<'a>, findings: &mut Findings) -> Option<(&'a str, Mark)> {
     let Some(field) = section.find(findings, &["name"]) else {
-        findings.error(section.at, "name is missing: add \"name: ...\"");
+        section.missing(findings, "name", "add \"name: ...\"");
         return None;
     };
     // A faulty name is no subject; the fault is found again by the rule itself.
@@ -83,10 +83,8 @@ pub(super) fn monitor(
     read_groups(section, findings, &mut groups);
     let codes = codes::codes(section, folders, findings);
     let Some(pulse) = section.section(findings, &PULSE) else {
-        findings.error(
-            section.at,
-            "pulse is missing: add \"pulse: {type: http, interval: 30s, timeout: 5s, config: {url: ...}}\"",
-        );
+        let remedy = "add \"pulse: {type: http, interval: 30s, timeout: 5s, config: {url: ...}}\"";
+        section.missing(findings, "pulse", remedy);
         return None;
     };
     pulse.check_keys(findings, PULSE_KEYS);
@@ -165,7 +163,7 @@ fn read_groups(section: &Section<'_>, findings: &mut Findings, groups: &mut Vec<
             }
             Ok(group) => groups.push(group.into()),
             Err(message) => {
-                findings.0.push(field.finding(super::Severity::Error, item.at, format!("a group {message}")))
+                findings.0.push(field.finding(super::Severity::Error, item.at, format!("a group {message}")));
             }
         }
     }
@@ -222,13 +220,7 @@ fn kind(node: &Node) -> Result<Kinds, String> {
 
 fn check(pulse: &Section<'_>, findings: &mut Findings) -> Option<(Check, Target, u8)> {
     let kind = pulse.required(findings, &["type"], "add \"type: http\" or \"type: tcp\" to pulse", kind);
-    let config = match pulse.find(findings, &["config"]) {
-        Some(field) if !expect_map(&field, &mut Findings::default()) => {
-            expect_map(&field, findings);
-            return None;
-        }
-        _ => pulse.section(findings, &["config"]).unwrap_or_else(|| Section::empty(pulse.at)),
-    };
+    let config = pulse.section(findings, &["config"]).unwrap_or_else(|| Section::empty(pulse.at));
     match kind? {
         Kinds::Http => http::http(&config, findings),
         Kinds::Tcp => tcp(&config, findings),

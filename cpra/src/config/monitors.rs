@@ -3,6 +3,7 @@
 //! Each monitor goes to the sink as soon as its item is read and sound, so that a million of them are never in memory
 //! as text or trees. A monitor with an error is left out; whether one error stops the start is the caller's decision.
 
+use std::hash::BuildHasher;
 use std::io::Read;
 use std::path::Path;
 use std::rc::Rc;
@@ -10,7 +11,6 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
-use std::hash::BuildHasher;
 
 use super::diagnostic::{Diagnostic, Diagnostics, Position, Severity, quoted};
 use super::folders::Folders;
@@ -222,12 +222,17 @@ impl<'a> Reader<'a> {
                     return Ok(());
                 }
                 Begin::List => {
-                    self.list(true)?;
+                    self.list(None)?;
                     if self.resumes > 0 {
                         return Ok(());
                     }
                 }
-                Begin::Map => self.map()?,
+                Begin::Map => {
+                    self.map()?;
+                    if self.resumes > 0 {
+                        return Ok(());
+                    }
+                }
                 Begin::Node(node) if matches!(node.kind, Kind::List(_) | Kind::Map(_)) => {
                     self.error(node.at, "an anchor on the whole file has no use: remove it");
                     return Ok(());
@@ -316,7 +321,7 @@ impl<'a> Reader<'a> {
         let mut findings = Findings::default();
         let (begin, at) = self.events.begin(&mut findings, true)?;
         match begin {
-            Begin::List => return self.list(false),
+            Begin::List => return self.list(Some(key.position.column as usize - 1)),
             Begin::Node(node) => match &node.kind {
                 Kind::List(items) => {
                     for item in items {
@@ -337,8 +342,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// The items of the list that has just begun; `top` when the list is the whole file.
-    fn list(&mut self, top: bool) -> Result<(), SyntaxFault> {
+    /// The items of the list that has just begun; below a key, `outer` is that key's indentation.
+    fn list(&mut self, outer: Option<usize>) -> Result<(), SyntaxFault> {
         let mut indent = None;
         loop {
             let mut findings = Findings::default();
@@ -349,9 +354,11 @@ impl<'a> Reader<'a> {
                 }
                 Ok(_) => return Ok(()),
                 Err(fault) => {
-                    indent = indent.or_else(|| self.source.item_indent(fault.at.position.line));
+                    indent = indent
+                        .or_else(|| self.source.item_indent(self.events.item_line()))
+                        .or_else(|| self.source.item_indent(fault.at.position.line));
                     match indent {
-                        Some(indent) if self.recover(indent, &fault, top) => {}
+                        Some(indent) if self.recover(indent, &fault, outer) => {}
                         Some(_) => return Ok(()),
                         None => return Err(fault),
                     }
@@ -362,18 +369,22 @@ impl<'a> Reader<'a> {
 
     /// Reports text that is not YAML and goes on with the next item, which the list's own marker shows. Answers
     /// whether there is one.
-    fn recover(&mut self, indent: usize, fault: &SyntaxFault, top: bool) -> bool {
+    fn recover(&mut self, indent: usize, fault: &SyntaxFault, outer: Option<usize>) -> bool {
         let position = fault.at.position;
         // Taken up again, a list under `monitors:` is a text of its own, in which the map's next key is a stranger.
-        let is_next_key = !top && self.resumes > 0 && position.column as usize <= indent + 1;
-        if is_next_key && self.source.item_indent(position.line) != Some(indent) {
+        if self.resumes > 0 && outer.is_some() && self.source.key_indent(position.line) == outer {
             return false;
         }
         self.anchors_lost |= self.events.has_anchors();
         let is_lost_anchor = self.anchors_lost && fault.is_unknown_anchor();
         // The same place is met twice when it broke the item before it.
         if self.last_fault != Some(position) && !is_lost_anchor {
-            self.error(fault.at, &*fault.message);
+            let subject = match self.events.broken_name() {
+                Some(name) => monitor::shown_name(&name),
+                None => format!("monitor {}", self.items + 1),
+            };
+            let message = fault.message.clone();
+            self.push(Some(&subject), Finding { severity: Severity::Error, at: fault.at, message, inherited: false });
         }
         self.last_fault = Some(position);
         self.resumes += 1;
@@ -414,6 +425,10 @@ impl<'a> Reader<'a> {
             );
         }
         let monitor = monitor::monitor(&section, named.map(|(name, _)| name), self.folders, &mut findings);
+        debug_assert!(
+            monitor.is_some() != findings.has_errors(),
+            "a monitor that is left out has an error that says why"
+        );
         if !findings.0.is_empty() {
             let subject =
                 named.map_or_else(|| format!("monitor {}", self.items), |(name, _)| monitor::shown_name(name));

@@ -21,6 +21,8 @@ pub(super) struct Mark {
 pub(super) struct Node {
     pub(super) at: Mark,
     pub(super) kind: Kind,
+    /// Levels below this one. Aliases nest without the text being nested, and dropping a tree recurses.
+    pub(super) height: usize,
 }
 
 #[derive(Debug)]
@@ -46,8 +48,17 @@ pub(super) struct Entry {
 }
 
 impl Node {
-    pub(super) const fn scalar(at: Mark, text: Box<str>, quoted: bool) -> Self {
-        Self { at, kind: Kind::Scalar { text, quoted } }
+    pub(super) fn new(at: Mark, kind: Kind) -> Self {
+        let height = match &kind {
+            Kind::Scalar { .. } | Kind::Broken => 0,
+            Kind::List(items) => 1 + items.iter().map(|item| item.height).max().unwrap_or(0),
+            Kind::Map(entries) => 1 + entries.iter().map(|entry| entry.value.height).max().unwrap_or(0),
+        };
+        Self { at, kind, height }
+    }
+
+    pub(super) fn scalar(at: Mark, text: Box<str>, quoted: bool) -> Self {
+        Self::new(at, Kind::Scalar { text, quoted })
     }
 
     /// `key:` with nothing behind it, `~` or `null`.

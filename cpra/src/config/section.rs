@@ -22,6 +22,8 @@ pub(super) struct Section<'a> {
     defaults: &'a [Entry],
     /// Where to point when something is missing.
     pub(super) at: Mark,
+    /// There is something else where the map should be; that was said, and nothing is missing besides.
+    broken: bool,
 }
 
 /// A value that was found, and where it came from.
@@ -48,16 +50,16 @@ fn entries(node: &Node) -> &[Entry] {
 
 impl<'a> Section<'a> {
     pub(super) fn new(own: &'a Node, defaults: Option<&'a Node>, at: Mark) -> Self {
-        Self { own: entries(own), defaults: defaults.map_or(&[], entries), at }
+        Self { own: entries(own), defaults: defaults.map_or(&[], entries), at, broken: false }
     }
 
     pub(super) const fn empty(at: Mark) -> Self {
-        Self { own: &[], defaults: &[], at }
+        Self { own: &[], defaults: &[], at, broken: false }
     }
 
     /// A map that stands in `defaults` and is used as it is.
     pub(super) fn inherited(defaults: &'a Node, at: Mark) -> Self {
-        Self { own: &[], defaults: entries(defaults), at }
+        Self { own: &[], defaults: entries(defaults), at, broken: false }
     }
 
     /// The default of a key, whether or not the map has the key itself.
@@ -117,9 +119,17 @@ impl<'a> Section<'a> {
         match self.find(findings, names) {
             Some(field) => read(&field, findings, parse),
             None => {
-                findings.error(self.at, format!("{} is missing: {remedy}", names[0]));
+                self.missing(findings, names[0], remedy);
                 None
             }
+        }
+    }
+
+    /// Says that a key is missing, unless it is there with a typing error: that is one mistake, and reported by its key.
+    pub(super) fn missing(&self, findings: &mut Findings, name: &str, remedy: &str) {
+        let is_mistyped = |entry: &Entry| &*entry.key != name && suggestion::nearest(&entry.key, [name]).is_some();
+        if !self.broken && !self.own.iter().any(is_mistyped) {
+            findings.error(self.at, format!("{name} is missing: {remedy}"));
         }
     }
 
@@ -127,7 +137,7 @@ impl<'a> Section<'a> {
     pub(super) fn section(&self, findings: &mut Findings, names: &[&str]) -> Option<Section<'a>> {
         let field = self.find(findings, names)?;
         if !expect_map(&field, findings) {
-            return Some(Section::empty(field.at));
+            return Some(Section { broken: true, ..Section::empty(field.at) });
         }
         let own = if field.inherited { &[][..] } else { entries(field.value) };
         // The other names count as well: `pulse_check` inherits from `defaults.pulse`.
@@ -137,7 +147,7 @@ impl<'a> Section<'a> {
             .find(|entry| names.contains(&&*entry.key))
             .map_or(&[][..], |entry| entries(&entry.value));
         let at = if field.inherited { self.at } else { field.at };
-        Some(Section { own, defaults, at })
+        Some(Section { own, defaults, at, broken: false })
     }
 
     /// Every key, the map's own first, each once.
@@ -184,7 +194,7 @@ fn read<T>(field: &Field<'_>, findings: &mut Findings, parse: impl FnOnce(&Node)
     }
     parse(field.value)
         .map_err(|message| {
-            findings.0.push(field.finding(Severity::Error, field.value.at, format!("{} {message}", field.key)))
+            findings.0.push(field.finding(Severity::Error, field.value.at, format!("{} {message}", field.key)));
         })
         .ok()
 }

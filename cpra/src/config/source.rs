@@ -139,6 +139,25 @@ impl Source {
         (column == 1 && begins_item(&text, indent)).then_some(indent)
     }
 
+    /// The spaces before a line that is neither an item, a comment nor blank.
+    pub(super) fn key_indent(&self, line: u32) -> Option<usize> {
+        let (text, column) = self.0.borrow().line(line)?;
+        let rest = text.trim_start_matches(' ');
+        let is_key = column == 1 && !rest.is_empty() && !rest.starts_with(['-', '#', '\t']);
+        is_key.then(|| text.len() - rest.len())
+    }
+
+    /// The first line behind `line`, blank ones left out, if a tab indents it; with the tab's column.
+    pub(super) fn tab_after(&self, line: u32) -> Option<(u32, u32)> {
+        let window = self.0.borrow();
+        let (number, text) = (line + 1..=line + 8).find_map(|number| {
+            let (text, _) = window.line(number)?;
+            (!text.trim().is_empty()).then_some((number, text))
+        })?;
+        let spaces = text.len() - text.trim_start_matches(' ').len();
+        text[spaces..].starts_with('\t').then_some((number, spaces as u32 + 1))
+    }
+
     /// The first line after `line` that begins with `indent` spaces and `- `, with the characters from there on.
     pub(super) fn item_after(&self, line: u32, indent: usize) -> Option<(u32, Characters)> {
         let mut number = {

@@ -24,6 +24,8 @@ pub(super) struct Events {
     line: u32,
     /// The line on which the last event ended.
     read_to: u32,
+    /// The `name` of the item that is being read, as far as it got.
+    name: Option<Box<str>>,
     /// The list itself is still to begin, since the text was taken up again within it.
     resumed: bool,
 }
@@ -67,6 +69,7 @@ impl Events {
             budget: NODES_MAX,
             line: 0,
             read_to: 0,
+            name: None,
             resumed: false,
         }
     }
@@ -111,7 +114,25 @@ impl Events {
         }
     }
 
+    /// Where the item that is being read began, or the one before if none did since.
+    pub(super) const fn item_line(&self) -> u32 {
+        self.line
+    }
+
+    /// The name of the item in which the text broke, if it was read before.
+    pub(super) fn broken_name(&mut self) -> Option<Box<str>> {
+        self.name.take()
+    }
+
     fn fault(&self, error: &ScanError) -> SyntaxFault {
+        let position = self.position(error.marker());
+        // The parser blames the value before the line that a tab indents.
+        if error.info().contains("found a tab")
+            && let Some((line, column)) = self.source.tab_after(position.line)
+        {
+            let at = Mark { position: Position { line, column }, width: 1 };
+            return SyntaxFault { at, message: in_words(error.info()) };
+        }
         SyntaxFault { at: Mark { position: self.position(error.marker()), width: 1 }, message: in_words(error.info()) }
     }
 
@@ -134,7 +155,10 @@ impl Events {
                 Event::MappingStart(0, _) if open => Begin::Map,
                 other => {
                     self.line = at.position.line;
-                    Begin::Node(self.node(other, at, findings, 0)?)
+                    self.name = None;
+                    let node = self.node(other, at, findings, 0)?;
+                    self.name = None;
+                    Begin::Node(node)
                 }
             };
             return Ok((begin, at));
@@ -152,12 +176,13 @@ impl Events {
             self.spend(at, findings);
             return Ok(self.anchors.get(&anchor).cloned().unwrap_or_else(|| {
                 findings.error(at, "the alias stands inside of the value that it names: repeat the value instead");
-                Rc::new(Node { at, kind: Kind::Broken })
+                Rc::new(Node::new(at, Kind::Broken))
             }));
         }
-        let kept = self.spend(at, findings) && depth < DEPTH_MAX;
-        if depth == DEPTH_MAX {
-            findings.error(at, format!("nested more than {DEPTH_MAX} levels deep: flatten it"));
+        let kept = self.spend(at, findings);
+        if depth == DEPTH_MAX && matches!(event, Event::SequenceStart(..) | Event::MappingStart(..)) {
+            self.skip()?;
+            return Ok(too_deep(at, findings));
         }
         let (anchor, kind) = match event {
             Event::Scalar(text, style, anchor, tag) => {
@@ -180,12 +205,29 @@ impl Events {
             _ => (0, Kind::Broken),
         };
         // A block text begins, for the parser, at its first character: its place is good enough as it is.
-        let node = Rc::new(Node { at, kind: if kept { kind } else { Kind::Broken } });
+        let mut node = Rc::new(Node::new(at, if kept { kind } else { Kind::Broken }));
+        if node.height > DEPTH_MAX {
+            node = too_deep(at, findings);
+        }
         if anchor != 0 {
             self.source.pin(at.position.line..=self.read_to);
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
+    }
+
+    /// Over the rest of a list or map that has just begun, without recursion.
+    fn skip(&mut self) -> Result<(), SyntaxFault> {
+        let mut open = 1_usize;
+        while open > 0 {
+            match self.event()?.0 {
+                Event::SequenceStart(..) | Event::MappingStart(..) => open += 1,
+                Event::SequenceEnd | Event::MappingEnd => open -= 1,
+                Event::StreamEnd => return Ok(()),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn spend(&mut self, at: Mark, findings: &mut Findings) -> bool {
@@ -230,7 +272,15 @@ impl Events {
             }
             match &key.kind {
                 _ if is_merge => self.merge(&mut entries, &value, key_at, findings),
-                Kind::Scalar { text, .. } => entries.add(Rc::from(&**text), key_at, value, findings),
+                Kind::Scalar { text, .. } => {
+                    if depth == 0
+                        && &**text == "name"
+                        && let Kind::Scalar { text, .. } = &value.kind
+                    {
+                        self.name = Some(text.clone());
+                    }
+                    entries.add(Rc::from(&**text), key_at, value, findings);
+                }
                 Kind::Broken => {}
                 _ => findings.error(
                     if key_at.width > 0 { key_at } else { at },
@@ -262,6 +312,11 @@ impl Events {
             }
         }
     }
+}
+
+fn too_deep(at: Mark, findings: &mut Findings) -> Rc<Node> {
+    findings.error(at, format!("nested more than {DEPTH_MAX} levels deep: flatten it"));
+    Rc::new(Node::new(at, Kind::Broken))
 }
 
 /// A map under construction.
@@ -330,7 +385,9 @@ fn in_words(info: &str) -> String {
         | "simple key expected" => {
             "the line does not fit in: keys of one map begin in one column and end with \": \", items of a list begin with \"- \""
         }
-        "mapping values are not allowed in this context" => "a second \": \" on the line: put the value in quotes",
+        "mapping values are not allowed in this context" => {
+            "a \": \" where no key can stand: put the value in quotes, or check the indentation of the line"
+        }
         "while scanning a plain scalar, found a tab" => "a tab in the indentation: indent with spaces",
         "recursion limit exceeded" => "nested too deeply: flatten it",
         "while parsing a flow sequence, expected ',' or ']'" => "the list is not closed: \"]\" or \",\" is missing",
