@@ -115,9 +115,8 @@ impl Lane {
 
     /// Returns whether everything in hand came to its end.
     async fn run(mut self, door: WakeFd) -> bool {
-        // SAFETY: the `WakeFd` owns its eventfd, gives the same number each time, and moves into the `AsyncFd`.
-        let door = unsafe { AsyncFd::register_with_interest(door, Interest::READABLE) };
-        let door = door.unwrap_or_else(|error| panic!("an eventfd can be polled: {error:?}"));
+        let door = AsyncFd::with_interest(door, Interest::READABLE);
+        let door = door.unwrap_or_else(|error| panic!("an eventfd can be polled: {error}"));
         let mut deadline = None;
         loop {
             self.take();
