@@ -5,5 +5,8 @@
 //! start what the machine can bear. `unsafe` lives here and nowhere above.
 
 pub mod clock;
+pub mod host;
+pub mod limits;
+pub mod preflight;
 pub mod uring;
 pub mod wait;
