@@ -14,8 +14,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -115,8 +113,7 @@ impl Lane {
 
     /// Returns whether everything in hand came to its end.
     async fn run(mut self, door: WakeFd) -> bool {
-        let door = AsyncFd::with_interest(door, Interest::READABLE);
-        let door = door.unwrap_or_else(|error| panic!("an eventfd can be polled: {error}"));
+        let door = door.into_async().unwrap_or_else(|error| panic!("an eventfd can be polled: {error}"));
         let mut deadline = None;
         loop {
             self.take();
