@@ -24,23 +24,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tokio::sync::oneshot;
 
 use crate::api;
 use crate::desk::protocol::{Answer, Question};
 use crate::desk::{self, Desk, DeskStats};
 use crate::domain::Destination;
-use crate::notify::LogDirs;
+use crate::notify::{LogDirs, lane};
 use crate::os::clock::Clock;
 use crate::os::desk_loop::{self, DeskBoard, DeskLoop};
+use crate::os::resolve;
 use crate::os::shard_loop::{self, ShardBoard, ShardLoop};
+use crate::os::signals::Signals;
 use crate::os::story::Teller;
 use crate::os::uring::{self, UringRing};
 use crate::os::wake::WakeFd;
-use crate::os::{lane, resolve};
 use crate::pipeline::{Bell, Gauge, Sender, bounded};
 use crate::shard::protocol::MonitorState;
 use crate::shard::{self, Shard, ShardStats};
@@ -259,30 +257,6 @@ fn seed() -> u64 {
     match std::fs::File::open("/dev/urandom").and_then(|mut file| io::Read::read_exact(&mut file, &mut bytes)) {
         Ok(()) => u64::from_ne_bytes(bytes),
         Err(_) => Clock.now().as_nanos() ^ u64::from(std::process::id()) << 32,
-    }
-}
-
-/// Signals that end the daemon, as a descriptor. To be made before any thread, which inherits the blocked signals.
-pub struct Signals(SignalFd);
-
-impl Signals {
-    /// # Errors
-    /// When there is no descriptor left.
-    pub fn block() -> io::Result<Self> {
-        let mut set = SigSet::empty();
-        set.add(Signal::SIGTERM);
-        set.add(Signal::SIGINT);
-        set.thread_block()?;
-        Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
-    }
-
-    /// Waits for one; `None` waits for ever. Answers whether one came.
-    fn wait(&self, timeout: Option<Span>) -> bool {
-        let timeout = timeout
-            .map_or(PollTimeout::NONE, |span| PollTimeout::try_from(span.as_millis()).unwrap_or(PollTimeout::MAX));
-        let mut fds = [PollFd::new(std::os::fd::AsFd::as_fd(&self.0), PollFlags::POLLIN)];
-        let _ = poll(&mut fds, timeout);
-        matches!(self.0.read_signal(), Ok(Some(_)))
     }
 }
 

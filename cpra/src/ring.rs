@@ -7,6 +7,8 @@
 //! # The contract
 //! - Every submitted operation completes exactly once with [`Completion::more`] false. A `Recv` may complete with
 //!   data and `more` true any number of times before that (it is a multishot receive).
+//! - `Send` and `Recv` are submitted after the slot's `Connect` has succeeded. (One that is pending beside a connect
+//!   could take the error that ends the connect; the kernel would then start the connect again.)
 //! - At most one operation of each kind is pending on a slot. `Disconnect` may be submitted while others are
 //!   pending: it ends them (a pending `Connect` or `Recv` then completes with an error or with 0).
 //! - A slot is *quiet* when nothing is pending on it. `Connect` is submitted on quiet slots only. An operation of

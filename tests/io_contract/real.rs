@@ -144,6 +144,25 @@ fn a_completion_in_another_unit_ends_the_sleep() {
     deck.disconnect(11, 1);
 }
 
+/// More completions at once than the completion queue holds: the kernel keeps the rest, and none is lost.
+#[test]
+fn a_full_completion_queue_loses_nothing() {
+    const SLOTS: u32 = 12_000;
+    let mut deck = Deck::new("a_full_completion_queue_loses_nothing", RealRig::new());
+    (0..SLOTS).for_each(|slot| deck.open(slot));
+    for generation in 1..=2 {
+        // All of these end at once, for want of a connection: 36,000 for a queue of 32,768.
+        for slot in 0..SLOTS {
+            deck.submit(slot, generation, &Op::Send, b"x");
+            deck.submit(slot, generation, &Op::Recv, &[]);
+            deck.submit(slot, generation, &Op::Disconnect, &[]);
+        }
+        deck.turn(Wait::NONE);
+        assert_eq!((deck.pending(), deck.ends.len()), (0, 3 * SLOTS as usize), "one reap gives all that is there");
+        deck.ends.clear();
+    }
+}
+
 /// "No route" is told apart: ours when this host has none, the network's when a neighbour does not answer.
 #[test]
 fn unreachable_here_or_there() {

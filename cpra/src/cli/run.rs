@@ -1,15 +1,19 @@
 //! The start of the daemon, as a person sees it: files, findings, the banner, and then the story.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::{Args, plural};
 use crate::api;
 use crate::config::daemon::LogFormat;
 use crate::config::{self, Diagnostics, Settings};
-use crate::daemon::{self, Plan, Signals};
+use crate::daemon::{self, Plan};
 use crate::os::clock::Clock;
-use crate::os::{limits, logging};
+use crate::os::limits::NofileLimit;
+use crate::os::logging;
+use crate::os::preflight::{self, Demand, Severity};
+use crate::os::signals::Signals;
 use crate::units::{Instant, Span};
 use crate::world::Catalog;
 use crate::world::catalog::CatalogBuilder;
@@ -38,13 +42,13 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
     if !tell(&diagnostics) {
         anyhow::bail!("the daemon file has {}: nothing was started", plural(diagnostics.errors(), "error"));
     }
-    let files = limits::raise_open_files();
+    let files = NofileLimit::raise()?;
     let shards = daemon::shards_for(std::thread::available_parallelism().map_or(1, usize::from));
     let loaded = load(args, &settings, shards)?;
     let api = api::listen::bind(settings.api.listen)?;
     let profile = if args.pprof { api::profile::bind(args.pprof_addr) } else { None };
     let instance = settings.instance.clone().unwrap_or_else(host_name);
-    let findings = findings(&loaded.catalog, &settings, files);
+    let findings = findings(&Demand::of(&loaded.catalog, settings.pulse.max_workers), files);
     for finding in &findings {
         tracing::warn!("{}: {}; {}", finding.subject, finding.text, finding.remedy);
     }
@@ -147,8 +151,16 @@ fn banner(args: &Args, settings: &Settings, loaded: &Loaded, took: Span, finding
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 
-fn findings(_catalog: &Catalog, _settings: &Settings, _files: limits::OpenFiles) -> Vec<api::Finding> {
-    Vec::new()
+/// Where this host is near its limits, for people.
+fn findings(demand: &Demand, files: NofileLimit) -> Vec<api::Finding> {
+    let judged = preflight::judge(demand, Path::new("/proc"), files.soft);
+    let notable = judged.into_iter().filter(|finding| finding.severity != Severity::Ok);
+    let told = notable.map(|finding| {
+        let verdict = if finding.severity == Severity::Short { "too low" } else { "tight" };
+        let text = format!("{verdict}: {} is there, up to {} is wanted", finding.available, finding.demand);
+        api::Finding { subject: finding.limit.to_owned(), text, remedy: finding.advice }
+    });
+    told.collect()
 }
 
 fn host_name() -> Box<str> {

@@ -354,7 +354,9 @@ impl<'a> Reader<'a> {
                 }
                 Ok(_) => return Ok(()),
                 Err(fault) => {
-                    indent = indent.or_else(|| self.source.item_indent(fault.at.position.line));
+                    indent = indent
+                        .or_else(|| self.source.item_indent(self.events.item_line()))
+                        .or_else(|| self.source.item_indent(fault.at.position.line));
                     match indent {
                         Some(indent) if self.recover(indent, &fault, outer) => {}
                         Some(_) => return Ok(()),

@@ -114,6 +114,11 @@ impl Events {
         }
     }
 
+    /// Where the item that is being read began, or the one before if none did since.
+    pub(super) const fn item_line(&self) -> u32 {
+        self.line
+    }
+
     /// The name of the item in which the text broke, if it was read before.
     pub(super) fn broken_name(&mut self) -> Option<Box<str>> {
         self.name.take()

@@ -14,14 +14,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::errno::Errno;
 use tokio::time::{Instant, sleep};
 
 use super::dirs::Refusal;
 use super::{Surroundings, line};
 use crate::desk::protocol::DeliveryResult;
 use crate::domain::Notice;
-use crate::os::lane::{Identity, Kind, OpenFile};
+use crate::os::lane::{Errno, Identity, Kind, OpenFile};
 use crate::units::limits::{FAULT_REPORT_EVERY, LOG_RETRY_PAUSES, LOG_TROUBLE};
 
 #[derive(Debug)]

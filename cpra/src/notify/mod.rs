@@ -1,7 +1,8 @@
-//! Providers: they take complete notices to their destinations. They run on the code lane (`os/lane.rs`), which keeps
+//! Providers: they take complete notices to their destinations. They run on the code lane ([`lane`]), which keeps
 //! the order per destination and calls a destination with one batch at a time.
 
 pub mod dirs;
+pub mod lane;
 pub mod line;
 pub mod log;
 pub mod stderr;

@@ -1,76 +1,119 @@
-//! What this host itself did to packets: the counters of its connection tracking.
+//! What this machine itself does to packets: connection tracking that is full drops them, and a dropped SYN looks
+//! exactly like a dead target. A check that timed out while these counters moved counts for nothing.
 //!
-//! A full table drops packets, and the sockets hear nothing of it: a live target looks dead. `drop` counts packets that
-//! found no room; `early_drop` counts connections that were forgotten to make room, some of which may have been ours.
-//! Where nothing is tracked, or where the files cannot be read, the counters stay zero, and a timeout is the target's.
-//!
-//! One reading is three small files of `/proc`, of this process's network namespace: some ten microseconds. It allocates
-//! nothing once its buffer has grown.
+//! Where connection tracking is not loaded there is nothing to count: everything reads zero, nothing fails.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::shard::protocol::HostSample;
 use crate::units::Instant;
 
-/// Reads the counters below one `/proc`.
+/// The table counts as full from here on: the kernel begins to drop unconfirmed entries before the very end.
+const FULL_PERCENT: u64 = 99;
+
+/// Reads the counters of connection tracking, keeping the files open between samples.
 #[derive(Debug)]
 pub struct HostCounters {
-    statistics: PathBuf,
-    count: PathBuf,
-    max: PathBuf,
-    text: String,
+    statistics: Source,
+    count: Source,
+    max: Source,
+    /// Last raw values by processor. They are 32 bits wide and wrap.
+    raw: Vec<[u32; COLUMNS.len()]>,
+    /// What they have grown by, plus what they were at first.
+    drops: u64,
+    /// Kept between samples: reading allocates nothing once it has grown.
+    text: Vec<u8>,
 }
 
-impl Default for HostCounters {
-    fn default() -> Self {
-        Self::below(Path::new("/proc"))
-    }
-}
+/// Packets dropped because of failed insertion or a full table, and entries evicted early to make room.
+const COLUMNS: [&str; 2] = ["drop", "early_drop"];
 
 impl HostCounters {
-    /// Of this `/proc`, which tests make themselves.
-    pub fn below(root: &Path) -> Self {
+    /// Counters under `root`, which is `/proc` but for tests.
+    pub fn new(root: &Path) -> Self {
         Self {
-            statistics: root.join("net/stat/nf_conntrack"),
-            count: root.join("sys/net/netfilter/nf_conntrack_count"),
-            max: root.join("sys/net/netfilter/nf_conntrack_max"),
-            text: String::new(),
+            statistics: Source::new(root.join("net/stat/nf_conntrack")),
+            count: Source::new(root.join("sys/net/netfilter/nf_conntrack_count")),
+            max: Source::new(root.join("sys/net/netfilter/nf_conntrack_max")),
+            raw: Vec::new(),
+            drops: 0,
+            text: Vec::new(),
         }
     }
 
-    /// A reading that begins now.
+    /// Reads them; `now` is the time when this begins.
     pub fn sample(&mut self, now: Instant) -> HostSample {
-        let drops = read(&self.statistics, &mut self.text).map_or(0, drops);
-        let mut number = |path| read(path, &mut self.text).and_then(|text| text.trim().parse::<u64>().ok());
-        let (count, max) = (number(&self.count), number(&self.max));
-        HostSample { taken: now, drops, table_full: is_full(count.unwrap_or(0), max.unwrap_or(0)) }
+        if self.statistics.read(&mut self.text).is_ok() {
+            self.count_drops();
+        }
+        let count = self.count.read(&mut self.text).ok().and_then(|()| number(&self.text));
+        let max = self.max.read(&mut self.text).ok().and_then(|()| number(&self.text));
+        let table_full = match (count, max) {
+            // A maximum of 0 is no limit.
+            (Some(count), Some(max)) => max > 0 && count.saturating_mul(100) >= max.saturating_mul(FULL_PERCENT),
+            _ => false,
+        };
+        HostSample { taken: now, drops: self.drops, table_full }
+    }
+
+    fn count_drops(&mut self) {
+        let Ok(text) = std::str::from_utf8(&self.text) else { return };
+        let mut lines = text.lines();
+        let Some(header) = lines.next() else { return };
+        // The header names the columns; their number differs between kernels.
+        let places = COLUMNS.map(|name| header.split_ascii_whitespace().position(|column| column == name));
+        for (processor, line) in lines.enumerate() {
+            if self.raw.len() <= processor {
+                self.raw.push([0; COLUMNS.len()]);
+            }
+            for (place, last) in places.iter().zip(&mut self.raw[processor]) {
+                let field = place.and_then(|place| line.split_ascii_whitespace().nth(place));
+                let Some(value) = field.and_then(|field| u32::from_str_radix(field, 16).ok()) else { continue };
+                self.drops += u64::from(value.wrapping_sub(*last));
+                *last = value;
+            }
+        }
     }
 }
 
-fn read<'a>(path: &Path, text: &'a mut String) -> Option<&'a str> {
-    text.clear();
-    File::open(path).ok()?.read_to_string(text).ok()?;
-    Some(text)
+fn number(text: &[u8]) -> Option<u64> {
+    std::str::from_utf8(text).ok()?.trim().parse().ok()
 }
 
-/// At 99 %: between the last free entry and the first drop there need not be a reading. A maximum of 0 is none.
-const fn is_full(count: u64, max: u64) -> bool {
-    max > 0 && count.saturating_mul(100) >= max.saturating_mul(99)
+/// A file of /proc that is read again and again from its beginning.
+#[derive(Debug)]
+struct Source {
+    path: PathBuf,
+    file: Option<File>,
 }
 
-/// The sum over all processors. A line names the columns, which differ between kernels; then comes one line of
-/// hexadecimal numbers for each processor.
-fn drops(text: &str) -> u64 {
-    let mut lines = text.lines();
-    let names = lines.next().unwrap_or_default();
-    let wanted = |name: &str| name == "drop" || name == "early_drop";
-    lines
-        .flat_map(|line| names.split_whitespace().zip(line.split_whitespace()))
-        .filter(|(name, _)| wanted(name))
-        .filter_map(|(_, number)| u64::from_str_radix(number, 16).ok())
-        .sum()
+impl Source {
+    const fn new(path: PathBuf) -> Self {
+        Self { path, file: None }
+    }
+
+    /// Replaces `text` by the file's content. A file that was not there may be later: modules get loaded.
+    fn read(&mut self, text: &mut Vec<u8>) -> io::Result<()> {
+        let file = match &self.file {
+            Some(file) => file,
+            None => self.file.insert(File::open(&self.path)?),
+        };
+        text.clear();
+        let mut chunk = [0; 4096];
+        loop {
+            match file.read_at(&mut chunk, text.len() as u64) {
+                Ok(0) => return Ok(()),
+                Ok(count) => text.extend_from_slice(&chunk[..count]),
+                Err(error) => {
+                    self.file = None;
+                    return Err(error);
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -79,49 +122,74 @@ mod tests {
 
     use super::*;
 
-    /// As Linux 6.18 prints it.
-    const STATISTICS: &str = "entries  clashres found new invalid ignore delete chainlength insert insert_failed \
-drop early_drop icmp_error  expect_new expect_create expect_delete search_restart\n\
-0003fff0  00000000 00000000 00000000 00000000 00000000 00000000 00000000 0000f619 00000000 \
-0000001f 00000002 00000000  00000000 00000000 00000000 00000000\n\
-0003fff0  00000000 00000000 00000000 00000000 00000000 00000000 00000000 0000f619 00000000 \
-00000001 00000000 00000007  00000000 00000000 00000000 00000000\n";
+    const HEADER: &str = "entries  clashres found new invalid ignore delete chainlength insert insert_failed drop \
+                          early_drop icmp_error  expect_new expect_create expect_delete search_restart\n";
+
+    fn line(drop: u32, early_drop: u32) -> String {
+        format!(
+            "0000002a  00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 {drop:08x} \
+             {early_drop:08x} 00000000  00000000 00000000 00000000 00000000\n"
+        )
+    }
+
+    fn write(root: &Path, path: &str, text: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().expect("inside the root")).expect("directories");
+        fs::write(path, text).expect("written");
+    }
 
     #[test]
-    fn drops_are_summed_over_processors_and_found_by_name() {
-        assert_eq!(drops(STATISTICS), 0x1f + 2 + 1);
-        assert_eq!(drops("early_drop drop\n10 1\n"), 0x11);
-        for nothing in ["", "entries drop\n", "entries found\n1 2\n", "drop\nxyz\n"] {
-            assert_eq!(drops(nothing), 0, "{nothing:?}");
+    fn nothing_there_is_nothing_dropped() {
+        let root = tempfile::tempdir().expect("a directory");
+        let now = Instant::from_nanos(7);
+        let sample = HostCounters::new(root.path()).sample(now);
+        assert_eq!(sample, HostSample { taken: now, drops: 0, table_full: false });
+    }
+
+    #[test]
+    fn drops_are_summed_over_processors_and_only_grow() {
+        let root = tempfile::tempdir().expect("a directory");
+        let mut counters = HostCounters::new(root.path());
+        let cases = [
+            ((3, 0x10), (1, 0), 20),
+            ((4, 0x10), (1, 5), 26),
+            // Wrapped on the first processor.
+            ((u32::MAX, 0x10), (1, 5), u64::from(u32::MAX) + 22),
+            ((1, 0x10), (1, 5), u64::from(u32::MAX) + 24),
+        ];
+        for (first, second, drops) in cases {
+            let text = format!("{HEADER}{}{}", line(first.0, first.1), line(second.0, second.1));
+            write(root.path(), "net/stat/nf_conntrack", &text);
+            assert_eq!(counters.sample(Instant::ZERO).drops, drops);
         }
     }
 
     #[test]
-    fn a_table_is_full_from_ninety_nine_percent_on() {
-        assert!(!is_full(98, 100) && is_full(99, 100) && is_full(101, 100));
-        assert!(!is_full(5, 0) && !is_full(0, 0), "no maximum, or no table");
-        assert!(!is_full(u64::MAX / 200, u64::MAX));
+    fn columns_go_by_their_names() {
+        let root = tempfile::tempdir().expect("a directory");
+        write(root.path(), "net/stat/nf_conntrack", "early_drop other drop\n0000000a ffffffff 00000001\n");
+        assert_eq!(HostCounters::new(root.path()).sample(Instant::ZERO).drops, 11);
+        write(root.path(), "net/stat/nf_conntrack", "neither nor\n0000000a ffffffff\n\n");
+        assert_eq!(HostCounters::new(root.path()).sample(Instant::ZERO).drops, 0);
     }
 
     #[test]
-    fn a_host_without_the_files_dropped_nothing() {
-        let root = tempfile::tempdir().unwrap();
-        let mut host = HostCounters::below(root.path());
-        let now = Instant::from_nanos(7);
-        assert_eq!(host.sample(now), HostSample { taken: now, drops: 0, table_full: false });
-
-        fs::create_dir_all(root.path().join("net/stat")).unwrap();
-        fs::create_dir_all(root.path().join("sys/net/netfilter")).unwrap();
-        fs::write(root.path().join("net/stat/nf_conntrack"), STATISTICS).unwrap();
-        fs::write(root.path().join("sys/net/netfilter/nf_conntrack_max"), "262144\n").unwrap();
-        fs::write(root.path().join("sys/net/netfilter/nf_conntrack_count"), "262000\n").unwrap();
-        assert_eq!(host.sample(now), HostSample { taken: now, drops: 0x22, table_full: true });
+    fn the_table_is_full_from_99_percent() {
+        let root = tempfile::tempdir().expect("a directory");
+        let mut counters = HostCounters::new(root.path());
+        for (count, max, full) in
+            [("98", "100", false), ("99", "100", true), ("262144", "262144", true), ("5", "0", false)]
+        {
+            write(root.path(), "sys/net/netfilter/nf_conntrack_count", &format!("{count}\n"));
+            write(root.path(), "sys/net/netfilter/nf_conntrack_max", &format!("{max}\n"));
+            assert_eq!(counters.sample(Instant::ZERO).table_full, full, "{count} of {max}");
+        }
     }
 
     #[test]
     fn this_host_can_be_read() {
-        let mut host = HostCounters::default();
-        let first = host.sample(Instant::ZERO);
-        assert!(host.sample(Instant::ZERO).drops >= first.drops);
+        let mut counters = HostCounters::new(Path::new("/proc"));
+        let first = counters.sample(Instant::ZERO);
+        assert!(counters.sample(Instant::ZERO).drops >= first.drops);
     }
 }

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -106,7 +107,7 @@ impl ShardLoop {
             shard,
             ring,
             clock: Clock,
-            host: HostCounters::default(),
+            host: HostCounters::new(Path::new("/proc")),
             mailbox,
             bell,
             board,

@@ -8,6 +8,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::{TimeSpec, TimeValLike as _};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::pipeline::{Bell, Wake};
 use crate::units::Span;
@@ -55,6 +57,17 @@ impl WakeFd {
             }
             Err(errno) => panic!("poll of an eventfd that is open: {errno}"),
         }
+    }
+}
+
+impl WakeFd {
+    /// The door as a future's: to be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the runtime cannot poll it.
+    pub fn into_async(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: the `WakeFd` owns its eventfd, gives the same number each time, and moves into the `AsyncFd`.
+        unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }.map_err(io::Error::from)
     }
 }
 

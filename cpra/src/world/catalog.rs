@@ -82,6 +82,14 @@ impl Catalog {
             .sum()
     }
 
+    /// The ids of all monitors that are to be watched, roster by roster.
+    pub fn enabled_ids(&self) -> impl Iterator<Item = MonitorId> + '_ {
+        self.rosters.iter().enumerate().flat_map(|(shard, roster)| {
+            let enabled = (0..roster.len() as u32).filter(|&index| roster.is_enabled(index));
+            enabled.map(move |index| MonitorId::new(shard as u8, index))
+        })
+    }
+
     pub fn shards(&self) -> u8 {
         self.rosters.len() as u8
     }

@@ -14,7 +14,8 @@ use super::child::{self, Process};
 use super::report::Figures;
 use super::{Destinations, Kind};
 
-const API: &str = "127.0.0.1:19860";
+/// Below the probers' source ports: one of those in TIME_WAIT would keep the daemon from listening.
+const API: &str = "127.0.0.1:9860";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One run of the daemon.
@@ -75,13 +76,16 @@ impl Run<'_> {
         let grown = |name: &str| Some(after.metrics.sum(name)? - before.metrics.sum(name)?);
         // A metric that is not there is not a zero.
         let shown = |value: Option<f64>| value.map_or_else(|| "ABSENT".into(), |value| value.to_string());
+        // By the target's count, which is of the same moment as the CPU time: the daemon's metrics are up to a quarter of
+        // a second old.
+        let served = after.served - before.served;
         let cpu = (after.cpu - before.cpu).as_secs_f64() * 1e6;
         let checks = grown("cpra_checks_total").unwrap_or(0.0);
         let mut notes = vec![
             format!("missed {}", shown(grown("cpra_checks_missed_total"))),
             format!("busy {}", shown(grown("cpra_checks_skipped_total"))),
             format!("lost {}", shown(after.metrics.sum("cpra_monitors_lost"))),
-            format!("max gap at the target {:.0} ms", after.gap_ms_max),
+            format!("longest gap of a target {:.0} ms", after.gap_ms_max),
             format!("RSS {} MiB", child::resident_bytes(pid).unwrap_or(0) >> 20),
         ];
         for (name, time) in &after.threads {
@@ -96,8 +100,8 @@ impl Run<'_> {
             checks: checks as u64,
             failed: (checks - after.metrics.passed() + before.metrics.passed()) as u64,
             rate: checks / window,
-            target_rate: (after.served - before.served) / window,
-            cpu_us: cpu / checks.max(1.0),
+            target_rate: served / window,
+            cpu_us: cpu / served.max(1.0),
             lag_p50_us: after.metrics.quantile(&before.metrics, "cpra_schedule_lag", 0.50) * 1e6,
             lag_p99_us: after.metrics.quantile(&before.metrics, "cpra_schedule_lag", 0.99) * 1e6,
             notes,

@@ -61,9 +61,9 @@ pub(crate) struct Report {
     failures: Vec<String>,
 }
 
-/// How far the daemon's rate and the target's may lie apart: both are counted in windows that differ by milliseconds.
+/// How far the daemon's rate and the target's may lie apart: the daemon's metrics are up to a quarter of a second old.
 /// The reference loops' counts have been held against the target's one by one.
-const COUNTS_APART_MAX: f64 = 0.02;
+const COUNTS_APART_MAX: f64 = 0.05;
 
 /// (a) is what (b) is not: lean. Should it cost nearly as much, then something else was measured.
 const SANITY_MAX: f64 = 0.65;
@@ -231,7 +231,7 @@ mod tests {
     fn checks_that_the_target_did_not_see_are_a_fault() {
         let mut report = Report::default();
         let scenario = Scenario { kind: Kind::Tcp, rate: Some(1000) };
-        report.add(scenario, Variant::Daemon, Figures { rate: 1000.0, target_rate: 990.0, ..Figures::default() });
+        report.add(scenario, Variant::Daemon, Figures { rate: 1000.0, target_rate: 960.0, ..Figures::default() });
         assert_eq!(report.faults(), [""; 0]);
         report.add(scenario, Variant::Daemon, Figures { rate: 1000.0, target_rate: 900.0, ..Figures::default() });
         assert_eq!(report.faults().len(), 1);

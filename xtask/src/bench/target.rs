@@ -1,8 +1,8 @@
 //! The server that is checked: as little as possible, one thread, one epoll.
 //!
 //! On every destination it either accepts and closes, or answers each request with `ok`. It counts; a line on its
-//! standard input asks for the counts (`snapshot`), or for the gaps between accepts to be counted from now (`reset`). The
-//! end of its input ends it.
+//! standard input asks for the counts (`snapshot`), or for the gaps on each listener (between accepts, for HTTP between
+//! requests) to be counted from now (`reset`). The end of its input ends it.
 
 use std::io::{Read, Write};
 use std::net::SocketAddrV4;
@@ -44,17 +44,24 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 
 struct Listener {
     socket: OwnedFd,
-    /// When it last accepted something, or was reset.
+    /// When it last served something, or was reset.
     last: Instant,
     gap_ns_max: u128,
+}
+
+impl Listener {
+    fn serve(&mut self, now: Instant) {
+        self.gap_ns_max = self.gap_ns_max.max((now - self.last).as_nanos());
+        self.last = now;
+    }
 }
 
 struct Target {
     epoll: Epoll,
     http: bool,
     listeners: Vec<Listener>,
-    /// By descriptor.
-    connections: Vec<Option<OwnedFd>>,
+    /// By descriptor, each with the index of its listener.
+    connections: Vec<Option<(OwnedFd, usize)>>,
     accepted: u64,
     requests: u64,
 }
@@ -91,7 +98,7 @@ impl Target {
                             return Ok(());
                         }
                     }
-                    token if token >= CONNECTIONS => self.answer((token - CONNECTIONS) as usize),
+                    token if token >= CONNECTIONS => self.answer((token - CONNECTIONS) as usize, now),
                     token => self.accept(token as usize, now)?,
                 }
             }
@@ -114,29 +121,29 @@ impl Target {
             if !self.http {
                 continue;
             }
-            let index = descriptor as usize;
-            self.epoll.add(&connection, EpollEvent::new(EpollFlags::EPOLLIN, CONNECTIONS + index as u64))?;
-            if self.connections.len() <= index {
-                self.connections.resize_with(index + 1, || None);
+            let place = descriptor as usize;
+            self.epoll.add(&connection, EpollEvent::new(EpollFlags::EPOLLIN, CONNECTIONS + place as u64))?;
+            if self.connections.len() <= place {
+                self.connections.resize_with(place + 1, || None);
             }
-            self.connections[index] = Some(connection);
+            self.connections[place] = Some((connection, index));
         }
-        if accepted > 0 {
-            self.accepted += accepted as u64;
-            listener.gap_ns_max = listener.gap_ns_max.max((now - listener.last).as_nanos());
-            listener.last = now;
+        self.accepted += accepted as u64;
+        if accepted > 0 && !self.http {
+            listener.serve(now);
         }
         Ok(())
     }
 
     /// Requests are short and come in one piece; whatever is not one ends the connection.
-    fn answer(&mut self, index: usize) {
-        let Some(connection) = &self.connections[index] else { return };
+    fn answer(&mut self, place: usize, now: Instant) {
+        let Some((connection, listener)) = &self.connections[place] else { return };
         let mut request = [0; 1024];
         let keep = match nix::unistd::read(connection, &mut request) {
             Err(Errno::EAGAIN) => true,
             Ok(length) if request[..length].ends_with(b"\r\n\r\n") => {
                 self.requests += 1;
+                self.listeners[*listener].serve(now);
                 let close = request[..length].windows(17).any(|window| window == b"Connection: close");
                 let answer = if close { ANSWER_CLOSE } else { ANSWER_KEEP };
                 nix::unistd::write(connection, answer) == Ok(answer.len()) && !close
@@ -145,7 +152,7 @@ impl Target {
         };
         if !keep {
             // Closing takes it out of the epoll as well.
-            self.connections[index] = None;
+            self.connections[place] = None;
         }
     }
 

@@ -232,6 +232,6 @@ fn the_quickstart_is_sound() {
     for monitor in &monitors {
         assert!(matches!(monitor.target.host, Host::Literal(address) if address.is_loopback()), "{}", monitor.name);
         let red = monitor.policy.codes.destinations(Color::Red);
-        assert_eq!(red, &*log(Some("/home/me/cpra-state/quickstart-notices.jsonl")), "{}", monitor.name);
+        assert_eq!(red, &*log(Some("/home/me/quickstart-notices.jsonl")), "{}", monitor.name);
     }
 }

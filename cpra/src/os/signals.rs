@@ -1,0 +1,34 @@
+//! The signals that end the process.
+
+use std::io;
+use std::os::fd::AsFd as _;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::units::Span;
+
+/// Signals that end the daemon, as a descriptor. To be made before any thread, which inherits the blocked signals.
+pub struct Signals(SignalFd);
+
+impl Signals {
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn block() -> io::Result<Self> {
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGTERM);
+        set.add(Signal::SIGINT);
+        set.thread_block()?;
+        Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
+    }
+
+    /// Waits for one; `None` waits for ever. Answers whether one came.
+    pub fn wait(&self, timeout: Option<Span>) -> bool {
+        let timeout = timeout
+            .map_or(PollTimeout::NONE, |span| PollTimeout::try_from(span.as_millis()).unwrap_or(PollTimeout::MAX));
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut fds, timeout);
+        matches!(self.0.read_signal(), Ok(Some(_)))
+    }
+}
