@@ -20,7 +20,7 @@ use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrLike, socket};
 
 use super::pace::{Meter, Pace, Stopwatch};
-use super::wait::WaitPolicy;
+use cpra::os::wait::WaitPolicy;
 use super::{Kind, Load, REQUEST_CLOSE, REQUEST_KEEP, child};
 
 const SUBMISSIONS: u32 = 4096;
