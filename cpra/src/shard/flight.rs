@@ -11,7 +11,7 @@ use crate::domain::{Check, Code, HostRef, Outcome, Policy, Verdict, VoidReason};
 use crate::probe::{Judgement, Ops, Probe, Request, Then};
 use crate::ring::{Completion, Family, Op, OpKind};
 use crate::schedule::Tick;
-use crate::units::limits::{FIN_WAIT, KEEP_ALIVE_IDLE, RETRY_PAUSE};
+use crate::units::limits::{FIN_WAIT, KEEP_ALIVE_IDLE, RETRY_PAUSE, SPARED_PER_STEP_MAX};
 use crate::units::{Instant, MonitorId, Slot, Span};
 use crate::world::{Components, Place};
 
@@ -165,12 +165,21 @@ impl Core {
                 Some(slot)
             }
             None => {
-                // A kept connection is a favour; a due check is a duty.
-                if let Some(slot) = self.slots.any_idle() {
-                    self.leave(slot, effects);
-                }
+                self.spare_slots(effects);
                 None
             }
+        }
+    }
+
+    /// Gives up slots that are held for courtesy only, as many as wait for one: a kept connection and a graceful end
+    /// are favours, a due check is a duty. Slots that are on their way to be free anyway serve the first who wait.
+    fn spare_slots(&mut self, effects: &mut Effects) {
+        // The one that has just been refused is on neither list.
+        let waiting = 1 + self.ready.len() + self.resolved.len();
+        let wanted = waiting.saturating_sub(self.slots.census().leaving).min(SPARED_PER_STEP_MAX);
+        for _ in 0..wanted {
+            let Some(slot) = self.slots.spare() else { return };
+            self.leave(slot, effects);
         }
     }
 
