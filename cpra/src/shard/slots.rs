@@ -35,9 +35,7 @@ use crate::units::{Generation, Instant, Slot, Span};
 pub(super) struct Flight {
     pub(super) monitor: u32,
     pub(super) due: Tick,
-    /// Due times that had passed when the check left the ready list.
-    pub(super) missed: u64,
-    /// When the check left the ready list.
+    /// When the first attempt began: its name was asked for, or its slot taken. Waiting for a slot is not part of it.
     pub(super) started: Instant,
     pub(super) attempt_started: Instant,
     /// Counts from 1.
