@@ -14,7 +14,8 @@
 //! but to copy counters.
 //!
 //! The end (SIGTERM, SIGINT): checks stop starting and those in flight end within a bound, then the desk lets its
-//! notices out within another, then the process exits with 0. A second signal exits at once.
+//! notices out within another, then the process exits with 0. A second signal exits at once;
+//! what follows the first within [`SIGNAL_ECHO`] is the same wish, sent twice.
 
 use std::io;
 use std::net::TcpListener;
@@ -42,7 +43,10 @@ use crate::pipeline::{Bell, Gauge, Sender, bounded};
 use crate::shard::protocol::MonitorState;
 use crate::shard::{self, Shard, ShardStats};
 use crate::store::memory;
-use crate::units::limits::{DRAIN_CHECKS, DRAIN_NOTICES, HEARTBEAT_MAX, QUEUE_ASKS, QUEUE_COMMANDS, QUEUE_TRANSITIONS};
+use crate::units::limits::{
+    API_CONNECTION_GRACE, DRAIN_CHECKS, DRAIN_NOTICES, HEARTBEAT_MAX, QUEUE_ASKS, QUEUE_COMMANDS, QUEUE_TRANSITIONS,
+    SIGNAL_ECHO,
+};
 use crate::units::{Instant, Span, Timestamp};
 use crate::world::Catalog;
 
@@ -260,8 +264,9 @@ impl Daemon {
     /// Runs until a signal comes, then ends in order. Answers whether the end was in order.
     pub fn run(self, signals: &Signals) -> bool {
         while !signals.wait(None) {}
+        let began = Clock.now();
         tracing::info!("stopping: no more checks start; a second signal exits at once");
-        self.end(|pause| signals.wait(Some(pause)))
+        self.end(|pause| signals.wait(Some(pause)) && Clock.now().since(began) >= SIGNAL_ECHO)
     }
 
     /// Ends in order, within the bounds of [`DRAIN_CHECKS`] and [`DRAIN_NOTICES`].
@@ -272,7 +277,8 @@ impl Daemon {
         })
     }
 
-    /// `hurry` sleeps, and answers whether someone wants the end at once.
+    /// `hurry` sleeps, and answers whether someone wants the end at once: then nothing is waited for any more, and what
+    /// still runs ends with the process.
     fn end(self, hurry: impl Fn(Span) -> bool) -> bool {
         let began = Clock.now();
         self.stopping.store(true, Ordering::Relaxed);
@@ -280,9 +286,13 @@ impl Daemon {
             shard.board.drain.store(true, Ordering::Release);
             shard.bell.ring();
         }
-        let shards_drained = || self.shards.iter().all(|shard| shard.board.drained.load(Ordering::Acquire));
-        if !wait_until(&hurry, DRAIN_CHECKS, shards_drained) {
-            tracing::warn!("checks in flight did not end in time, or a second signal came");
+        let drained = || self.shards.iter().all(|shard| shard.board.drained.load(Ordering::Acquire));
+        match wait_until(&hurry, DRAIN_CHECKS, drained) {
+            Waited::Done => {}
+            Waited::Late => {
+                tracing::warn!("checks in flight did not end within {DRAIN_CHECKS}: they count for nothing");
+            }
+            Waited::Hurried => return exit_at_once(),
         }
         for shard in &self.shards {
             shard.board.stop.store(true, Ordering::Release);
@@ -293,10 +303,14 @@ impl Daemon {
         }
         self.desk_board.drain.store(true, Ordering::Release);
         self.desk_bell.ring();
-        let flushed = wait_until(&hurry, DRAIN_NOTICES, || self.desk_board.drained.load(Ordering::Acquire));
-        if !flushed {
-            tracing::error!("notices are left undelivered: they did not leave in time, or a second signal came");
-        }
+        let flushed = match wait_until(&hurry, DRAIN_NOTICES, || self.desk_board.drained.load(Ordering::Acquire)) {
+            Waited::Done => true,
+            Waited::Late => {
+                tracing::error!("notices are left undelivered: they did not leave within {DRAIN_NOTICES}");
+                false
+            }
+            Waited::Hurried => return exit_at_once(),
+        };
         self.desk_board.stop.store(true, Ordering::Release);
         self.desk_bell.ring();
         let _ = self.desk.join();
@@ -304,23 +318,45 @@ impl Daemon {
             let _ = self.code.join();
         }
         let _ = self.control_stop.send(());
-        if let Ok(Err(error)) = self.control.join() {
-            tracing::warn!(%error, "the API ended with an error");
+        // Connections get a moment to end; the bound is the API's own, and a little for a busy machine.
+        match wait_until(&hurry, API_CONNECTION_GRACE + Span::from_secs(1), || self.control.is_finished()) {
+            Waited::Done => {
+                if let Ok(Err(error)) = self.control.join() {
+                    tracing::warn!(%error, "the API ended with an error");
+                }
+            }
+            Waited::Late => tracing::warn!("the API did not end in time"),
+            Waited::Hurried => return exit_at_once(),
         }
         tracing::info!(took = %Clock.now().since(began), "stopped");
         flushed
     }
 }
 
-/// Whether `done` came true within `bound`, and before there was a hurry.
-fn wait_until(hurry: &impl Fn(Span) -> bool, bound: Span, done: impl Fn() -> bool) -> bool {
+fn exit_at_once() -> bool {
+    tracing::error!("a second signal: exiting at once; checks in flight and notices not yet delivered are left behind");
+    false
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waited {
+    Done,
+    Late,
+    Hurried,
+}
+
+/// Waits until `done` comes true, at most for `bound`, and not if there is a hurry.
+fn wait_until(hurry: &impl Fn(Span) -> bool, bound: Span, done: impl Fn() -> bool) -> Waited {
     let deadline = Clock.now() + bound;
     while !done() {
-        if Clock.now() >= deadline || hurry(Span::from_millis(5)) {
-            return false;
+        if Clock.now() >= deadline {
+            return Waited::Late;
+        }
+        if hurry(Span::from_millis(5)) {
+            return Waited::Hurried;
         }
     }
-    true
+    Waited::Done
 }
 
 /// What the API sees of the daemon.

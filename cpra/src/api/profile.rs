@@ -33,14 +33,20 @@ const INDEX: &str = "cpra profiles\n\n\
     /debug/pprof/profile?seconds=N   CPU profile over N seconds (1 to 300, default 30)\n\n\
     go tool pprof http://ADDRESS/debug/pprof/profile?seconds=10\n";
 
+/// The flag that moves the profiles elsewhere.
+const FLAG: &str = "--pprof.addr";
+
 /// Listens for profilers, where the port is free. The daemon works without it.
 pub fn bind(address: SocketAddr) -> Option<TcpListener> {
     match TcpListener::bind(address) {
         Ok(listener) => Some(listener),
         Err(error) => {
             let owner = (error.kind() == io::ErrorKind::AddrInUse).then(|| listen::owner_of(address)).flatten();
-            let owner = owner.map(|owner| owner.to_string());
-            tracing::warn!(%address, %error, owner, "no profiles: cannot listen for profilers");
+            let why = owner.map_or_else(|| error.to_string(), |owner| format!("{owner} has the port"));
+            tracing::warn!(
+                "no profiles: cannot listen on {address}: {why}; choose another address with {FLAG} HOST:PORT, or none \
+                 with --pprof=false"
+            );
             None
         }
     }

@@ -124,20 +124,28 @@ fn banner(args: &Args, settings: &Settings, loaded: &Loaded, took: Span, finding
         0 => String::new(),
         disabled => format!(" ({disabled} disabled)"),
     };
-    let from = args.yaml.as_deref().map_or("no file", |path| Path::to_str(path).unwrap_or("a file"));
     let warnings = plural(loaded.diagnostics.warnings(), "warning");
+    let monitors = match &args.yaml {
+        Some(path) if loaded.found => {
+            let monitors = plural(count, "monitor");
+            format!("{monitors}{disabled} from {} in {took} (0 errors, {warnings})", path.display())
+        }
+        Some(path) => format!("no monitors: there is no {}", path.display()),
+        None => {
+            "no monitors: name a file with --yaml FILE (configs/quickstart.yaml is a tour of one minute)".to_owned()
+        }
+    };
     let limits = if findings.is_empty() {
         "enough for these monitors".to_owned()
     } else {
         plural(findings.len(), "finding") + ", see the log"
     };
     let text = format!(
-        "cpra {version}  {monitors}{disabled} from {from} in {took} (0 errors, {warnings})\n  \
+        "cpra {version}  {monitors}\n  \
          backends  io_uring: on   eBPF: off (not in this version)   store: memory (incidents do not survive a restart)\n  \
          limits    {limits}\n  \
          open      {url}      stop: Ctrl-C\n",
         version = env!("CARGO_PKG_VERSION"),
-        monitors = plural(count, "monitor"),
         url = api::url_of(settings.api.listen),
     );
     let _ = std::io::stdout().lock().write_all(text.as_bytes());

@@ -101,6 +101,8 @@ impl ShardLoop {
     ) -> io::Result<Self> {
         ring.watch(door.fd())?;
         let now = Clock.now();
+        // The API may be asked before the first turn has ended.
+        board.turned.store(now.as_nanos(), Ordering::Relaxed);
         Ok(Self {
             shard,
             ring,

@@ -116,6 +116,8 @@ pub const COMMIT_PATIENCE: Span = Span::from_secs(5);
 /// Shutdown: in-flight checks, then notices, get this long to end.
 pub const DRAIN_CHECKS: Span = Span::from_secs(5);
 pub const DRAIN_NOTICES: Span = Span::from_secs(5);
+/// One wish to end often comes as two signals at once: `timeout` and some supervisors signal the process and its group.
+pub const SIGNAL_ECHO: Span = Span::from_millis(250);
 
 /// Notices that one destination is given at a time, and so the lines of one write.
 pub const NOTICE_BATCH_MAX: usize = 1024;

@@ -1,0 +1,25 @@
+//! The daemon as a process: the real binary, with files, signals and sockets, as people and supervisors meet it.
+//!
+//! Every test runs its own daemon in its own folder on its own ports, and kills it by its pid. What needs root or a
+//! package says so and skips aloud.
+
+#![allow(unreachable_pub, reason = "modules of one test crate")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "another process lives in real time")]
+
+mod counterparts;
+mod support;
+
+#[path = "process/conntrack.rs"]
+mod conntrack;
+#[path = "process/daemon.rs"]
+mod daemon;
+#[path = "process/manners.rs"]
+mod manners;
+#[path = "process/notices.rs"]
+mod notices;
+#[path = "process/signals.rs"]
+mod signals;
+#[path = "process/stall.rs"]
+mod stall;
+#[path = "process/targets.rs"]
+mod targets;
