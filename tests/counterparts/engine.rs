@@ -111,7 +111,7 @@ impl Engine {
         let settings = Settings { shard: 0, slots_max: 8, seed: 1 };
         Self {
             shard: Shard::new(&settings, catalog, Clock.now()),
-            ring: UringRing::new(Options { unit_slots: 8, mark: None }).expect("this host has io_uring"),
+            ring: UringRing::new(Options { unit_slots: 8, ..Options::default() }).expect("this host has io_uring"),
             ids,
             mail: Vec::new(),
             effects: Effects::default(),
