@@ -86,6 +86,7 @@ fn start(monitors: impl FnOnce(&Path) -> Vec<Monitor>, slots_max: u32) -> Runnin
         catalog: Catalog::build(monitors(folder.path()), 1).expect("the monitors are sound"),
         loaded: true,
         queue_capacity: 1024,
+        batch_size: 1024,
         slots_max,
         log_dirs: vec![folder.path().to_owned()],
         state_dir: folder.path().to_owned(),
