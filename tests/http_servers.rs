@@ -1,15 +1,13 @@
-//! HTTP checks against real servers, good and bad: the real probe judges what they really send.
+//! HTTP checks against real servers, good and bad: the engine itself, on io_uring, judges what they really send.
 
 mod counterparts;
 
 use std::net::SocketAddr;
-use std::thread;
 use std::time::Duration;
 
 use cpra::domain::{Code, Host, Outcome, StatusSet, Verdict};
-use cpra::probe::Then;
 
-use counterparts::blocking::{BlockingEngine, Engine, Monitored};
+use counterparts::engine::{Engine, Monitored};
 use counterparts::haproxy::{Frontend, Haproxy};
 use counterparts::nginx::Nginx;
 use counterparts::raw::{self, FullBacklog, RawServer, Script};
@@ -32,11 +30,7 @@ fn assert_outcome(outcome: &Outcome, code: Code, status: u16, evidence: &str) {
 
 #[track_caller]
 fn assert_check(monitored: &Monitored, code: Code, status: u16, evidence: &str) {
-    assert_outcome(&engine().check(monitored), code, status, evidence);
-}
-
-fn engine() -> BlockingEngine {
-    BlockingEngine::default()
+    assert_outcome(&Engine::of(&[monitored]).check(0), code, status, evidence);
 }
 
 const SOON: Duration = Duration::from_millis(300);
@@ -91,64 +85,109 @@ fn nginx_takes_other_methods_and_hosts() {
 #[test]
 fn nginx_closes_gracefully_when_asked_to() {
     let Some(nginx) = Nginx::start() else { return };
-    let mut engine = engine();
-    for path in ["/ok", "/chunked", "/status/500"] {
-        engine.check(&Monitored::get(nginx.address(loopbacks()[0]), path));
-        assert_eq!((engine.then, engine.fin_came), (Some(Then::AwaitFin), true), "{path}");
+    let paths = ["/ok", "/chunked", "/status/500"];
+    let monitored = paths.map(|path| Monitored::get(nginx.address(loopbacks()[0]), path));
+    let mut engine = Engine::of(&monitored.each_ref());
+    for (index, path) in paths.into_iter().enumerate() {
+        engine.check(index);
+        assert_eq!((engine.rest(), engine.fin_came), (0, true), "{path}");
     }
 }
 
 #[test]
 fn a_large_body_is_not_read_to_its_end() {
     let Some(nginx) = Nginx::start() else { return };
-    let mut engine = engine();
-    let large = Monitored::get(nginx.address(loopbacks()[0]), "/large").with(|check| check.keep_alive = true);
-    assert_outcome(&engine.check(&large), Code::L7Ok, 200, "");
-    assert_eq!(engine.then, Some(Then::Disconnect));
+    let mut engine = Engine::of(&[&Monitored::get(nginx.address(loopbacks()[0]), "/large").kept()]);
+    assert_outcome(&engine.check(0), Code::L7Ok, 200, "");
+    assert_eq!((engine.rest(), engine.fin_came), (0, false), "neither kept nor read until nginx closes");
 }
 
 #[test]
 fn a_slow_body_is_a_timeout_that_says_how_far_it_came() {
     let Some(nginx) = Nginx::start() else { return };
     let slow = Monitored::get(nginx.address(loopbacks()[0]), "/slow").within(SOON);
-    let outcome = engine().check(&slow);
+    let outcome = Engine::of(&[&slow]).check(0);
     assert_outcome(&outcome, Code::L7Tout, 200, "body: ");
+    assert!(outcome.latency.total >= slow.policy.timeout, "{:?}", outcome.latency);
     assert!(outcome.evidence.expect("some").contains(" of 8192 bytes in "));
 }
 
 #[test]
 fn kept_connections_are_used_again_until_nginx_ends_them() {
     let Some(nginx) = Nginx::start() else { return };
-    let address = nginx.address(loopbacks()[0]);
-    let keeping = |path| Monitored::get(address, path).with(|check| check.keep_alive = true);
-    let mut engine = engine();
-    for path in ["/ok", "/chunked", "/empty", "/status/404", "/ok"] {
-        engine.check(&keeping(path));
-        assert_eq!(engine.then, Some(Then::Keep), "{path}");
+    let paths = ["/ok", "/chunked", "/empty", "/status/404", "/ok"];
+    let keeping = paths.map(|path| Monitored::get(nginx.address(loopbacks()[0]), path).kept());
+    let mut engine = Engine::of(&keeping.each_ref());
+    for (index, path) in paths.into_iter().enumerate() {
+        engine.check(index);
+        assert_eq!(engine.rest(), 1, "{path} keeps its connection");
     }
-    assert_eq!((engine.connects, engine.resumed), (1, 4));
+    assert_eq!((engine.connects, engine.requests), (1, 5));
     // The second answer on one connection says that it is the last.
-    let mut engine = BlockingEngine::default();
-    assert_outcome(&engine.check(&keeping("/keepalive")), Code::L7Ok, 200, "");
-    assert_eq!(engine.then, Some(Then::Keep));
-    assert_outcome(&engine.check(&keeping("/keepalive")), Code::L7Ok, 200, "");
-    assert_eq!((engine.then, engine.fin_came), (Some(Then::AwaitFin), true));
+    let keeping = Monitored::get(nginx.address(loopbacks()[0]), "/keepalive").kept();
+    let mut engine = Engine::of(&[&keeping]);
+    assert_outcome(&engine.check(0), Code::L7Ok, 200, "");
+    assert_eq!(engine.rest(), 1);
+    assert_outcome(&engine.check(0), Code::L7Ok, 200, "");
+    assert_eq!((engine.rest(), engine.fin_came, engine.connects), (0, true, 1));
 }
+
+const KEPT: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
 #[test]
 fn a_kept_connection_that_was_closed_between_checks_is_no_verdict() {
     let Some(nginx) = Nginx::start() else { return };
-    let keeping = Monitored::get(nginx.address(loopbacks()[0]), "/keepalive").with(|check| check.keep_alive = true);
-    let raw = RawServer::start(Script::AnswerOnce(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec()));
-    let raw_keeping = Monitored::get(raw.address(), "/").with(|check| check.keep_alive = true);
+    let keeping = Monitored::get(nginx.address(loopbacks()[0]), "/keepalive").kept();
+    let raw = RawServer::start(Script::AnswerOnce(KEPT.to_vec()));
+    let raw_keeping = Monitored::get(raw.address(), "/").kept();
     for (monitored, idle) in [(keeping, 2_000), (raw_keeping, 300)] {
-        let mut engine = BlockingEngine::default();
-        assert_outcome(&engine.check(&monitored), Code::L7Ok, 200, "");
-        assert_eq!(engine.then, Some(Then::Keep));
-        thread::sleep(Duration::from_millis(idle));
-        assert_outcome(&engine.check(&monitored), Code::L7Ok, 200, "");
-        assert_eq!((engine.connects, engine.resumed), (2, 1));
+        let mut engine = Engine::of(&[&monitored]);
+        assert_outcome(&engine.check(0), Code::L7Ok, 200, "");
+        assert_eq!(engine.rest(), 1);
+        engine.idle(Duration::from_millis(idle));
+        assert_eq!((engine.rest(), engine.fin_came), (0, true), "its end was noticed when it came");
+        assert_outcome(&engine.check(0), Code::L7Ok, 200, "");
+        assert_eq!((engine.connects, engine.requests), (2, 2));
     }
+}
+
+#[test]
+fn a_kept_connection_that_ends_under_a_request_is_no_verdict() {
+    let ends = [
+        Script::Answer(Vec::new()),
+        Script::Answer(b"HTTP/1.1 200 OK\r\nServ".to_vec()),
+        Script::AnswerThenReset(Vec::new()),
+        Script::Silence,
+    ];
+    for end in ends {
+        println!("{end:?}");
+        let server = RawServer::start(Script::AnswerFirst(KEPT.to_vec(), Box::new(end)));
+        let mut engine = Engine::of(&[&Monitored::get(server.address(), "/").kept().within(SOON)]);
+        for _ in 0..3 {
+            assert_outcome(&engine.check(0), Code::L7Ok, 200, "");
+        }
+        assert_eq!((engine.rest(), engine.connects, engine.requests), (1, 3, 5), "asked again on a fresh connection");
+    }
+}
+
+#[test]
+fn an_unexpected_status_on_a_kept_connection_is_a_verdict() {
+    let teapot = b"HTTP/1.1 418 Teapot\r\nContent-Length: 0\r\n\r\n".to_vec();
+    let script = Script::AnswerFirst(KEPT.to_vec(), Box::new(Script::Answer(teapot)));
+    let server = RawServer::start(script);
+    let mut engine = Engine::of(&[&Monitored::get(server.address(), "/").kept()]);
+    assert_outcome(&engine.check(0), Code::L7Ok, 200, "");
+    assert_outcome(&engine.check(0), Code::L7Sts, 418, "418 Teapot, expected 200-299");
+    assert_eq!((engine.connects, engine.requests), (1, 2));
+}
+
+#[test]
+fn a_failed_attempt_is_tried_again_as_often_as_was_asked_for() {
+    let server = RawServer::start(Script::Answer(b"SSH-2.0-OpenSSH_9.2p1\r\n".to_vec()));
+    let mut engine = Engine::of(&[&Monitored::get(server.address(), "/").retried(2)]);
+    let outcome = engine.check(0);
+    assert_outcome(&outcome, Code::L7Rsp, 0, "not an HTTP/1 answer");
+    assert_eq!((outcome.attempts, engine.connects, engine.rest()), (3, 3, 0));
 }
 
 #[test]
@@ -162,7 +201,7 @@ fn haproxy_is_judged_by_its_answers() {
         assert_check(&get(Frontend::NoServer), Code::L7Sts, 503, words);
         assert_check(&get(Frontend::Reject), Code::L7Rsp, 0, "closed without an answer");
         // Its reset races with the connect: either the connect tells, or the first thing after it.
-        let rejected = engine().check(&get(Frontend::RejectConnection));
+        let rejected = Engine::of(&[&get(Frontend::RejectConnection)]).check(0);
         assert!(matches!(rejected.code, Code::L4Con | Code::L7Rsp), "{rejected:?}");
         assert_check(&get(Frontend::Tarpit).within(SOON), Code::L7Tout, 0, "no answer after connecting to ");
         assert_check(&get(Frontend::Tarpit), Code::L7Sts, 500, "500 Internal Server Error, expected 200-299");
@@ -173,12 +212,11 @@ fn haproxy_is_judged_by_its_answers() {
 fn haproxy_keeps_connections() {
     let Some(haproxy) = Haproxy::start() else { return };
     let address = haproxy.address(Frontend::Ok, loopbacks()[0]);
-    let keeping = Monitored::get(address, "/").with(|check| check.keep_alive = true);
-    let mut engine = engine();
+    let mut engine = Engine::of(&[&Monitored::get(address, "/").kept()]);
     for _ in 0..3 {
-        assert_outcome(&engine.check(&keeping), Code::L7Ok, 200, "");
+        assert_outcome(&engine.check(0), Code::L7Ok, 200, "");
     }
-    assert_eq!((engine.connects, engine.resumed), (1, 2));
+    assert_eq!((engine.rest(), engine.connects, engine.requests), (1, 1, 3));
 }
 
 #[test]

@@ -1,30 +1,25 @@
 //! Counterparts: the real servers, and a few bad ones, that checks are tried on.
 //!
 //! Each listens on free loopback ports, lives as long as its value, and leaves nothing behind. A counterpart whose
-//! package is missing is skipped aloud: its `start` prints `SKIPPED name: reason` and gives `None`. Where everything
-//! must be there (CI), `CPRA_NO_SKIP=1` makes that a failure.
+//! package is missing is skipped aloud, and its `start` gives `None`.
 
 #![allow(dead_code, reason = "each test that includes this uses its own part of it")]
 #![allow(unreachable_pub, reason = "a module of several test crates")]
 
-pub mod blocking;
+pub mod engine;
 pub mod haproxy;
 pub mod nginx;
 pub mod process;
 pub mod raw;
 
+#[path = "../support/mod.rs"]
+mod support;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Says that something could not be tried.
-///
-/// # Panics
-/// With `CPRA_NO_SKIP=1`.
-pub fn skip(name: &str, reason: &str) {
-    assert!(std::env::var_os("CPRA_NO_SKIP").is_none_or(|value| value != "1"), "SKIPPED {name}: {reason}");
-    println!("SKIPPED {name}: {reason}");
-}
+use support::skip;
 
 /// A program of a Debian package, or a skip.
 pub fn program(name: &str) -> Option<PathBuf> {

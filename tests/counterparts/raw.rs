@@ -24,6 +24,8 @@ pub enum Script {
     AnswerEarly(Vec<u8>),
     /// Reads the request, answers, and closes a moment later, without having said that it would.
     AnswerOnce(Vec<u8>),
+    /// Answers the first request of a connection; the second one meets the other script.
+    AnswerFirst(Vec<u8>, Box<Self>),
     /// Reads the request and keeps the connection in silence.
     Silence,
     /// Accepts and does not even read.
@@ -129,6 +131,11 @@ fn play(script: &Script, mut stream: TcpStream, stopped: &AtomicBool) -> io::Res
             stream.write_all(answer)?;
             thread::sleep(Duration::from_millis(100));
             Ok(())
+        }
+        Script::AnswerFirst(answer, second) => {
+            read_request(&mut stream, stopped)?;
+            stream.write_all(answer)?;
+            play(second, stream, stopped)
         }
         Script::Silence => {
             read_request(&mut stream, stopped)?;

@@ -120,15 +120,21 @@ impl Health {
         matches!(self.phase, Phase::Suspect | Phase::Failing) || self.degraded || self.void
     }
 
+    /// When the next check after the last judged one is due.
+    pub const fn cadence(self) -> Cadence {
+        match self.phase {
+            _ if self.void => Cadence::Retry,
+            Phase::Suspect | Phase::Failing => Cadence::Retry,
+            Phase::Unknown | Phase::Up | Phase::Disabled => Cadence::Interval,
+        }
+    }
+
     /// A check of this monitor was judged.
     pub fn judge(&mut self, verdict: Verdict, policy: &Policy) -> Judged {
         if verdict == Verdict::Void {
             let began = !std::mem::replace(&mut self.void, true);
-            return Judged {
-                cadence: Cadence::Retry,
-                void: began.then_some(TransitionKind::VoidBegan),
-                transition: None,
-            };
+            let void = began.then_some(TransitionKind::VoidBegan);
+            return Judged { cadence: self.cadence(), void, transition: None };
         }
         self.obscured = false;
         let ended = std::mem::take(&mut self.void);
@@ -138,11 +144,7 @@ impl Health {
             Verdict::Fail => self.fail(policy),
             Verdict::Void => unreachable!("handled above"),
         };
-        let cadence = match self.phase {
-            Phase::Suspect | Phase::Failing => Cadence::Retry,
-            Phase::Unknown | Phase::Up | Phase::Disabled => Cadence::Interval,
-        };
-        Judged { cadence, void: ended.then_some(TransitionKind::VoidEnded), transition }
+        Judged { cadence: self.cadence(), void: ended.then_some(TransitionKind::VoidEnded), transition }
     }
 
     fn ok(&mut self, policy: &Policy, clean: bool) -> Option<TransitionKind> {

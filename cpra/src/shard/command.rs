@@ -63,7 +63,7 @@ impl Core {
                 self.ready.remove(index);
             }
             Place::Resolving => {
-                self.resolved.retain(|waiting| waiting.monitor != index);
+                self.resolved.retain(|resolved| resolved.waiting.monitor != index);
                 if let HostRef::Name(name) = self.catalog.target(self.id(index)).host {
                     self.names.forget(name, index);
                 }

@@ -3,15 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::names::Waiting;
+use super::names::{Resolved, Waiting};
 use super::protocol::{Effect, Effects, Resolution};
 use super::slots::{Flight, State, Taken};
 use super::{Core, TimedOut};
-use crate::domain::{Check, Code, HostRef, Outcome, Policy, Verdict, VoidReason};
+use crate::domain::{Cadence, Check, Code, HostRef, Outcome, Policy, Verdict, VoidReason};
 use crate::probe::{Judgement, Ops, Probe, Request, Then};
 use crate::ring::{Completion, Family, Op, OpKind};
 use crate::schedule::Tick;
-use crate::units::limits::{FIN_WAIT, KEEP_ALIVE_IDLE, RETRY_PAUSE};
+use crate::units::limits::{FIN_WAIT, KEEP_ALIVE_IDLE, RETRY_PAUSE, SPARED_PER_STEP_MAX};
 use crate::units::{Instant, MonitorId, Slot, Span};
 use crate::world::{Components, Place};
 
@@ -27,15 +27,12 @@ impl Core {
         let catalog = Arc::clone(&self.catalog);
         let target = catalog.target(self.id(index));
         let due = Tick::from_low(c.timing(index).due, self.clock.passed(now));
-        let interval = self.policy(index).interval;
-        let missed = now.since(self.clock.instant(due)).as_nanos() / interval.as_nanos();
-        let waiting = Waiting { monitor: index, due, missed, started: now };
+        let waiting = Waiting { monitor: index, due, left: now };
         let address = match target.host {
             HostRef::Literal(address) => address,
             HostRef::Name(name) => match self.names.address(name, now) {
                 Some(address) => address,
                 None => {
-                    self.left_ready(&waiting, now);
                     c.timing_mut(index).place = Place::Resolving;
                     if self.names.wait(name, waiting) {
                         effects.list.push(Effect::Resolve { name: name.into() });
@@ -44,42 +41,29 @@ impl Core {
                 }
             },
         };
-        if !self.launch(c, &waiting, SocketAddr::new(address, target.port), now, effects) {
-            return false;
-        }
-        self.left_ready(&waiting, now);
-        true
+        self.launch(c, &Resolved { waiting, address, took: Span::ZERO }, now, effects)
     }
 
     /// Starts the oldest check that waited for an address; `false` when there is no slot.
     pub(super) fn start_resolved(&mut self, c: &mut Components<'_>, now: Instant, effects: &mut Effects) -> bool {
-        let Some(waiting) = self.resolved.pop_front() else { return true };
-        let catalog = Arc::clone(&self.catalog);
-        let target = catalog.target(self.id(waiting.monitor));
-        let HostRef::Name(name) = target.host else { unreachable!("only names are resolved") };
-        if now.since(waiting.started) >= self.policy(waiting.monitor).timeout {
-            let outcome = Outcome::of(Code::Void(VoidReason::Resolver))
-                .with_evidence(&format!("{name}: its address was known too late"));
-            self.judge(c, waiting.monitor, waiting.due, waiting.missed, outcome, now, effects);
-            return true;
+        let Some(resolved) = self.resolved.pop_front() else { return true };
+        let launched = self.launch(c, &resolved, now, effects);
+        if !launched {
+            self.resolved.push_front(resolved);
         }
-        let Some(address) = self.names.address(name, now) else {
-            // It expired while this check waited for a slot: ask again; the time already spent counts.
-            if self.names.wait(name, waiting) {
-                effects.list.push(Effect::Resolve { name: name.into() });
-            }
-            return true;
-        };
-        if self.launch(c, &waiting, SocketAddr::new(address, target.port), now, effects) {
-            return true;
-        }
-        self.resolved.push_front(waiting);
-        false
+        launched
     }
 
-    fn left_ready(&mut self, waiting: &Waiting, now: Instant) {
-        self.stats.lag.record(now.since(self.clock.instant(waiting.due)));
-        self.stats.missed += waiting.missed;
+    /// A check has started, or was judged without: how late is it, and what did its monitor miss meanwhile?
+    fn left_waiting(&mut self, c: &Components<'_>, waiting: &Waiting, started: Instant) {
+        let late = started.since(self.clock.instant(waiting.due));
+        let policy = self.policy(waiting.monitor);
+        let every = match c.health(waiting.monitor).cadence() {
+            Cadence::Interval => policy.interval,
+            Cadence::Retry => policy.retry_interval,
+        };
+        self.stats.missed += late.as_nanos() / every.as_nanos().max(1);
+        self.stats.lag.record(late);
     }
 
     /// A resolver's answer: who waited goes on, or is judged.
@@ -92,10 +76,15 @@ impl Core {
         effects: &mut Effects,
     ) {
         for waiting in self.names.answer(name, resolution, now) {
-            let outcome = match resolution {
-                Resolution::Found { addresses, .. } if !addresses.is_empty() => {
-                    self.resolved.push_back(waiting);
-                    continue;
+            let took = now.since(waiting.left);
+            let mut outcome = match resolution {
+                Resolution::Found { addresses, .. } if let Some(&address) = addresses.first() => {
+                    if took < self.policy(waiting.monitor).timeout {
+                        self.resolved.push_back(Resolved { waiting, address, took });
+                        continue;
+                    }
+                    Outcome::of(Code::Void(VoidReason::Resolver))
+                        .with_evidence(&format!("{name}: its address was known too late"))
                 }
                 Resolution::Found { .. } | Resolution::NotFound => {
                     Outcome::of(Code::L4Dns).with_evidence(&format!("{name}: no such name"))
@@ -103,22 +92,17 @@ impl Core {
                 Resolution::Failed(why) => Outcome::of(Code::Void(VoidReason::Resolver))
                     .with_evidence(&format!("{name}: the resolver failed: {why}")),
             };
-            let mut outcome = outcome;
-            outcome.latency.resolve = now.since(waiting.started);
-            outcome.latency.total = outcome.latency.resolve;
-            self.judge(c, waiting.monitor, waiting.due, waiting.missed, outcome, now, effects);
+            outcome.latency.resolve = took;
+            outcome.latency.total = took;
+            self.left_waiting(c, &waiting, waiting.left);
+            self.judge(c, waiting.monitor, waiting.due, waiting.left, outcome, now, effects);
         }
     }
 
     /// Puts a check on a slot; `false` when there is none.
-    fn launch(
-        &mut self,
-        c: &mut Components<'_>,
-        waiting: &Waiting,
-        address: SocketAddr,
-        now: Instant,
-        effects: &mut Effects,
-    ) -> bool {
+    fn launch(&mut self, c: &mut Components<'_>, resolved: &Resolved, now: Instant, effects: &mut Effects) -> bool {
+        let &Resolved { waiting, address, took } = resolved;
+        let address = SocketAddr::new(address, self.catalog.target(self.id(waiting.monitor)).port);
         let policy = Arc::clone(self.policy(waiting.monitor));
         let kept = if keeps_alive(&policy) { self.slots.take_idle(&address) } else { None };
         let Some(slot) = kept.or_else(|| self.take_slot(Family::of(&address), effects)) else { return false };
@@ -131,22 +115,24 @@ impl Core {
             entry.generation = entry.generation.next();
             Probe::start(&request, now, &mut ops)
         };
+        // The name's time counts to the timeout, but not the time without a slot: that was ours.
+        let started = now.before(took);
         let flight = Flight {
             monitor: waiting.monitor,
             due: waiting.due,
-            missed: waiting.missed,
-            started: waiting.started,
-            attempt_started: waiting.started,
+            started,
+            attempt_started: started,
             attempt: 1,
             reused: kept.is_some(),
             stalled: false,
             address,
-            resolve: now.since(waiting.started),
+            resolve: took,
             probe,
         };
+        self.left_waiting(c, &waiting, started);
         c.timing_mut(waiting.monitor).place = Place::Flight;
         self.slots.change(slot, State::Flight(flight));
-        self.slots.set_deadline(slot, Some(waiting.started + policy.timeout));
+        self.slots.set_deadline(slot, Some(started + policy.timeout));
         self.submit_all(slot, &mut ops, effects);
         self.ops = ops;
         true
@@ -165,12 +151,21 @@ impl Core {
                 Some(slot)
             }
             None => {
-                // A kept connection is a favour; a due check is a duty.
-                if let Some(slot) = self.slots.any_idle() {
-                    self.leave(slot, effects);
-                }
+                self.spare_slots(effects);
                 None
             }
+        }
+    }
+
+    /// Gives up slots that are held for courtesy only, as many as wait for one: a kept connection and a graceful end
+    /// are favours, a due check is a duty. Slots that are on their way to be free anyway serve the first who wait.
+    fn spare_slots(&mut self, effects: &mut Effects) {
+        // The one that has just been refused is on neither list.
+        let waiting = 1 + self.ready.len() + self.resolved.len();
+        let wanted = waiting.saturating_sub(self.slots.census().leaving).min(SPARED_PER_STEP_MAX);
+        for _ in 0..wanted {
+            let Some(slot) = self.slots.spare() else { return };
+            self.leave(slot, effects);
         }
     }
 
@@ -322,14 +317,13 @@ impl Core {
             self.judging.push_back(TimedOut {
                 monitor: flight.monitor,
                 due: flight.due,
-                missed: flight.missed,
                 started: flight.started,
                 deadline: now,
                 outcome,
             });
             return;
         }
-        self.judge(c, flight.monitor, flight.due, flight.missed, outcome, now, effects);
+        self.judge(c, flight.monitor, flight.due, flight.started, outcome, now, effects);
     }
 
     fn end_connection(&mut self, slot: Slot, then: Then, origin: SocketAddr, now: Instant, effects: &mut Effects) {

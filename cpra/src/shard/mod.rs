@@ -27,6 +27,8 @@ mod host;
 mod names;
 pub mod protocol;
 mod slots;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 use std::collections::VecDeque;
@@ -37,7 +39,7 @@ pub use protocol::{Effect, Effects, Event, ShardStats};
 use rustc_hash::FxBuildHasher;
 
 use self::host::HostDrops;
-use self::names::{Names, Waiting};
+use self::names::{Names, Resolved};
 use self::protocol::MonitorState;
 use self::slots::{Slots, State};
 use crate::domain::health::Phase;
@@ -78,7 +80,7 @@ struct Core {
     slots: Slots,
     names: Names,
     /// Resolved, and without a slot so far; they come before the ready list.
-    resolved: VecDeque<Waiting>,
+    resolved: VecDeque<Resolved>,
     judging: VecDeque<TimedOut>,
     host: HostDrops,
     kept: HashMap<u32, Kept, FxBuildHasher>,
@@ -100,7 +102,6 @@ struct Core {
 struct TimedOut {
     monitor: u32,
     due: Tick,
-    missed: u64,
     started: Instant,
     deadline: Instant,
     outcome: Outcome,
@@ -289,7 +290,8 @@ impl Core {
             self.wheel.next().map(|tick| self.clock.instant(tick)),
             self.slots.next_deadline(),
             in_flight.then(|| self.last_step + FLIGHT_WAIT_MAX),
-            in_flight.then(|| self.host.next_sample(false)),
+            // As `step` asks for readings: a deadline that no step acts on would make the loop spin.
+            (census.flights > 0).then(|| self.host.next_sample(false)),
             (!self.judging.is_empty()).then(|| self.host.next_sample(true)),
             (self.enabled > 0).then_some(self.next_audit),
         ];

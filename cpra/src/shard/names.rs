@@ -18,8 +18,18 @@ use crate::units::{Instant, Span};
 pub(super) struct Waiting {
     pub(super) monitor: u32,
     pub(super) due: Tick,
-    pub(super) missed: u64,
-    pub(super) started: Instant,
+    /// When it left the ready list.
+    pub(super) left: Instant,
+}
+
+/// A check whose address is known and that waits for a slot. It keeps the address that it was given: asking again,
+/// because the answer expired meanwhile, could go on for as long as slots are short.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Resolved {
+    pub(super) waiting: Waiting,
+    pub(super) address: IpAddr,
+    /// How long the name took.
+    pub(super) took: Span,
 }
 
 #[derive(Debug, Default)]

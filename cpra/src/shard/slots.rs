@@ -35,9 +35,7 @@ use crate::units::{Generation, Instant, Slot, Span};
 pub(super) struct Flight {
     pub(super) monitor: u32,
     pub(super) due: Tick,
-    /// Due times that had passed when the check left the ready list.
-    pub(super) missed: u64,
-    /// When the check left the ready list.
+    /// When the first attempt began: its name was asked for, or its slot taken. Waiting for a slot is not part of it.
     pub(super) started: Instant,
     pub(super) attempt_started: Instant,
     /// Counts from 1.
@@ -104,6 +102,8 @@ pub(super) struct Census {
     pub(super) flights: usize,
     pub(super) paused: usize,
     pub(super) idle: usize,
+    /// Disconnecting: free before long.
+    pub(super) leaving: usize,
 }
 
 #[derive(Debug)]
@@ -118,6 +118,10 @@ pub(super) struct Slots {
     clock: TickClock,
     timers: Wheel,
     census: Census,
+    /// A bit per slot that is idle or lingers: a search looks at 64 of them at a time.
+    spare: Vec<u64>,
+    /// The word in which the last search ended.
+    spare_hand: usize,
 }
 
 /// A slot to use, and whether its socket has to be made, perhaps after giving up one of the other family.
@@ -139,6 +143,8 @@ impl Slots {
             clock,
             timers: Wheel::new(clock.passed(now)),
             census: Census::default(),
+            spare: Vec::new(),
+            spare_hand: 0,
         }
     }
 
@@ -208,12 +214,26 @@ impl Slots {
         self.idle.get(origin).is_none_or(|kept| kept.len() < KEEP_ALIVE_PER_ORIGIN_MAX)
     }
 
-    /// Any kept connection, to be given up for a check that has no slot.
-    pub(super) fn any_idle(&self) -> Option<Slot> {
-        if self.census.idle == 0 {
-            return None;
+    /// A slot that is held for courtesy only, a kept connection or one that waits for the peer's FIN, to be given up
+    /// for a check that has none. Successive searches go round.
+    pub(super) fn spare(&mut self) -> Option<Slot> {
+        let words = self.spare.len();
+        let index =
+            (0..words).map(|offset| (self.spare_hand + offset) % words).find(|&index| self.spare[index] != 0)?;
+        self.spare_hand = index;
+        Some(Slot((index * 64) as u32 + self.spare[index].trailing_zeros()))
+    }
+
+    fn note_spare(&mut self, slot: Slot, is_spare: bool) {
+        let (word, bit) = (slot.index() / 64, 1 << (slot.index() % 64));
+        if self.spare.len() <= word {
+            self.spare.resize(word + 1, 0);
         }
-        self.entries.iter().position(|entry| matches!(entry.state, State::Idle(_))).map(|index| Slot(index as u32))
+        if is_spare {
+            self.spare[word] |= bit;
+        } else {
+            self.spare[word] &= !bit;
+        }
     }
 
     /// Puts a slot into another state and answers with the one before.
@@ -233,8 +253,10 @@ impl Slots {
                     None => self.bare.push(Reverse(slot.0)),
                 }
             }
-            State::Lingering | State::Leaving => {}
+            State::Lingering => {}
+            State::Leaving => self.census.leaving += 1,
         }
+        self.note_spare(slot, matches!(state, State::Idle(_) | State::Lingering));
         let before = std::mem::replace(&mut self.entries[slot.index()].state, state);
         match &before {
             State::Flight(_) => self.census.flights -= 1,
@@ -249,7 +271,8 @@ impl Slots {
                     }
                 }
             }
-            State::Free | State::Lingering | State::Leaving => {}
+            State::Leaving => self.census.leaving -= 1,
+            State::Free | State::Lingering => {}
         }
         before
     }
@@ -372,8 +395,28 @@ mod tests {
         let slot = slots.take_idle(&origin).expect("one is kept");
         slots.change(slot, State::Leaving);
         assert_eq!(slots.census().idle, KEEP_ALIVE_PER_ORIGIN_MAX - 1);
-        let other = slots.any_idle().expect("more are kept");
+        let other = slots.spare().expect("more are kept");
         slots.change(other, State::Leaving);
         assert_eq!(slots.census().idle, KEEP_ALIVE_PER_ORIGIN_MAX - 2);
+        assert_eq!(slots.census().leaving, 2);
+    }
+
+    #[test]
+    fn the_search_for_a_spare_slot_finds_what_idles_or_lingers() {
+        let mut slots = slots(200);
+        for index in 0..200 {
+            slots.take(Family::V4).expect("there is room");
+            slots.change(Slot(index), State::Leaving);
+        }
+        assert_eq!(slots.spare(), None);
+        let origin: SocketAddr = "10.0.0.1:80".parse().expect("an address");
+        slots.change(Slot(130), State::Lingering);
+        slots.change(Slot(199), State::Idle(origin));
+        slots.change(Slot(7), State::Lingering);
+        for found in [7, 130, 199] {
+            assert_eq!(slots.spare(), Some(Slot(found)));
+            slots.change(Slot(found), State::Leaving);
+        }
+        assert_eq!(slots.spare(), None);
     }
 }

@@ -22,7 +22,7 @@ impl Core {
                 let evidence = format!("this host dropped packets meanwhile: {}", outcome.cause());
                 outcome = Outcome { code: Code::Void(VoidReason::HostDrops), ..outcome }.with_evidence(&evidence);
             }
-            self.judge(c, timed_out.monitor, timed_out.due, timed_out.missed, outcome, now, effects);
+            self.judge(c, timed_out.monitor, timed_out.due, timed_out.started, outcome, now, effects);
         }
     }
 
@@ -33,7 +33,7 @@ impl Core {
         c: &mut Components<'_>,
         index: u32,
         due: Tick,
-        missed: u64,
+        started: Instant,
         outcome: Outcome,
         now: Instant,
         effects: &mut Effects,
@@ -61,7 +61,7 @@ impl Core {
         } else {
             self.kept.remove(&index);
         }
-        self.lay_next(c, index, due, missed, judged.cadence, void, now);
+        self.lay_next(c, index, due, started, judged.cadence, void, now);
     }
 
     pub(super) fn recount(&mut self, before: crate::domain::Health, after: crate::domain::Health) {
@@ -88,7 +88,7 @@ impl Core {
         c: &mut Components<'_>,
         index: u32,
         due: Tick,
-        missed: u64,
+        started: Instant,
         cadence: Cadence,
         void: bool,
         now: Instant,
@@ -98,8 +98,8 @@ impl Core {
         let every = if cadence == Cadence::Retry { retry } else { interval };
         let passed = self.clock.passed(now);
         let behind = passed.0.saturating_sub(due.0) / every;
-        // Missed ones were counted, by the interval, when the check left the ready list.
-        self.stats.skipped_busy += behind.saturating_sub(missed.saturating_mul(interval) / every);
+        // Those that passed before the check started were counted as missed then.
+        self.stats.skipped_busy += behind - self.clock.passed(started).0.saturating_sub(due.0) / every;
         let off_phase = c.timing(index).off_phase;
         let next = Tick(due.0 + (behind + 1) * every);
         match cadence {

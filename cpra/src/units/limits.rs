@@ -67,6 +67,8 @@ pub const PROFILE_CONNECTION_LIFE: Span = Span::from_secs(PROFILE_SECONDS_MAX + 
 
 /// Checks started by one step, and effects one step may emit for them.
 pub const STARTS_PER_STEP_MAX: usize = 1024;
+/// Kept or lingering connections given up by one step for checks that have no slot.
+pub const SPARED_PER_STEP_MAX: usize = 256;
 
 /// One response head, and how much of a body is read before the rest no longer matters.
 pub const RESPONSE_HEAD_MAX: usize = 16 * 1024;

@@ -11,7 +11,6 @@ mod pulse;
 mod report;
 mod ring;
 mod target;
-mod wait;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};

@@ -20,8 +20,8 @@ use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrLike, socket};
 
 use super::pace::{Meter, Pace, Stopwatch};
-use super::wait::WaitPolicy;
 use super::{Kind, Load, REQUEST_CLOSE, REQUEST_KEEP, child};
+use cpra::os::wait::WaitPolicy;
 
 const SUBMISSIONS: u32 = 4096;
 const COMPLETIONS: u32 = 32_768;

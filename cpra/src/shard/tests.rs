@@ -1,0 +1,265 @@
+//! A shard whose completions are given by hand, on one slot: what happens when more than one check wants it.
+
+use std::sync::Arc;
+
+use super::protocol::{Command, CommandKind, HostSample, Resolution};
+use super::{Effect, Effects, Event, Settings, Shard};
+use crate::domain::{Check, Code, Codes, Host, HttpCheck, Monitor, Policy, StatusSet, Target};
+use crate::ring::{Completion, Errno, OpKind};
+use crate::units::limits::{FIN_WAIT, KEEP_ALIVE_IDLE};
+use crate::units::{Generation, Instant, Slot, Span};
+use crate::world::Catalog;
+
+const BEGIN: Instant = Instant::from_nanos(1_000_000_000_000);
+const INTERVAL: Span = Span::from_secs(1_000);
+const RETRY: Span = Span::from_secs(1);
+const TIMEOUT: Span = Span::from_secs(5);
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+type Answer = (OpKind, Result<u32, Errno>, &'static [u8]);
+
+struct Bench {
+    now: Instant,
+    shard: Shard,
+    catalog: Arc<Catalog>,
+    generation: Generation,
+    /// A receive that has not ended.
+    receiving: bool,
+    connecting: bool,
+    /// What was submitted, and when.
+    submitted: Vec<(Instant, OpKind)>,
+    disconnected: bool,
+    host_asked: bool,
+}
+
+fn monitor(name: &str, check: Check, host: Host) -> Monitor {
+    let policy = Policy {
+        check,
+        interval: INTERVAL,
+        timeout: TIMEOUT,
+        retry_interval: RETRY,
+        unhealthy_threshold: 3,
+        healthy_threshold: 2,
+        retries: 0,
+        groups: Box::default(),
+        codes: Codes::default(),
+    };
+    Monitor { name: name.into(), enabled: false, target: Target { host, port: 80, path: "/".into() }, policy }
+}
+
+fn tcp(name: &str) -> Monitor {
+    monitor(name, Check::Tcp, Host::Literal("10.0.0.1".parse().expect("an address")))
+}
+
+fn http(name: &str, keep_alive: bool) -> Monitor {
+    let check = HttpCheck {
+        method: "GET".into(),
+        headers: Box::default(),
+        body: Box::default(),
+        expected: StatusSet::success(),
+        keep_alive,
+    };
+    monitor(name, Check::Http(check), Host::Literal("10.0.0.2".parse().expect("an address")))
+}
+
+impl Bench {
+    fn new(monitors: Vec<Monitor>) -> Self {
+        let names: Vec<_> = monitors.iter().map(|monitor| monitor.name.clone()).collect();
+        let catalog = Arc::new(Catalog::build(monitors, 1).expect("they fit"));
+        let settings = Settings { shard: 0, slots_max: 1, seed: 1 };
+        let mut bench = Self {
+            now: BEGIN,
+            shard: Shard::new(&settings, catalog.clone(), BEGIN),
+            catalog,
+            generation: Generation::default(),
+            receiving: false,
+            connecting: false,
+            submitted: Vec::new(),
+            disconnected: false,
+            host_asked: false,
+        };
+        // In order, so that they are due in order.
+        for name in &names {
+            bench.command(name, CommandKind::Enable { epoch: 1 });
+        }
+        bench
+    }
+
+    fn command(&mut self, name: &str, kind: CommandKind) {
+        let monitor = self.catalog.find(name).expect("it is there");
+        self.step(vec![Event::Command(Command { monitor, kind })]);
+    }
+
+    fn check(&mut self, name: &str) {
+        self.command(name, CommandKind::CheckNow);
+    }
+
+    fn answer(&mut self, answers: &[Answer]) {
+        let events = answers.iter().map(|&(kind, result, data)| {
+            let more = !data.is_empty();
+            let (slot, generation, local) = (Slot(0), self.generation, false);
+            Event::Completed(Completion { slot, generation, kind, result, more, local, data })
+        });
+        self.step(events.collect());
+    }
+
+    /// Lets time pass; nothing happens but what the shard itself has asked for.
+    fn pass(&mut self, span: Span) {
+        let until = self.now + span;
+        let mut steps = 0;
+        while let Some(deadline) = self.shard.next_deadline().filter(|&deadline| deadline <= until) {
+            steps += 1;
+            assert!(steps < 100_000, "a deadline that has passed makes the loop spin");
+            self.now = self.now.max(deadline);
+            self.step(Vec::new());
+        }
+        self.now = until;
+        self.step(Vec::new());
+    }
+
+    fn step(&mut self, mut events: Vec<Event<'_>>) {
+        loop {
+            if std::mem::take(&mut self.host_asked) {
+                let sample = HostSample { taken: self.now, drops: 0, table_full: false };
+                events.push(Event::HostSampled(sample));
+            }
+            let mut effects = Effects::default();
+            for event in &events {
+                if let Event::Completed(Completion { kind, more: false, .. }) = event {
+                    self.receiving &= *kind != OpKind::Recv;
+                    self.connecting &= *kind != OpKind::Connect;
+                }
+            }
+            self.shard.step(self.now, &events, &mut effects);
+            for effect in effects.list {
+                match effect {
+                    Effect::Submit { op, generation, .. } => {
+                        self.generation = generation;
+                        self.submitted.push((self.now, op.kind()));
+                        self.receiving |= op.kind() == OpKind::Recv;
+                        self.connecting |= op.kind() == OpKind::Connect;
+                        self.disconnected |= op.kind() == OpKind::Disconnect;
+                    }
+                    Effect::SampleHost => self.host_asked = true,
+                    _ => {}
+                }
+            }
+            if !self.disconnected && !self.host_asked {
+                return;
+            }
+            // The kernel answers a disconnect at once, and ends what it ends.
+            let mut ended = Vec::new();
+            if std::mem::take(&mut self.disconnected) {
+                if self.connecting {
+                    ended.push((OpKind::Connect, Err(Errno::ECONNRESET)));
+                }
+                if self.receiving {
+                    ended.push((OpKind::Recv, Ok(0)));
+                }
+                ended.push((OpKind::Disconnect, Ok(0)));
+            }
+            let (slot, generation) = (Slot(0), self.generation);
+            let completions = ended.into_iter().map(|(kind, result)| {
+                Event::Completed(Completion { slot, generation, kind, result, more: false, local: false, data: &[] })
+            });
+            events = completions.collect();
+        }
+    }
+
+    fn last(&self, kind: OpKind) -> Option<Instant> {
+        self.submitted.iter().rev().find(|(_, submitted)| *submitted == kind).map(|(at, _)| *at)
+    }
+
+    fn count(&self, kind: OpKind) -> usize {
+        self.submitted.iter().filter(|(_, submitted)| *submitted == kind).count()
+    }
+
+    fn outcome(&self, name: &str) -> Option<Code> {
+        let monitor = self.catalog.find(name).expect("it is there");
+        self.shard.monitor_state(monitor.index(), self.now).last
+    }
+}
+
+#[test]
+fn a_named_check_that_waits_for_a_slot_keeps_its_timeout() {
+    let mut bench = Bench::new(vec![tcp("holder"), monitor("named", Check::Tcp, Host::Name("db".into()))]);
+    bench.check("holder");
+    bench.check("named");
+    bench.pass(Span::from_secs(1));
+    let addresses = vec!["10.0.0.3".parse().expect("an address")];
+    bench.step(vec![Event::Resolved {
+        name: "db".into(),
+        result: Resolution::Found { addresses, ttl: Span::from_millis(1) },
+    }]);
+    // The holder's time is up, and the slot is the named one's, long after its answer has expired.
+    bench.pass(TIMEOUT);
+    assert_eq!(bench.outcome("holder"), Some(Code::L4Tout));
+    assert_eq!(bench.count(OpKind::Connect), 2);
+    let started = bench.last(OpKind::Connect).expect("it connects");
+    // It spent a second on its name and has four left.
+    bench.pass(started.since(bench.now) + TIMEOUT - Span::from_millis(2_500));
+    assert_eq!(bench.outcome("named"), None, "the wait for a slot was not its target's");
+    bench.answer(&[(OpKind::Connect, Ok(0), b"")]);
+    assert_eq!(bench.outcome("named"), Some(Code::L4Ok));
+    // Two seconds late at least: the lag of the named check has its wait in it.
+    assert!(bench.shard.stats().lag.sum >= Span::from_secs(3), "{:?}", bench.shard.stats().lag);
+}
+
+#[test]
+fn due_times_that_pass_without_a_slot_are_missed_and_not_skipped() {
+    let mut bench = Bench::new(vec![tcp("holder"), tcp("web")]);
+    bench.check("web");
+    bench.answer(&[(OpKind::Connect, Err(Errno::ECONNREFUSED), b"")]);
+    bench.check("holder");
+    // "web" is due again after a second, and waits for four.
+    bench.pass(TIMEOUT + Span::from_millis(500));
+    assert_eq!(bench.outcome("holder"), Some(Code::L4Tout));
+    let skipped = bench.shard.stats().skipped_busy;
+    bench.answer(&[(OpKind::Connect, Err(Errno::ECONNREFUSED), b"")]);
+    let stats = bench.shard.stats();
+    assert_eq!((stats.missed, stats.skipped_busy - skipped), (4, 0));
+}
+
+#[test]
+fn between_two_attempts_there_is_nothing_to_do() {
+    let mut web = tcp("web");
+    web.policy.retries = 1;
+    let mut bench = Bench::new(vec![web]);
+    bench.check("web");
+    // Long enough for the last reading of the host's counters to be old.
+    bench.pass(Span::from_millis(1_990));
+    bench.answer(&[(OpKind::Connect, Err(Errno::ECONNREFUSED), b"")]);
+    bench.pass(Span::from_millis(20));
+    assert!(bench.shard.next_deadline().expect("the next attempt") > bench.now);
+    bench.pass(Span::from_millis(40));
+    assert_eq!(bench.count(OpKind::Connect), 2);
+}
+
+#[test]
+fn a_lingering_connection_gives_way_to_a_due_check() {
+    let mut bench = Bench::new(vec![http("web", false), tcp("next")]);
+    bench.check("web");
+    bench.answer(&[(OpKind::Connect, Ok(0), b"")]);
+    bench.answer(&[(OpKind::Send, Ok(100), b""), (OpKind::Recv, Ok(ANSWER.len() as u32), ANSWER)]);
+    assert_eq!(bench.outcome("web"), Some(Code::L7Ok));
+    bench.pass(Span::from_millis(50));
+    assert_eq!(bench.count(OpKind::Disconnect), 0, "nobody needs the slot: the peer may close first");
+    bench.check("next");
+    assert_eq!((bench.count(OpKind::Disconnect), bench.count(OpKind::Connect)), (1, 2));
+    assert!(bench.now < BEGIN + FIN_WAIT);
+}
+
+#[test]
+fn a_kept_connection_ends_when_nobody_wants_it_for_long() {
+    let mut bench = Bench::new(vec![http("web", true)]);
+    bench.check("web");
+    bench.answer(&[(OpKind::Connect, Ok(0), b"")]);
+    bench.answer(&[(OpKind::Send, Ok(100), b""), (OpKind::Recv, Ok(ANSWER.len() as u32), ANSWER)]);
+    let kept = bench.now;
+    bench.pass(Span::from_secs(60));
+    assert_eq!(bench.shard.stats().idle_connections, 1);
+    bench.pass(Span::from_secs(30));
+    assert_eq!(bench.shard.stats().idle_connections, 0);
+    let ended = bench.last(OpKind::Disconnect).expect("it was ended");
+    assert_eq!(ended.since(kept), KEEP_ALIVE_IDLE);
+}
