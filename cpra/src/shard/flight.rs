@@ -257,6 +257,10 @@ impl Core {
         let mut expired = std::mem::take(&mut self.expired);
         self.slots.expire(now, &mut expired);
         for slot in expired.drain(..) {
+            if self.slots.entry(slot).has_deadline() {
+                // Found by an early look; meanwhile a completion gave it something else to wait for.
+                continue;
+            }
             match &self.slots.entry(slot).state {
                 State::Flight(flight) => {
                     let id = MonitorId::new(self.shard, flight.monitor);

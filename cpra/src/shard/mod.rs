@@ -163,9 +163,12 @@ impl Shard {
         self.core.next_deadline()
     }
 
-    /// Whether a slot's deadline has come by `now`: the driver then asks the kernel once more before it steps.
-    pub fn expires_by(&self, now: Instant) -> bool {
-        self.core.slots.next_deadline().is_some_and(|deadline| deadline <= now)
+    /// Whether a slot's deadline has come by `now`: the driver then asks the kernel once more before it steps, since
+    /// the answer may lie there already. Only looks: what has expired is dealt with by the next step, unless a
+    /// completion saves it.
+    pub fn expires_by(&mut self, now: Instant) -> bool {
+        self.core.slots.expire(now, &mut self.core.expired);
+        !self.core.expired.is_empty()
     }
 
     /// Checks that hold a slot.

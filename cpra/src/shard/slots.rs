@@ -86,6 +86,10 @@ impl Entry {
         self.pending & 1 << kind as u8 != 0
     }
 
+    pub(super) const fn has_deadline(&self) -> bool {
+        self.deadline.is_some()
+    }
+
     pub(super) fn submitted(&mut self, kind: OpKind) {
         debug_assert!(!self.is_pending(kind), "one {kind:?} at a time");
         self.pending |= 1 << kind as u8;
