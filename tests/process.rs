@@ -7,7 +7,6 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "another process lives in real time")]
 
 mod counterparts;
-mod support;
 
 #[path = "process/conntrack.rs"]
 mod conntrack;

@@ -13,7 +13,7 @@ pub mod process;
 pub mod raw;
 
 #[path = "../support/mod.rs"]
-mod support;
+pub mod support;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;

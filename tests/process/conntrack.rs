@@ -16,8 +16,8 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{self, AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType};
 
+use super::counterparts::support;
 use super::daemon::{PATIENCE, Setup, eventually};
-use super::support;
 use super::targets::{Targets, file, http, tcp};
 
 /// Beyond this the filling would take too long.

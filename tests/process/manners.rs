@@ -11,8 +11,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::counterparts::free_port;
+use super::counterparts::support;
 use super::daemon::{BINARY, Setup, eventually, get, loopback};
-use super::support;
 use super::targets::{Closed, Targets, file, http, tcp};
 
 const QUICK: &str = "interval: 200ms, timeout: 200ms, unhealthy_threshold: 1, healthy_threshold: 1";
