@@ -19,6 +19,8 @@ impl Signals {
         let mut set = SigSet::empty();
         set.add(Signal::SIGTERM);
         set.add(Signal::SIGINT);
+        // A terminal that closes, until there is a reload for it to mean.
+        set.add(Signal::SIGHUP);
         set.thread_block()?;
         Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
     }

@@ -203,14 +203,16 @@ impl Slots {
         Some(Taken::Reopen(Slot(index)))
     }
 
-    /// A kept connection to `origin`.
+    /// A kept connection to `origin`, to be used now. The origin's empty list stays: the connection is about to come
+    /// back to it.
     pub(super) fn take_idle(&mut self, origin: &SocketAddr) -> Option<Slot> {
-        let kept = self.idle.get_mut(origin)?;
-        let index = kept.pop()?;
-        if kept.is_empty() {
-            self.idle.remove(origin);
-        }
-        Some(Slot(index))
+        let index = self.idle.get_mut(origin)?.pop()?;
+        let slot = Slot(index);
+        self.census.idle -= 1;
+        self.note_spare(slot, false);
+        // Not idle any more, so that the next change of state does not look for it in the list.
+        self.entries[slot.index()].state = State::Lingering;
+        Some(slot)
     }
 
     /// Whether one more connection to `origin` may be kept.
@@ -267,7 +269,7 @@ impl Slots {
             State::Paused(_) => self.census.paused -= 1,
             State::Idle(origin) => {
                 self.census.idle -= 1;
-                // Taken by `take_idle` already, unless it leaves for another reason.
+                // Not taken by `take_idle`: it leaves for another reason.
                 if let Some(kept) = self.idle.get_mut(origin) {
                     kept.retain(|&index| index != slot.0);
                     if kept.is_empty() {
