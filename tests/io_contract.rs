@@ -15,3 +15,5 @@ mod real;
 mod rig;
 #[path = "io_contract/servers.rs"]
 mod servers;
+#[path = "io_contract/sim.rs"]
+mod sim;

@@ -8,6 +8,7 @@
 mod bench;
 mod check;
 mod packages;
+mod sim;
 mod steps;
 mod tidy;
 
@@ -35,6 +36,8 @@ enum Command {
     Check(check::Options),
     /// The house rules that no compiler knows
     Tidy,
+    /// Runs shards and desk in a simulated world, a story per seed
+    Sim(sim::Options),
     /// Figures, and the loops that they are compared with
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -61,6 +64,7 @@ fn run() -> anyhow::Result<()> {
         Command::Tidy => tidy::run(),
         Command::Bench(bench) => bench::run(&bench),
         Command::Packages => packages::run(),
+        Command::Sim(options) => sim::run(&options),
     }
 }
 

@@ -34,6 +34,7 @@ use crate::domain::notice::EpisodeId;
 use crate::domain::{Code, Color, DeliveryKey, Destination, Incident, Notice, Outcome, Policy, Raise};
 use crate::shard::protocol::{Command, CommandKind, Transition};
 use crate::units::limits::{RAISE_HOLD_MAX, RECENT_CHANGES_MAX};
+use crate::units::planted::{self, Bug};
 use crate::units::{Instant, MonitorId, Span, Timestamp};
 use crate::world::Catalog;
 
@@ -140,7 +141,8 @@ impl Desk {
 
     /// When the next step is due, were nothing to happen before.
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.void.next_deadline(), self.outbox.next_deadline(self.durability())].into_iter().flatten().min()
+        let outbox = self.outbox.next_deadline(self.durability(), self.settings.queue_capacity);
+        [self.void.next_deadline(), outbox].into_iter().flatten().min()
     }
 
     /// After [`Event::Drain`]: whether everything is delivered and durable.
@@ -181,7 +183,9 @@ impl Desk {
         let known = self.monitors.get(&monitor);
         if known.map_or(0, |known| known.epoch) != epoch {
             self.stats.stale_transitions += 1;
-            return;
+            if !planted::is(Bug::StaleEpochAccepted) {
+                return;
+            }
         }
         self.stats.transitions += 1;
         let event = match kind {
@@ -213,11 +217,12 @@ impl Desk {
         if disable == (before == State::Disabled) {
             return;
         }
+        // Before the step: a record of epoch 0 may be dropped by it, and its new state with it.
+        let known = self.monitors.entry(monitor).or_insert(Monitor { state: before, epoch: 0, episode: None });
+        known.epoch = known.epoch.checked_add(1).unwrap_or(1);
+        let epoch = known.epoch;
         self.advance(monitor, event, now, None, effects);
         self.void.ended(monitor);
-        let known = self.monitors.entry(monitor).or_insert(Monitor { state: before, epoch: 0, episode: None });
-        known.epoch = known.epoch.wrapping_add(1);
-        let epoch = known.epoch;
         let kind = if disable { CommandKind::Disable { epoch } } else { CommandKind::Enable { epoch } };
         effects.push(Effect::Command(Command { monitor, kind }));
         self.records.push(if disable { Record::Disabled(monitor) } else { Record::Enabled(monitor) });
@@ -292,7 +297,7 @@ impl Desk {
                 episode.yellow = true;
                 self.raise(Color::Yellow, subject, episode);
             }
-            (Act::Red, Some(episode)) if !episode.red => {
+            (Act::Red, Some(episode)) if !episode.red || planted::is(Bug::DoubledRed) => {
                 episode.red = true;
                 self.raise(Color::Red, subject, episode);
             }
@@ -337,6 +342,9 @@ impl Desk {
             if !destinations.contains(&destination) {
                 destinations.push(destination);
             }
+        }
+        if planted::is(Bug::LostGreen) && color == Color::Green {
+            destinations.pop();
         }
         for destination in destinations {
             self.send(color, raise, destination, subject, episode);

@@ -8,14 +8,18 @@
 //! Nothing is ever dropped, and nothing leaves before its commit is durable, but for a store that has been silent for
 //! [`COMMIT_PATIENCE`]: an alert that waits for a dead disk is a lost alert.
 //!
-//! Order matters within one incident and destination only (the raise before its resolve): holds of one monitor end
-//! at one time, the queue is first in, first out, and the lane keeps each destination's order.
+//! Order matters within one incident and destination only: the raise before its resolve. So only one notice of these
+//! is on its way at a time, and the next one waits *behind* it until it is done. The lane's order is not enough: a raise
+//! that nobody took comes again later, and its resolve would have overtaken it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use super::protocol::{DeliveryResult, NoticeId};
-use crate::domain::{Color, Notice};
+use crate::domain::notice::EpisodeId;
+use crate::domain::{Color, Destination, Notice, Raise};
 use crate::units::limits::COMMIT_PATIENCE;
+use crate::units::planted::{self, Bug};
 use crate::units::{Instant, Span};
 
 #[derive(Debug)]
@@ -27,12 +31,18 @@ pub(super) struct Entry {
     failures: u32,
 }
 
+/// Within which order matters.
+type Line = (EpisodeId, Arc<Destination>);
+
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     next_id: u64,
     held: BTreeMap<(Instant, NoticeId), Entry>,
     queue: VecDeque<Entry>,
     outstanding: BTreeMap<NoticeId, Entry>,
+    /// One for each notice on its way (held, queued or outstanding): what waits behind it, and until when at least.
+    lines: BTreeMap<Line, VecDeque<(Instant, Entry)>>,
+    behind: usize,
 }
 
 /// A notice that may leave now.
@@ -63,19 +73,36 @@ impl Outbox {
         self.next_id += 1;
         let id = NoticeId(self.next_id);
         let entry = Entry { id, notice, sequence, failures: 0 };
-        if not_before > now {
-            self.held.insert((not_before, id), entry);
+        if planted::is(Bug::ResolveBeforeRaise) && entry.notice.key.raise == Raise::Resolve {
+            self.queue.push_front(entry);
+            return id;
+        }
+        if let Some(line) = self.lines.get_mut(&line_of(&entry)) {
+            line.push_back((not_before, entry));
+            self.behind += 1;
         } else {
-            self.queue.push_back(entry);
+            self.lines.insert(line_of(&entry), VecDeque::new());
+            self.set_out(not_before, entry, now);
         }
         id
+    }
+
+    fn set_out(&mut self, not_before: Instant, entry: Entry, now: Instant) {
+        if not_before > now {
+            self.held.insert((not_before, entry.id), entry);
+        } else {
+            if planted::is(Bug::OverwrittenNotice) {
+                self.queue.pop_back();
+            }
+            self.queue.push_back(entry);
+        }
     }
 
     /// The next notice that may leave, while fewer than `capacity` are outstanding.
     pub(super) fn depart(&mut self, now: Instant, durability: Durability, capacity: usize) -> Option<Departure> {
         self.release(now);
         let first = self.queue.front()?;
-        let durable = first.sequence <= durability.durable;
+        let durable = first.sequence <= durability.durable || planted::is(Bug::ActionWithoutCommit);
         if self.outstanding.len() >= capacity || !durable && !durability.is_stuck(now) {
             return None;
         }
@@ -97,6 +124,9 @@ impl Outbox {
     /// Ends every hold: there is no later.
     pub(super) fn release_all(&mut self) {
         self.queue.extend(std::mem::take(&mut self.held).into_values());
+        for (not_before, _) in self.lines.values_mut().flatten() {
+            *not_before = Instant::ZERO;
+        }
     }
 
     /// The lane has finished with a notice; answers with it when it is done for good. A notice that neither its
@@ -104,12 +134,32 @@ impl Outbox {
     pub(super) fn finished(&mut self, id: NoticeId, result: DeliveryResult, now: Instant) -> Option<Box<Notice>> {
         let mut entry = self.outstanding.remove(&id)?;
         match result {
-            DeliveryResult::Sent | DeliveryResult::Fallback => Some(entry.notice),
+            DeliveryResult::Sent | DeliveryResult::Fallback => {
+                self.follow(line_of(&entry), now);
+                Some(entry.notice)
+            }
+            DeliveryResult::Failed if planted::is(Bug::FailedDeliveryForgotten) => {
+                self.follow(line_of(&entry), now);
+                Some(entry.notice)
+            }
             DeliveryResult::Failed => {
                 let pause = Span::from_secs(1 << entry.failures.min(8));
                 entry.failures += 1;
                 self.held.insert((now + pause, id), entry);
                 None
+            }
+        }
+    }
+
+    /// The next one in a line sets out.
+    fn follow(&mut self, line: Line, now: Instant) {
+        match self.lines.get_mut(&line).and_then(VecDeque::pop_front) {
+            Some((not_before, entry)) => {
+                self.behind -= 1;
+                self.set_out(not_before, entry, now);
+            }
+            None => {
+                self.lines.remove(&line);
             }
         }
     }
@@ -124,13 +174,18 @@ impl Outbox {
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.queue.len() + self.held.len()
+        self.queue.len() + self.held.len() + self.behind
     }
 
-    /// When something may leave that may not now.
-    pub(super) fn next_deadline(&self, durability: Durability) -> Option<Instant> {
+    /// When something may leave that may not now. Without room the store's silence is no reason to wake up.
+    pub(super) fn next_deadline(&self, durability: Durability, capacity: usize) -> Option<Instant> {
         let hold = self.held.first_key_value().map(|((until, _), _)| *until);
-        let patience = durability.silent_since.filter(|_| !self.queue.is_empty()).map(|since| since + COMMIT_PATIENCE);
+        let waits = !self.queue.is_empty() && self.outstanding.len() < capacity;
+        let patience = durability.silent_since.filter(|_| waits).map(|since| since + COMMIT_PATIENCE);
         [hold, patience].into_iter().flatten().min()
     }
+}
+
+fn line_of(entry: &Entry) -> Line {
+    (entry.notice.key.episode, Arc::clone(&entry.notice.key.destination))
 }

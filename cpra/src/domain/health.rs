@@ -16,6 +16,7 @@
 
 use super::monitor::Policy;
 use super::outcome::Verdict;
+use crate::units::planted::{self, Bug};
 
 /// What the desk hears of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -201,7 +202,8 @@ impl Health {
                 self.warns = 0;
                 self.degraded = false;
                 self.fails = if first { 1 } else { self.fails.saturating_add(1) };
-                if self.fails >= policy.unhealthy_threshold {
+                let early = u8::from(planted::is(Bug::ThresholdOffByOne));
+                if self.fails + early >= policy.unhealthy_threshold {
                     self.phase = Phase::Failing;
                     return Some(TransitionKind::Threshold);
                 }

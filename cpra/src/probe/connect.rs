@@ -4,11 +4,15 @@ use super::Request;
 use crate::domain::{Code, Latency, Outcome};
 use crate::ring::{Completion, Errno};
 use crate::units::Span;
+use crate::units::planted::{self, Bug};
 
 /// The connect failed after `waited`.
 pub(super) fn failed(request: &Request<'_>, completion: &Completion<'_>, errno: Errno, waited: Span) -> Outcome {
-    let mut outcome = Outcome::of(Code::of_connect_error(errno, completion.local))
-        .with_evidence(&format!("{errno} {}", request.address));
+    let mut code = Code::of_connect_error(errno, completion.local);
+    if planted::is(Bug::FailureOfOursCountsAsTargets) && errno == Errno::EADDRNOTAVAIL {
+        code = Code::L4Con;
+    }
+    let mut outcome = Outcome::of(code).with_evidence(&format!("{errno} {}", request.address));
     outcome.latency = Latency { connect: waited, ..Latency::default() };
     outcome
 }

@@ -6,6 +6,7 @@ use super::slots::State;
 use crate::domain::HostRef;
 use crate::domain::health::Phase;
 use crate::units::Instant;
+use crate::units::planted::{self, Bug};
 use crate::world::{Components, Place};
 
 impl Core {
@@ -17,7 +18,7 @@ impl Core {
         let disabled = c.health(index).phase() == Phase::Disabled;
         match command.kind {
             CommandKind::Disable { epoch } => {
-                if !disabled {
+                if !disabled && !(planted::is(Bug::DisabledIsChecked) && c.timing(index).place == Place::Wheel) {
                     self.withdraw(c, index, effects);
                     self.enabled -= 1;
                     self.kept.remove(&index);

@@ -12,6 +12,7 @@ use crate::probe::{Judgement, Ops, Probe, Request, Then};
 use crate::ring::{Completion, Family, Op, OpKind};
 use crate::schedule::Tick;
 use crate::units::limits::{FIN_WAIT, KEEP_ALIVE_IDLE, RETRY_PAUSE, SPARED_PER_STEP_MAX};
+use crate::units::planted::{self, Bug};
 use crate::units::{Instant, MonitorId, Slot, Span};
 use crate::world::{Components, Place};
 
@@ -89,6 +90,7 @@ impl Core {
                 Resolution::Found { .. } | Resolution::NotFound => {
                     Outcome::of(Code::L4Dns).with_evidence(&format!("{name}: no such name"))
                 }
+                Resolution::Failed(_) if planted::is(Bug::ResolverFailureIsVerdict) => Outcome::of(Code::L4Dns),
                 Resolution::Failed(why) => Outcome::of(Code::Void(VoidReason::Resolver))
                     .with_evidence(&format!("{name}: the resolver failed: {why}")),
             };
@@ -132,7 +134,8 @@ impl Core {
         self.left_waiting(c, &waiting, started);
         c.timing_mut(waiting.monitor).place = Place::Flight;
         self.slots.change(slot, State::Flight(flight));
-        self.slots.set_deadline(slot, Some(started + policy.timeout));
+        let begins = if planted::is(Bug::TimeoutFromQueue) { self.clock.instant(waiting.due) } else { started };
+        self.slots.set_deadline(slot, Some(begins + policy.timeout));
         self.submit_all(slot, &mut ops, effects);
         self.ops = ops;
         true
@@ -172,7 +175,9 @@ impl Core {
     /// The next attempt of a paused check, on the same slot, which is quiet by now.
     fn relaunch(&mut self, c: &mut Components<'_>, slot: Slot, now: Instant, effects: &mut Effects) {
         let entry = self.slots.entry(slot);
-        entry.generation = entry.generation.next();
+        if !planted::is(Bug::StaleToken) {
+            entry.generation = entry.generation.next();
+        }
         if entry.family.is_none() {
             let State::Paused(flight) = &entry.state else { unreachable!("only paused checks are relaunched") };
             let family = Family::of(&flight.address);
@@ -312,9 +317,15 @@ impl Core {
             return;
         }
         self.end_connection(slot, then, flight.address, now, effects);
-        if outcome.verdict() == Verdict::Fail && flight.stalled {
+        if outcome.verdict() == Verdict::Fail && flight.stalled && !planted::is(Bug::StallCountsAsFailure) {
             let evidence = format!("this process stood still meanwhile ({})", outcome.cause());
             outcome = Outcome { code: Code::Void(VoidReason::Stall), ..outcome }.with_evidence(&evidence);
+        }
+        let expired = outcome.code.is_timeout() && outcome.latency.total >= policy.timeout;
+        if expired && flight.resolve + flight.resolve > policy.timeout {
+            // A slow resolver is no more the target's fault than a dead one.
+            let evidence = format!("the name took {} of {}: {}", flight.resolve, policy.timeout, outcome.cause());
+            outcome = Outcome { code: Code::Void(VoidReason::Resolver), ..outcome }.with_evidence(&evidence);
         }
         if outcome.code.is_timeout() {
             c.timing_mut(flight.monitor).place = Place::Judging;
@@ -376,6 +387,9 @@ impl Core {
     }
 }
 
+/// The status of a server that has waited in vain for a request.
+const REQUEST_TIMEOUT: u16 = 408;
+
 fn keeps_alive(policy: &Policy) -> bool {
     matches!(&policy.check, Check::Http(http) if http.keep_alive)
 }
@@ -392,7 +406,9 @@ fn next_attempt(flight: &Flight, outcome: &Outcome, policy: &Policy, now: Instan
     if outcome.verdict() != Verdict::Fail {
         return None;
     }
-    if flight.reused && outcome.code != Code::L7Sts {
+    // A 408 was meant for the idle connection, not for this request (RFC 9110 §15.5.9).
+    let answered = outcome.code == Code::L7Sts && outcome.status != Some(REQUEST_TIMEOUT);
+    if flight.reused && !answered && !planted::is(Bug::KeepAliveFailureIsVerdict) {
         return Some(Again::Fresh);
     }
     let ends = now + RETRY_PAUSE + policy.timeout;

@@ -1,8 +1,8 @@
 //! Whether this host lost packets of its own while a check waited in vain.
 //!
 //! A full connection-tracking table drops packets and says nothing to the socket: the check just times out, and a
-//! live target looks dead. The counters tell. They are read every second while checks are in flight, and soon after
-//! a timeout: that timeout is judged only by a reading that began after its deadline.
+//! live target looks dead. The counters tell. They are read before the first check begins, every second while checks
+//! are in flight, and soon after a timeout: that timeout is judged only by a reading that began after its deadline.
 
 use super::protocol::HostSample;
 use crate::units::limits::HOST_SAMPLE_EVERY;
@@ -35,17 +35,26 @@ impl HostDrops {
 
     /// Whether a reading is wanted now; `urgent` when timed-out checks wait.
     pub(super) fn wants_sample(&mut self, now: Instant, urgent: bool) -> bool {
-        if self.asked.is_some() || now < self.next_sample(urgent) {
+        if self.next_sample(urgent).is_none_or(|next| now < next) {
             return false;
         }
         self.asked = Some(now);
         true
     }
 
-    /// When the next reading is due.
-    pub(super) fn next_sample(&self, urgent: bool) -> Instant {
+    /// Whether there is a reading to hold later ones against. What was lost before the first one nobody can know, so no
+    /// check begins before it.
+    pub(super) const fn has_base(&self) -> bool {
+        self.last.is_some()
+    }
+
+    /// When the next reading is due; `None` while one is under way, which is no reason to wake up.
+    pub(super) fn next_sample(&self, urgent: bool) -> Option<Instant> {
+        if self.asked.is_some() {
+            return None;
+        }
         let every = if urgent { HOST_SAMPLE_EVERY } else { SAMPLE_CALM };
-        self.last.map_or(Instant::ZERO, |last| last.taken + every)
+        Some(self.last.map_or(Instant::ZERO, |last| last.taken + every))
     }
 
     /// Whether packets were lost between `started` and `deadline`; `None` while that is not known yet.

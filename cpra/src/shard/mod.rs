@@ -48,6 +48,7 @@ use crate::probe::Ops;
 use crate::schedule::wheel::{Owner, TickClock};
 use crate::schedule::{ReadyList, Tick, Wheel};
 use crate::units::limits::{FLIGHT_WAIT_MAX, LEDGER_EVERY, STALL, STARTS_PER_STEP_MAX};
+use crate::units::planted::{self, Bug};
 use crate::units::{Instant, MonitorId, Slot, Span};
 use crate::world::catalog::phase_of;
 use crate::world::{Catalog, Components, Place, World};
@@ -207,7 +208,8 @@ impl Core {
         self.judge_timed_out(c, now, effects);
         self.collect_due(c, now);
         self.start_checks(c, now, effects);
-        if self.slots.census().flights > 0 && self.host.wants_sample(now, false)
+        let watches = self.slots.census().flights > 0 || !self.host.has_base() && self.enabled > 0;
+        if watches && self.host.wants_sample(now, false)
             || !self.judging.is_empty() && self.host.wants_sample(now, true)
         {
             effects.list.push(Effect::SampleHost);
@@ -254,7 +256,10 @@ impl Core {
     }
 
     fn collect_due(&mut self, c: &mut Components<'_>, now: Instant) {
-        let to = self.clock.passed(now);
+        let mut to = self.clock.passed(now);
+        if planted::is(Bug::EarlyFire) {
+            to.0 += 1;
+        }
         let mut due = Due { components: c, ready: &mut self.ready, to };
         self.wheel.advance(to, &mut due);
     }
@@ -262,7 +267,8 @@ impl Core {
     /// First what waited for an address, then the ready list, oldest first, while there are slots.
     fn start_checks(&mut self, c: &mut Components<'_>, now: Instant, effects: &mut Effects) {
         self.starved = false;
-        if self.desk_full || self.draining {
+        let desk_full = self.desk_full && !planted::is(Bug::FullDeskIgnored);
+        if desk_full || self.draining || !self.host.has_base() {
             return;
         }
         let mut budget = STARTS_PER_STEP_MAX;
@@ -294,8 +300,8 @@ impl Core {
             self.slots.next_deadline(),
             in_flight.then(|| self.last_step + FLIGHT_WAIT_MAX),
             // As `step` asks for readings: a deadline that no step acts on would make the loop spin.
-            (census.flights > 0).then(|| self.host.next_sample(false)),
-            (!self.judging.is_empty()).then(|| self.host.next_sample(true)),
+            if census.flights > 0 { self.host.next_sample(false) } else { None },
+            if self.judging.is_empty() { None } else { self.host.next_sample(true) },
             (self.enabled > 0).then_some(self.next_audit),
         ];
         candidates.into_iter().flatten().min()
@@ -369,7 +375,13 @@ impl Core {
     }
 
     fn lay(&mut self, c: &mut Components<'_>, index: u32, due: Tick, off_phase: bool) {
-        let due = self.wheel.insert(index, due);
+        let due = if planted::is(Bug::LostFromWheel) && due.0.is_multiple_of(64) {
+            // Into another slot than the one that its due time says: it counts for ever, and never comes out.
+            self.wheel.insert(index, Tick(due.0 + 7));
+            due
+        } else {
+            self.wheel.insert(index, due)
+        };
         let timing = c.timing_mut(index);
         timing.due = due.low();
         timing.place = Place::Wheel;

@@ -7,6 +7,7 @@ use super::{Core, Kept, state_index};
 use crate::domain::{Cadence, Code, Outcome, Verdict, VoidReason};
 use crate::schedule::Tick;
 use crate::units::limits::{EVIDENCE_ENTRIES_MAX, TICK};
+use crate::units::planted::{self, Bug};
 use crate::units::{Instant, Span};
 use crate::world::catalog::phase_of;
 use crate::world::{Components, LastOutcome};
@@ -16,9 +17,14 @@ impl Core {
     pub(super) fn judge_timed_out(&mut self, c: &mut Components<'_>, now: Instant, effects: &mut Effects) {
         while let Some(first) = self.judging.front() {
             let Some(lossy) = self.host.overlap(first.started, first.deadline) else { return };
-            let Some(timed_out) = self.judging.pop_front() else { return };
+            let Some(mut timed_out) = self.judging.pop_front() else { return };
+            if planted::is(Bug::EvidenceOfOther)
+                && let Some(other) = self.judging.front_mut()
+            {
+                std::mem::swap(&mut timed_out.outcome, &mut other.outcome);
+            }
             let mut outcome = timed_out.outcome;
-            if lossy {
+            if lossy && !planted::is(Bug::ForgottenVoid) {
                 let evidence = format!("this host dropped packets meanwhile: {}", outcome.cause());
                 outcome = Outcome { code: Code::Void(VoidReason::HostDrops), ..outcome }.with_evidence(&evidence);
             }
@@ -100,6 +106,9 @@ impl Core {
         let behind = passed.0.saturating_sub(due.0) / every;
         // Those that passed before the check started were counted as missed then.
         self.stats.skipped_busy += behind - self.clock.passed(started).0.saturating_sub(due.0) / every;
+        if planted::is(Bug::RetryMakesSecondCheck) && behind > 0 {
+            self.ready.push(index);
+        }
         let off_phase = c.timing(index).off_phase;
         let next = Tick(due.0 + (behind + 1) * every);
         match cadence {

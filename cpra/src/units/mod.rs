@@ -2,6 +2,7 @@
 
 pub mod id;
 pub mod limits;
+pub mod planted;
 pub mod time;
 
 pub use id::{Generation, MonitorId, PolicyId, Slot};

@@ -1,0 +1,237 @@
+//! The checkers: what must hold at every step, judged by what the simulated world knows to be true.
+//!
+//! | file | what it watches | by what |
+//! | --- | --- | --- |
+//! | [`places`] | one place per monitor, never early, nobody forgotten | the wire, the clock |
+//! | [`truth`] | each outcome against what the attempt met | the network's own record |
+//! | [`streak`] | each transition against the outcomes before it | a model of its own |
+//! | [`notices`] | commits before deliveries, each notice once, raise before resolve, nothing missing | transitions as the desk heard them, and what arrived |
+//! | [`verdicts`] | what people were told in the end against what the targets did | targets and arrivals only |
+//!
+//! None of them believes the desk's own records or the shard's own counters without a second witness.
+
+mod notices;
+mod places;
+mod streak;
+mod truth;
+mod verdicts;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+pub(super) use self::notices::Notices;
+pub(super) use self::places::Stepped;
+use self::streak::Streak;
+use super::coverage::Coverage;
+use super::plan::{Plan, Planned};
+use crate::domain::monitor::CheckKind;
+use crate::domain::{Code, HostRef};
+use crate::shard::protocol::Resolution;
+use crate::units::{Instant, MonitorId, Span};
+use crate::world::{Catalog, Place};
+
+/// What a checker found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Which checker.
+    pub checker: &'static str,
+    pub at: Instant,
+    /// One sentence.
+    pub text: String,
+}
+
+/// What the resolver last told a shard about a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answered {
+    Found { addresses: Vec<IpAddr>, ttl: Span },
+    NotFound,
+    Failed,
+}
+
+impl From<&Resolution> for Answered {
+    fn from(resolution: &Resolution) -> Self {
+        match resolution {
+            Resolution::Found { addresses, ttl } => Self::Found { addresses: addresses.clone(), ttl: *ttl },
+            Resolution::NotFound => Self::NotFound,
+            Resolution::Failed(_) => Self::Failed,
+        }
+    }
+}
+
+/// One monitor, as seen from outside.
+#[derive(Debug)]
+struct Watch {
+    id: MonitorId,
+    planned: usize,
+    kind: CheckKind,
+    name: Option<Box<str>>,
+    /// As its shard has been told.
+    enabled: bool,
+    epoch: u8,
+    /// Told to be watched, or not to be.
+    switched_at: Option<Instant>,
+    /// Told to check at once: in this step, or and it was on the wheel.
+    asked_at: Option<Instant>,
+    asked_now: bool,
+    place: Place,
+    /// The last outcome, and the due time beside it: a judgement changes one or the other.
+    last: Option<(Code, Instant)>,
+    shown_due: Option<Instant>,
+    /// The due time of the coming check, or of the current one.
+    due: Option<Instant>,
+    check_started: Option<Instant>,
+    /// How long the name took in this check.
+    resolve: Option<Span>,
+    /// The current check's, by their numbers in the ring.
+    attempts: Vec<usize>,
+    /// The last sign of being looked after.
+    alive: Instant,
+    streak: Streak,
+    void_since: Option<Instant>,
+    /// Failures in a row: now, and at most so far.
+    fails: u8,
+    most_fails: u8,
+}
+
+/// What is known of one shard.
+#[derive(Debug)]
+struct ShardLog {
+    /// Its first monitor among all.
+    first: usize,
+    len: usize,
+    last_step: Instant,
+    in_flight: usize,
+    /// Gaps of the loop that were longer than a stall.
+    stalls: Vec<(Instant, Instant)>,
+    /// When the host's counters were read.
+    readings: Vec<Instant>,
+    /// Nobody can be blamed for not having been checked before.
+    excused: Instant,
+    desk_full: bool,
+    draining: bool,
+    answers: BTreeMap<Box<str>, (Instant, Answered)>,
+    /// Until when the last address of a name holds.
+    located: BTreeMap<Box<str>, (Vec<IpAddr>, Instant)>,
+    missed: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Checker {
+    plan: Arc<Plan>,
+    catalog: Arc<Catalog>,
+    watches: Vec<Watch>,
+    shards: Vec<ShardLog>,
+    by_address: BTreeMap<SocketAddr, Vec<usize>>,
+    /// When the process started.
+    born: Instant,
+    pub(super) notices: Notices,
+    pub(super) coverage: Coverage,
+    /// How long any monitor has been impossible to judge at a stretch.
+    longest_void_ever: Span,
+    failure: Option<Failure>,
+}
+
+impl Checker {
+    pub(super) fn new(plan: &Arc<Plan>, catalog: &Arc<Catalog>) -> Self {
+        let mut checker = Self {
+            plan: Arc::clone(plan),
+            catalog: Arc::clone(catalog),
+            watches: Vec::new(),
+            shards: Vec::new(),
+            by_address: BTreeMap::new(),
+            born: plan.start,
+            notices: Notices::new(plan, catalog),
+            coverage: Coverage::default(),
+            longest_void_ever: Span::ZERO,
+            failure: None,
+        };
+        checker.start(plan.start);
+        checker
+    }
+
+    /// A process starts: nothing is known of anyone.
+    pub(super) fn start(&mut self, now: Instant) {
+        self.born = now;
+        self.watches.clear();
+        self.shards.clear();
+        self.by_address.clear();
+        let (plan, catalog) = (Arc::clone(&self.plan), Arc::clone(&self.catalog));
+        for shard in 0..catalog.shards() {
+            let roster = catalog.roster(shard);
+            let log = ShardLog {
+                first: self.watches.len(),
+                len: roster.len(),
+                last_step: now,
+                in_flight: 0,
+                stalls: Vec::new(),
+                readings: Vec::new(),
+                excused: now,
+                desk_full: false,
+                draining: false,
+                answers: BTreeMap::new(),
+                located: BTreeMap::new(),
+                missed: 0,
+            };
+            self.shards.push(log);
+            for index in 0..roster.len() as u32 {
+                let id = MonitorId::new(shard, index);
+                let position = plan.monitors.iter().position(|planned| *planned.name == *roster.name(index));
+                let planned = position.expect("the catalog was made of the plan");
+                let target = catalog.target(id);
+                for address in &plan.monitors[planned].addresses {
+                    self.by_address.entry(*address).or_default().push(self.watches.len());
+                }
+                let enabled = roster.is_enabled(index);
+                self.watches.push(Watch {
+                    id,
+                    planned,
+                    kind: plan.monitors[planned].policy.check.kind(),
+                    name: if let HostRef::Name(name) = target.host { Some(name.into()) } else { None },
+                    enabled,
+                    epoch: 0,
+                    switched_at: None,
+                    asked_at: None,
+                    asked_now: false,
+                    place: Place::Nowhere,
+                    last: None,
+                    shown_due: None,
+                    due: None,
+                    check_started: None,
+                    resolve: None,
+                    attempts: Vec::new(),
+                    alive: now,
+                    streak: Streak::new(enabled),
+                    void_since: None,
+                    fails: 0,
+                    most_fails: 0,
+                });
+            }
+        }
+        self.notices.start(now);
+    }
+
+    pub(super) fn failure(&mut self) -> Option<Failure> {
+        self.failure.take().or_else(|| self.notices.failure.take())
+    }
+
+    pub(super) fn fail(&mut self, checker: &'static str, at: Instant, text: String) {
+        self.failure.get_or_insert(Failure { checker, at, text });
+    }
+
+    /// The process stands still until then: nobody can be blamed for what was not done meanwhile.
+    pub(super) fn excuse(&mut self, until: Instant) {
+        for log in &mut self.shards {
+            log.excused = log.excused.max(until);
+        }
+    }
+
+    fn planned(&self, watch: usize) -> &Planned {
+        &self.plan.monitors[self.watches[watch].planned]
+    }
+
+    /// Who a failure is about.
+    fn who(&self, watch: usize) -> String {
+        format!("{} ({})", self.planned(watch).name, self.watches[watch].id)
+    }
+}

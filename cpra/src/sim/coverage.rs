@@ -1,0 +1,156 @@
+//! How often each thing that ought to happen did: a sweep that never reached something has not tested it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::fault::Fault;
+use crate::domain::{Code, VoidReason};
+
+/// What kind of thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Section {
+    Fault,
+    Behaviour,
+    Transition,
+    /// A row of the table of verdicts.
+    Row,
+    Code,
+    Place,
+    /// Anything else that is worth a test.
+    Turn,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coverage(BTreeMap<(Section, &'static str), u64>);
+
+pub const TRANSITIONS: [&str; 6] = ["FirstOk", "Fail1", "Threshold", "Rise", "VoidBegan", "VoidEnded"];
+
+/// Row 27 needs a check that can warn, which this version has not got.
+pub const ROWS: [&str; 12] =
+    ["1", "2", "3", "4", "5", "6", "22", "23", "24", "28", "39 with an episode", "39 without one"];
+
+pub const PLACES: [&str; 7] = ["nowhere", "wheel", "ready", "resolving", "flight", "pause", "judging"];
+
+pub const BEHAVIOURS: [&str; 15] = [
+    "up",
+    "refused",
+    "unreachable",
+    "blackhole",
+    "given up",
+    "slams",
+    "tarpit",
+    "deaf",
+    "trickle",
+    "status",
+    "garbage",
+    "cut short",
+    "reset midway",
+    "pieces",
+    "half alive",
+];
+
+pub const TURNS: [&str; 22] = [
+    "a read was cut short",
+    "completions were reordered",
+    "a completion was late",
+    "a socket was refused",
+    "a connect won against its disconnect",
+    "a connect lost against its disconnect",
+    "a packet was lost by this host",
+    "a connection was reused",
+    "a reused connection failed and a fresh one was tried",
+    "an attempt was retried",
+    "a timeout was judged",
+    "a stall overlapped a check",
+    "a monitor was obscured",
+    "the daemon raised its own notice",
+    "the desk was full",
+    "a notice left before it was durable",
+    "a notice was held after the start",
+    "a notice went to the fallback",
+    "a notice was taken by nobody and tried again",
+    "a crash lost a commit",
+    "a transition was stale",
+    "a due time was missed",
+];
+
+impl Coverage {
+    pub fn hit(&mut self, section: Section, what: &'static str) {
+        self.add(section, what, 1);
+    }
+
+    pub fn add(&mut self, section: Section, what: &'static str, times: u64) {
+        if times > 0 {
+            *self.0.entry((section, what)).or_default() += times;
+        }
+    }
+
+    pub fn merge(&mut self, other: &Self) {
+        for (&(section, what), times) in &other.0 {
+            self.add(section, what, *times);
+        }
+    }
+
+    pub fn times(&self, section: Section, what: &'static str) -> u64 {
+        self.0.get(&(section, what)).copied().unwrap_or_default()
+    }
+
+    /// What a sweep has to reach.
+    pub fn required() -> Vec<(Section, &'static str)> {
+        let mut all = Vec::new();
+        let mut section = |section, names: &[&'static str]| all.extend(names.iter().map(|name| (section, *name)));
+        section(Section::Fault, &Fault::KINDS);
+        section(Section::Behaviour, &BEHAVIOURS);
+        section(Section::Transition, &TRANSITIONS);
+        section(Section::Row, &ROWS);
+        section(Section::Place, &PLACES);
+        section(Section::Turn, &TURNS);
+        let codes: Vec<&'static str> =
+            Code::ALL.iter().filter(|code| is_reachable(**code)).map(|code| code.as_str()).collect();
+        section(Section::Code, &codes);
+        all
+    }
+
+    /// What was never reached.
+    pub fn missing(&self) -> Vec<(Section, &'static str)> {
+        let mut required = Self::required();
+        required.retain(|(section, what)| self.times(*section, what) == 0);
+        required
+    }
+}
+
+/// There is no TLS in this version.
+const fn is_reachable(code: Code) -> bool {
+    match code {
+        Code::L6Ok | Code::L6Tout | Code::L6Rsp | Code::L6Cert => false,
+        Code::L4Ok
+        | Code::L4Con
+        | Code::L4Tout
+        | Code::L4Dns
+        | Code::L7Ok
+        | Code::L7Sts
+        | Code::L7Rsp
+        | Code::L7Tout
+        | Code::Void(
+            VoidReason::Descriptors
+            | VoidReason::Memory
+            | VoidReason::Ports
+            | VoidReason::Forbidden
+            | VoidReason::Route
+            | VoidReason::Resolver
+            | VoidReason::HostDrops
+            | VoidReason::Stall
+            | VoidReason::Internal,
+        ) => true,
+    }
+}
+
+/// A table: section, what, how often.
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (section, what) in Self::required() {
+            writeln!(f, "{:<12}{what:<56}{:>12}", format!("{section:?}"), self.times(section, what))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,166 @@
+//! Faults as they begin and end, and what they add up to.
+
+use std::sync::Arc;
+
+use super::Run;
+use crate::desk;
+use crate::desk::protocol::Question;
+use crate::shard;
+use crate::shard::protocol::{Command, CommandKind};
+use crate::sim::coverage::{BEHAVIOURS, Section};
+use crate::sim::fault::Fault;
+use crate::sim::lane::Mood;
+use crate::sim::network::Behaviour;
+use crate::sim::resolver::Nameserver;
+use crate::sim::ring::Weather;
+use crate::units::{Instant, MonitorId, Span};
+
+impl Run {
+    /// Faults begin and end.
+    pub(super) fn turn_faults(&mut self) {
+        let now = self.now;
+        if now >= self.plan.storm_ends {
+            self.doomed = false;
+        }
+        let ended = self.ongoing.len();
+        self.ongoing.retain(|(until, _)| *until > now);
+        let mut changed = self.ongoing.len() != ended;
+        let plan = Arc::clone(&self.plan);
+        while let Some(scheduled) = plan.faults.get(self.next_fault).filter(|scheduled| scheduled.at <= now) {
+            self.next_fault += 1;
+            if self.draining {
+                continue;
+            }
+            changed = true;
+            let fault = scheduled.fault;
+            self.trace.note(now, (2_u8, fault.kind()), || {
+                format!("FAULT   {fault:?} for {}", scheduled.until.since(scheduled.at))
+            });
+            self.checker.coverage.hit(Section::Fault, Fault::KINDS[fault.kind()]);
+            if !fault.is_momentary() {
+                self.ongoing.push((scheduled.until, fault));
+            }
+            self.begin_fault(fault, scheduled.until);
+        }
+        if changed {
+            self.set_weather();
+        }
+    }
+
+    fn begin_fault(&mut self, fault: Fault, until: Instant) {
+        let now = self.now;
+        match fault {
+            Fault::Stop => {
+                self.checker.excuse(until);
+                for shard in &mut self.shards {
+                    shard.stopped_until = shard.stopped_until.max(until);
+                }
+                self.desk.stopped_until = self.desk.stopped_until.max(until);
+            }
+            Fault::ShardStop(shard) => {
+                self.checker.excuse(until);
+                let shard = usize::from(shard) % self.shards.len();
+                self.shards[shard].stopped_until = self.shards[shard].stopped_until.max(until);
+            }
+            Fault::DeskStop => self.desk.stopped_until = self.desk.stopped_until.max(until),
+            Fault::TableFull => self.host.fill_table(now, until),
+            Fault::StoreStuck => self.store.stick(until),
+            Fault::WallStep(seconds) => {
+                self.wall_ahead += i64::from(seconds) * 1_000_000;
+                let wall = desk::Event::Wall { at: now, shows: self.wall() };
+                self.desk.inbox.push_back((now, wall));
+            }
+            Fault::Crash if self.rng.bool() => self.crash(),
+            Fault::Crash => self.doomed = true,
+            Fault::Disable(number) => {
+                let event = desk::Event::Disable(self.id_of(number));
+                self.desk.inbox.push_back((now, event));
+            }
+            Fault::Enable(number) => {
+                let event = desk::Event::Enable(self.id_of(number));
+                self.desk.inbox.push_back((now, event));
+            }
+            Fault::CheckNow(number) => {
+                let command = Command { monitor: self.id_of(number), kind: CommandKind::CheckNow };
+                let inbox = &mut self.shards[usize::from(command.monitor.shard())].inbox;
+                inbox.push_back((now, shard::Event::Command(command)));
+                let question = Question::Episodes(1_000);
+                self.desk.inbox.push_back((now, desk::Event::Read { token: number as u64, question }));
+            }
+            // These are in the weather.
+            Fault::Connect(..)
+            | Fault::Transfer(..)
+            | Fault::Open(_)
+            | Fault::Late(_)
+            | Fault::Drops(_)
+            | Fault::SlowReadings(_)
+            | Fault::SlowResolver
+            | Fault::DeadResolver
+            | Fault::Lane(_) => {}
+        }
+    }
+
+    fn id_of(&self, number: usize) -> MonitorId {
+        self.catalog.find(&self.plan.monitors[number].name).expect("it is in the catalog")
+    }
+
+    /// All that goes on at the moment, together.
+    pub(super) fn set_weather(&mut self) {
+        let mut weather = Weather::default();
+        let mut mood = Mood::default();
+        let mut server = Nameserver::Well;
+        let mut slow = Span::from_micros(500);
+        for (_, fault) in &self.ongoing {
+            match *fault {
+                Fault::Connect(errno, local, share) => weather.connect = Some((errno, local, share)),
+                Fault::Transfer(errno, share) => weather.transfer = Some((errno, share)),
+                Fault::Open(errno) => weather.open = Some(errno),
+                Fault::Late(late) => weather.late = late,
+                Fault::Drops(share) => weather.lossy = weather.lossy.max(share),
+                Fault::TableFull => weather.lossy = weather.lossy.max(128),
+                Fault::SlowReadings(span) => slow = span,
+                Fault::SlowResolver if server == Nameserver::Well => server = Nameserver::Slow,
+                Fault::DeadResolver => server = Nameserver::Dead,
+                Fault::Lane(ongoing) => mood = ongoing,
+                _ => {}
+            }
+        }
+        for shard in &mut self.shards {
+            shard.ring.set_weather(weather);
+        }
+        self.lane.set_mood(mood);
+        self.resolver.set_server(server);
+        self.host.slow = slow;
+    }
+
+    pub(super) fn cover_plan(&mut self) {
+        for (_, target) in &self.plan.targets {
+            for (_, behaviour) in &target.phases {
+                let name = match behaviour {
+                    Behaviour::Up => 0,
+                    Behaviour::Refused => 1,
+                    Behaviour::Unreachable => 2,
+                    Behaviour::Blackhole => 3,
+                    Behaviour::GivenUp(_) => 4,
+                    Behaviour::Slams => 5,
+                    Behaviour::Tarpit => 6,
+                    Behaviour::Deaf => 7,
+                    Behaviour::Trickle => 8,
+                    Behaviour::Status(_) => 9,
+                    Behaviour::Garbage => 10,
+                    Behaviour::CutShort => 11,
+                    Behaviour::ResetMidway => 12,
+                    Behaviour::Pieces(_) => 13,
+                    Behaviour::HalfAlive => 14,
+                    Behaviour::Banner(_)
+                    | Behaviour::BannerFin(_)
+                    | Behaviour::Half(_)
+                    | Behaviour::Replies(_)
+                    | Behaviour::Sum
+                    | Behaviour::Echo => continue,
+                };
+                self.checker.coverage.hit(Section::Behaviour, BEHAVIOURS[name]);
+            }
+        }
+    }
+}
