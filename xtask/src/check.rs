@@ -31,6 +31,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     steps.step("tidy", "cargo xtask tidy", tidy::check)?;
     tests(&mut steps, options.quick)?;
     if !options.quick {
+        steps.command("simulation", cargo().args(["xtask", "sim", "--seeds", "500"]))?;
+        steps.command("planted bugs", cargo().args(["xtask", "sim", "--planted"]))?;
         deny(&mut steps)?;
     }
     steps.summary();

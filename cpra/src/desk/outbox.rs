@@ -135,11 +135,11 @@ impl Outbox {
         let mut entry = self.outstanding.remove(&id)?;
         match result {
             DeliveryResult::Sent | DeliveryResult::Fallback => {
-                self.follow(line_of(&entry), now);
+                self.follow(&line_of(&entry), now);
                 Some(entry.notice)
             }
             DeliveryResult::Failed if planted::is(Bug::FailedDeliveryForgotten) => {
-                self.follow(line_of(&entry), now);
+                self.follow(&line_of(&entry), now);
                 Some(entry.notice)
             }
             DeliveryResult::Failed => {
@@ -152,14 +152,14 @@ impl Outbox {
     }
 
     /// The next one in a line sets out.
-    fn follow(&mut self, line: Line, now: Instant) {
-        match self.lines.get_mut(&line).and_then(VecDeque::pop_front) {
+    fn follow(&mut self, line: &Line, now: Instant) {
+        match self.lines.get_mut(line).and_then(VecDeque::pop_front) {
             Some((not_before, entry)) => {
                 self.behind -= 1;
                 self.set_out(not_before, entry, now);
             }
             None => {
-                self.lines.remove(&line);
+                self.lines.remove(line);
             }
         }
     }

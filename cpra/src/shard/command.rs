@@ -18,7 +18,8 @@ impl Core {
         let disabled = c.health(index).phase() == Phase::Disabled;
         match command.kind {
             CommandKind::Disable { epoch } => {
-                if !disabled && !(planted::is(Bug::DisabledIsChecked) && c.timing(index).place == Place::Wheel) {
+                let forgotten = planted::is(Bug::DisabledIsChecked) && c.timing(index).place == Place::Wheel;
+                if !disabled && !forgotten {
                     self.withdraw(c, index, effects);
                     self.enabled -= 1;
                     self.kept.remove(&index);

@@ -58,7 +58,7 @@ pub(super) fn run(seed: u64, in_words: bool) -> Report {
     let plan = Arc::new(Plan::draw(seed));
     let catalog = Catalog::build(plan.catalog(), plan.shards).expect("names are numbered");
     let mut run = Run::new(plan, Arc::new(catalog), in_words);
-    run.to_the_end();
+    run.run_out();
     run.report()
 }
 
@@ -191,7 +191,7 @@ impl Run {
         self.start();
     }
 
-    fn to_the_end(&mut self) {
+    fn run_out(&mut self) {
         let ends = if self.plan.abrupt {
             let storm = self.plan.storm_ends.since(self.plan.start);
             self.plan.start + storm.scaled(3, 4)

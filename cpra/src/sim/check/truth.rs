@@ -160,7 +160,8 @@ impl Checker {
         let started = seen.check_started.ok_or("without having been started")?;
         // A name that took most of the time leaves too little to blame the target.
         let most = seen.attempts.len() == 1 && seen.resolve.is_some_and(|resolve| resolve + resolve > policy.timeout);
-        if code == Code::L4Dns || code == Code::Void(VoidReason::Resolver) && !(most && !seen.attempts.is_empty()) {
+        let on_the_wire = most && !seen.attempts.is_empty();
+        if code == Code::L4Dns || code == Code::Void(VoidReason::Resolver) && !on_the_wire {
             return self.weigh_name(shard, watch, code, started, now);
         }
         let Some(&last) = seen.attempts.last() else { return Err("without having been on the wire".into()) };
