@@ -37,6 +37,8 @@ pub(super) struct SyntaxFault {
     pub(super) message: String,
 }
 
+const TAB_INDENTED: &str = "a tab in the indentation: indent with spaces";
+
 const UNKNOWN_ANCHOR: &str = "the alias names an anchor that is not defined before it";
 
 impl SyntaxFault {
@@ -84,6 +86,7 @@ impl Events {
         let Some((line, characters)) = self.source.item_after(self.line, indent) else { return false };
         self.line = line;
         self.lines_before = line - 1;
+        self.source.forget_tabs_before(line);
         self.parser = Parser::new(BufferedInput::new(characters));
         self.anchors.clear();
         self.resumed = true;
@@ -106,12 +109,30 @@ impl Events {
                 self.source.answered();
                 let position = self.position(&span.start);
                 self.read_to = span.end.line() as u32 + self.lines_before;
+                self.check_indentation(&event, position.line, span.end.col() > 0)?;
                 let width = if span.start.line() == span.end.line() { span.len() as u32 } else { 0 };
                 Ok((event, Mark { position, width }))
             }
             Some(Err(error)) => Err(self.fault(&error)),
             None => Ok((Event::StreamEnd, Mark::default())),
         }
+    }
+
+    /// Refuses a tab in the indentation of any line but those within quotes and block texts, which are the texts' own.
+    /// The parser lets some pass (blank lines, comments, brackets) that other readers refuse.
+    fn check_indentation(&self, event: &Event<'_>, line: u32, ends_within: bool) -> Result<(), SyntaxFault> {
+        let mut faulty_to = line;
+        if matches!(event, Event::Scalar(_, ScalarStyle::Plain, ..)) {
+            faulty_to = faulty_to.max(self.read_to);
+        }
+        if let Some(position) = self.source.tab_indented(faulty_to) {
+            let at = Mark { position, width: 1 };
+            return Err(SyntaxFault { at, message: TAB_INDENTED.to_owned() });
+        }
+        if matches!(event, Event::Scalar(..)) {
+            self.source.forget_tabs_before(self.read_to + u32::from(ends_within));
+        }
+        Ok(())
     }
 
     /// Where the item that is being read began, or the one before if none did since.
@@ -151,8 +172,8 @@ impl Events {
                 Event::DocumentStart(_) => Begin::Document,
                 Event::StreamEnd => Begin::Over,
                 Event::SequenceEnd | Event::MappingEnd => Begin::End,
-                Event::SequenceStart(0, _) if open => Begin::List,
-                Event::MappingStart(0, _) if open => Begin::Map,
+                Event::SequenceStart(0, None) if open => Begin::List,
+                Event::MappingStart(0, None) if open => Begin::Map,
                 other => {
                     self.line = at.position.line;
                     self.name = None;
@@ -184,20 +205,13 @@ impl Events {
             self.skip()?;
             return Ok(too_deep(at, findings));
         }
+        let is_text_tagged = is_text_tagged(&event, at, findings);
         let (anchor, kind) = match event {
-            Event::Scalar(text, style, anchor, tag) => {
-                let text_tag = match &tag {
-                    Some(tag) if tag.is_yaml_core_schema() => tag.suffix == "str",
-                    Some(tag) => {
-                        findings.error(
-                            at,
-                            format!("the tag {} is unknown: write the value itself", quoted(&tag.to_string())),
-                        );
-                        false
-                    }
-                    None => false,
-                };
-                let quoted = text_tag || style != ScalarStyle::Plain;
+            Event::Scalar(text, style, anchor, _) => {
+                let quoted = is_text_tagged || style != ScalarStyle::Plain;
+                if !quoted && text.starts_with('?') {
+                    findings.error(at, "a value cannot begin with \"?\": put it in quotes");
+                }
                 (anchor, Kind::Scalar { text: text.into(), quoted })
             }
             Event::SequenceStart(anchor, _) => (anchor, self.list(findings, depth)?),
@@ -258,6 +272,7 @@ impl Events {
 
     fn map(&mut self, at: Mark, findings: &mut Findings, depth: usize) -> Result<Kind, SyntaxFault> {
         let mut entries = Entries::default();
+        let mut first_merge: Option<Mark> = None;
         loop {
             let (event, key_at) = self.event()?;
             if matches!(event, Event::MappingEnd) {
@@ -271,7 +286,19 @@ impl Events {
                 continue;
             }
             match &key.kind {
-                _ if is_merge => self.merge(&mut entries, &value, key_at, findings),
+                _ if is_merge => match first_merge {
+                    Some(first) => findings.error(
+                        key_at,
+                        format!("\"<<\" is there twice, first on line {}: merge a list", first.position.line),
+                    ),
+                    None => {
+                        first_merge = Some(key_at);
+                        self.merge(&mut entries, &value, key_at, findings);
+                    }
+                },
+                Kind::Scalar { text, .. } if &**text == "<<" => {
+                    findings.error(key_at, "\"<<\" in quotes or with a tag merges nothing: write it without");
+                }
                 Kind::Scalar { text, .. } => {
                     if depth == 0
                         && &**text == "name"
@@ -312,6 +339,19 @@ impl Events {
             }
         }
     }
+}
+
+/// Whether the value is tagged `!!str`. Any other tag is reported: it would give the value another meaning, or none.
+fn is_text_tagged(event: &Event<'_>, at: Mark, findings: &mut Findings) -> bool {
+    let (Event::Scalar(_, _, _, tag) | Event::SequenceStart(_, tag) | Event::MappingStart(_, tag)) = event else {
+        return false;
+    };
+    let Some(tag) = tag else { return false };
+    let is_text = matches!(event, Event::Scalar(..)) && tag.is_yaml_core_schema() && tag.suffix == "str";
+    if !is_text {
+        findings.error(at, format!("the tag {} is unknown: write the value itself", quoted(&tag.to_string())));
+    }
+    is_text
 }
 
 fn too_deep(at: Mark, findings: &mut Findings) -> Rc<Node> {
@@ -388,7 +428,7 @@ fn in_words(info: &str) -> String {
         "mapping values are not allowed in this context" => {
             "a \": \" where no key can stand: put the value in quotes, or check the indentation of the line"
         }
-        "while scanning a plain scalar, found a tab" => "a tab in the indentation: indent with spaces",
+        "while scanning a plain scalar, found a tab" => TAB_INDENTED,
         "recursion limit exceeded" => "nested too deeply: flatten it",
         "while parsing a flow sequence, expected ',' or ']'" => "the list is not closed: \"]\" or \",\" is missing",
         "while parsing a flow mapping, did not find expected ',' or '}'" => {
