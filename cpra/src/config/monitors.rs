@@ -20,7 +20,7 @@ use super::node::{Finding, Findings, Kind, Mark, Node};
 use super::section::Section;
 use super::source::Source;
 use super::suggestion;
-use super::yaml::{Begin, Events, SyntaxFault};
+use super::yaml::{self, Begin, Events, SyntaxFault};
 use crate::domain::Monitor;
 
 /// Places at which a broken text may be taken up again.
@@ -271,7 +271,12 @@ impl<'a> Reader<'a> {
             let key: Box<str> = match begin {
                 Begin::End | Begin::Over | Begin::Document => return Ok(()),
                 Begin::Node(node) => match &node.kind {
-                    Kind::Scalar { text, .. } => text.clone(),
+                    Kind::Scalar { text, .. } => {
+                        if let Some(message) = yaml::key_fault(&node) {
+                            findings.error(at, message);
+                        }
+                        text.clone()
+                    }
                     _ => Box::default(),
                 },
                 Begin::List | Begin::Map => Box::default(),

@@ -44,6 +44,8 @@ struct Window {
     faults: Vec<TextFault>,
     /// Tabs among the blanks that begin a line, until the parser is past them.
     tabs: VecDeque<Position>,
+    /// What could be anchors with names that not every reader takes, until the parser is past them.
+    odd_anchors: VecDeque<Position>,
     /// One report per kind and file is enough.
     reported: [bool; 2],
     /// Characters handed out since the parser's last event.
@@ -79,6 +81,7 @@ impl Source {
             exhausted: false,
             faults: Vec::new(),
             tabs: VecDeque::new(),
+            odd_anchors: VecDeque::new(),
             reported: [false; 2],
             unanswered: 0,
         })))
@@ -174,6 +177,22 @@ impl Source {
         }
     }
 
+    /// Whether an anchor that YAML 1.1 does not know begins at `position`. Asked in the order of the text.
+    pub(super) fn has_odd_anchor(&self, position: Position) -> bool {
+        let mut window = self.0.borrow_mut();
+        while window.odd_anchors.front().is_some_and(|anchor| *anchor < position) {
+            window.odd_anchors.pop_front();
+        }
+        window.odd_anchors.front() == Some(&position)
+    }
+
+    /// Whether the character before `position` opens a list or map in brackets.
+    pub(super) fn is_behind_bracket(&self, position: Position) -> bool {
+        let Some((text, first_column)) = self.0.borrow().line(position.line) else { return false };
+        let before = position.column.checked_sub(first_column + 1).and_then(|at| text.chars().nth(at as usize));
+        matches!(before, Some('[' | '{'))
+    }
+
     /// What other readers refuse before a document that begins on `line`: its end, and directives.
     pub(super) fn fault_before_document(&self, line: u32) -> Option<(Mark, &'static str)> {
         let window = self.0.borrow();
@@ -223,6 +242,25 @@ impl Source {
                 current += breaks(whole);
             }
             number += 1;
+        }
+    }
+}
+
+/// Whether the name behind an `&` has characters beside those that every reader allows.
+fn is_odd_anchor(name: &str) -> bool {
+    let is_end = |c| matches!(c, ' ' | '\t' | '\n' | '\r' | ',' | ']' | '}');
+    let end = name.find(is_end).unwrap_or(name.len());
+    !name[..end].bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+/// How many bytes of a line come before its text: spaces, and the markers of lists and of keys on a line of their own.
+fn indentation(line: &str) -> usize {
+    let mut indent = 0;
+    loop {
+        indent += line[indent..].bytes().take_while(|&byte| byte == b' ').count();
+        match line.as_bytes()[indent..] {
+            [b'-' | b'?' | b':', b' ' | b'\t', ..] => indent += 1,
+            _ => return indent,
         }
     }
 }
@@ -300,7 +338,7 @@ impl Window {
         self.pending.drain(..cut);
         let number = self.pieces.back().map_or(self.first, |piece| piece.number + 1);
         let start = self.end;
-        self.note_tabs(&text, start);
+        self.note(&text, start);
         self.end.line += breaks(&text);
         let behind = last_line(&text);
         self.end.column = if behind.len() == text.len() { start.column } else { 1 } + behind.chars().count() as u32;
@@ -308,21 +346,25 @@ impl Window {
         Some(())
     }
 
-    fn note_tabs(&mut self, text: &str, start: Position) {
-        if !text.contains('\t') {
+    /// Notes what only the text shows, since the parser's events leave it out.
+    fn note(&mut self, text: &str, start: Position) {
+        if !text.bytes().any(|byte| matches!(byte, b'\t' | b'&')) {
             return;
         }
-        let (mut line, mut at_start) = (start.line, start.column == 1);
+        let mut at = start;
         let mut ends_in_return = false;
         for part in text.split_inclusive(['\n', '\r']) {
             // The second half of CR LF.
             if !(ends_in_return && part == "\n") {
-                let spaces = part.len() - part.trim_start_matches(' ').len();
-                if at_start && part[spaces..].starts_with('\t') {
-                    self.tabs.push_back(Position { line, column: spaces as u32 + 1 });
+                let indent = indentation(part);
+                if at.column == 1 && part[indent..].starts_with('\t') {
+                    self.tabs.push_back(Position { column: indent as u32 + 1, ..at });
                 }
-                line += 1;
-                at_start = true;
+                for (before, _) in part.match_indices('&').filter(|&(before, _)| is_odd_anchor(&part[before + 1..])) {
+                    let column = at.column + part[..before].chars().count() as u32;
+                    self.odd_anchors.push_back(Position { column, ..at });
+                }
+                at = Position { line: at.line + 1, column: 1 };
             }
             ends_in_return = part.ends_with('\r');
         }

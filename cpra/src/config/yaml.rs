@@ -26,6 +26,8 @@ pub(super) struct Events {
     read_to: u32,
     /// The `name` of the item that is being read, as far as it got.
     name: Option<Box<str>>,
+    /// Where the beginnings of the open lists and maps end: behind the bracket, if they have one.
+    open: Vec<Position>,
     /// The list itself is still to begin, since the text was taken up again within it.
     resumed: bool,
 }
@@ -72,6 +74,7 @@ impl Events {
             line: 0,
             read_to: 0,
             name: None,
+            open: Vec::new(),
             resumed: false,
         }
     }
@@ -89,6 +92,7 @@ impl Events {
         self.source.forget_tabs_before(line);
         self.parser = Parser::new(BufferedInput::new(characters));
         self.anchors.clear();
+        self.open.clear();
         self.resumed = true;
         true
     }
@@ -110,6 +114,11 @@ impl Events {
                 let position = self.position(&span.start);
                 self.read_to = span.end.line() as u32 + self.lines_before;
                 self.check_indentation(&event, position.line, span.end.col() > 0)?;
+                match event {
+                    Event::SequenceStart(..) | Event::MappingStart(..) => self.open.push(self.position(&span.end)),
+                    Event::SequenceEnd | Event::MappingEnd => drop(self.open.pop()),
+                    _ => {}
+                }
                 let width = if span.start.line() == span.end.line() { span.len() as u32 } else { 0 };
                 Ok((event, Mark { position, width }))
             }
@@ -118,8 +127,8 @@ impl Events {
         }
     }
 
-    /// Refuses a tab in the indentation of any line but those within quotes and block texts, which are the texts' own.
-    /// The parser lets some pass (blank lines, comments, brackets) that other readers refuse.
+    /// Refuses a tab in the indentation of any line but those within quotes and block texts, where it is text. The
+    /// parser lets some pass (blank lines, comments, brackets) that other readers refuse.
     fn check_indentation(&self, event: &Event<'_>, line: u32, ends_within: bool) -> Result<(), SyntaxFault> {
         let mut faulty_to = line;
         if matches!(event, Event::Scalar(_, ScalarStyle::Plain, ..)) {
@@ -208,11 +217,13 @@ impl Events {
         let is_text_tagged = is_text_tagged(&event, at, findings);
         let (anchor, kind) = match event {
             Event::Scalar(text, style, anchor, _) => {
-                let quoted = is_text_tagged || style != ScalarStyle::Plain;
-                if !quoted && text.starts_with('?') {
-                    findings.error(at, "a value cannot begin with \"?\": put it in quotes");
+                let is_text = is_text_tagged || style != ScalarStyle::Plain;
+                if style == ScalarStyle::Plain
+                    && let Some(message) = self.plain_fault(&text)
+                {
+                    findings.error(at, message);
                 }
-                (anchor, Kind::Scalar { text: text.into(), quoted })
+                (anchor, Kind::Scalar { text: text.into(), quoted: is_text })
             }
             Event::SequenceStart(anchor, _) => (anchor, self.list(findings, depth)?),
             Event::MappingStart(anchor, _) => (anchor, self.map(at, findings, depth)?),
@@ -224,10 +235,30 @@ impl Events {
             node = too_deep(at, findings);
         }
         if anchor != 0 {
+            if self.source.has_odd_anchor(at.position) {
+                findings.error(at, "an anchor's name is made of letters, digits, \"-\" and \"_\": rename it");
+            }
             self.source.pin(at.position.line..=self.read_to);
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
+    }
+
+    /// What is wrong with a text without quotes that the parser takes, and other readers take for something else.
+    fn plain_fault(&self, text: &str) -> Option<String> {
+        let first = text.chars().next()?;
+        if matches!(first, '?' | '|' | '>' | '%' | '@' | '`' | '&' | '*' | '!' | '#')
+            || first == ':' && self.is_in_brackets()
+        {
+            let first = quoted(first.encode_utf8(&mut [0; 4]));
+            return Some(format!("a value cannot begin with {first}: put it in quotes"));
+        }
+        (text.contains(":?") && self.is_in_brackets())
+            .then(|| "a \":?\" in brackets: put the value in quotes".to_owned())
+    }
+
+    fn is_in_brackets(&self) -> bool {
+        self.open.iter().rev().any(|&end| self.source.is_behind_bracket(end))
     }
 
     /// Over the rest of a list or map that has just begun, without recursion.
@@ -286,20 +317,21 @@ impl Events {
                 continue;
             }
             match &key.kind {
-                _ if is_merge => match first_merge {
-                    Some(first) => findings.error(
-                        key_at,
-                        format!("\"<<\" is there twice, first on line {}: merge a list", first.position.line),
-                    ),
-                    None => {
-                        first_merge = Some(key_at);
-                        self.merge(&mut entries, &value, key_at, findings);
+                _ if is_merge => {
+                    if let Some(first) = first_merge.replace(key_at) {
+                        let line = first.position.line;
+                        findings.error(key_at, format!("\"<<\" is there twice, first on line {line}: merge a list"));
                     }
-                },
+                    self.merge(&mut entries, &value, key_at, findings);
+                }
                 Kind::Scalar { text, .. } if &**text == "<<" => {
                     findings.error(key_at, "\"<<\" in quotes or with a tag merges nothing: write it without");
                 }
                 Kind::Scalar { text, .. } => {
+                    if let Some(message) = key_fault(&key) {
+                        findings.error(key_at, message);
+                        continue;
+                    }
                     if depth == 0
                         && &**text == "name"
                         && let Kind::Scalar { text, .. } = &value.kind
@@ -349,9 +381,34 @@ fn is_text_tagged(event: &Event<'_>, at: Mark, findings: &mut Findings) -> bool 
     let Some(tag) = tag else { return false };
     let is_text = matches!(event, Event::Scalar(..)) && tag.is_yaml_core_schema() && tag.suffix == "str";
     if !is_text {
-        findings.error(at, format!("the tag {} is unknown: write the value itself", quoted(&tag.to_string())));
+        let shown = if tag.is_yaml_core_schema() { format!("!!{}", tag.suffix) } else { tag.to_string() };
+        findings.error(at, format!("the tag {} is unknown: write the value itself", quoted(&shown)));
     }
     is_text
+}
+
+/// What is wrong with a key, whatever the map. Keys are texts here; where another reader sees a number, a boolean or
+/// nothing, two spellings may be one key.
+pub(super) fn key_fault(key: &Node) -> Option<String> {
+    let Kind::Scalar { text, quoted: is_text } = &key.kind else { return None };
+    if key.at.width == 0 && !text.is_empty() {
+        return Some("a key stands on one line: write it there, in quotes if need be".to_owned());
+    }
+    if *is_text {
+        return None;
+    }
+    if key.is_null() {
+        return Some("a key is missing before the \":\": write one, in quotes if need be".to_owned());
+    }
+    let unsigned = text.trim_start_matches(['+', '-']).to_ascii_lowercase();
+    let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit()) && (text.len() == 1 || !text.starts_with('0'));
+    let is_number = !is_decimal
+        && unsigned.starts_with(|c: char| c == '.' || c.is_ascii_digit())
+        && (unsigned.parse::<f64>().is_ok()
+            || ["0x", "0o", "0b", ".inf", ".nan"].iter().any(|prefix| unsigned.starts_with(prefix)));
+    let is_boolean = matches!(&**text, "True" | "TRUE" | "False" | "FALSE");
+    (is_number || is_boolean)
+        .then(|| format!("the key {} is not a text to every reader: put it in quotes", super::diagnostic::quoted(text)))
 }
 
 fn too_deep(at: Mark, findings: &mut Findings) -> Rc<Node> {
