@@ -144,8 +144,8 @@ fn check_providers(notify: &Field<'_>, findings: &mut Findings) {
     }
     for item in items {
         match value::text(item) {
+            _ if item.is_null() => refuse(item.at, "has no value: write log".to_owned()),
             Ok("log") => {}
-            Ok(_) if item.is_null() => refuse(item.at, "has no value: write log".to_owned()),
             Ok(name) if LATER.contains(&name) => {
                 refuse(item.at, format!("{} comes with a later version: write log", quoted(name)));
             }

@@ -6,9 +6,11 @@
 //!          TOML ───▶ daemon ────────▶ node ───────────────────────────────────▶ Settings
 //! ```
 //!
-//! A text is read once and in one way: the tree that is judged is the tree that carries the positions. (Rejected: a
-//! fast serde reader first and a second, position-keeping one for what it refuses. Two parsers differ in corners, and
-//! the streaming parser is as fast as the serde one over the whole file.)
+//! A text is read once and in one way: the tree that is judged is the tree that carries the positions, and only one
+//! item of it is in memory. `serde_yaml` gives values without positions and the whole file at once, so it does not read
+//! the file; it is the oracle of the tests (`tests/oracle.rs`): what it refuses or reads differently is refused here.
+//! (Rejected: the library first, and a second, position-keeping reader for what it refuses. Two parsers differ in
+//! corners, and the streaming parser is as fast as the library over the whole file.)
 //!
 //! Invariants: one item of the list is in memory at a time, beside the names seen so far; a fault never ends the
 //! reading as long as the list's shape can be found again; nothing here panics, whatever the bytes.

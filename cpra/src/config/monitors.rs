@@ -3,6 +3,7 @@
 //! Each monitor goes to the sink as soon as its item is read and sound, so that a million of them are never in memory
 //! as text or trees. A monitor with an error is left out; whether one error stops the start is the caller's decision.
 
+use std::collections::BTreeSet;
 use std::hash::BuildHasher;
 use std::io::Read;
 use std::path::Path;
@@ -19,11 +20,14 @@ use super::node::{Finding, Findings, Kind, Mark, Node};
 use super::section::Section;
 use super::source::Source;
 use super::suggestion;
-use super::yaml::{Begin, Events, SyntaxFault};
+use super::yaml::{self, Begin, Events, SyntaxFault};
 use crate::domain::Monitor;
 
 /// Places at which a broken text may be taken up again.
 const RESUMES_MAX: usize = 100;
+
+/// Keys of a file that is a map. They are remembered, to find one that is there twice.
+const KEYS_MAX: usize = 10_000;
 
 /// What came of a file.
 #[derive(Debug)]
@@ -214,6 +218,9 @@ impl<'a> Reader<'a> {
                         );
                         return Ok(());
                     }
+                    if let Some((at, message)) = self.source.fault_before_document(at.position.line) {
+                        self.error(at, message);
+                    }
                 }
                 Begin::Over => {
                     if documents == 0 {
@@ -234,7 +241,7 @@ impl<'a> Reader<'a> {
                     }
                 }
                 Begin::Node(node) if matches!(node.kind, Kind::List(_) | Kind::Map(_)) => {
-                    self.error(node.at, "an anchor on the whole file has no use: remove it");
+                    self.error(node.at, "an anchor or a tag on the whole file has no use: remove it");
                     return Ok(());
                 }
                 Begin::Node(node) => {
@@ -257,23 +264,30 @@ impl<'a> Reader<'a> {
 
     /// `defaults:`, `monitors:` and `x-*:`.
     fn map(&mut self) -> Result<(), SyntaxFault> {
-        let mut seen: Vec<Box<str>> = Vec::new();
+        let mut seen: BTreeSet<Box<str>> = BTreeSet::new();
         loop {
             let mut findings = Findings::default();
             let (begin, at) = self.events.begin(&mut findings, false)?;
             let key: Box<str> = match begin {
                 Begin::End | Begin::Over | Begin::Document => return Ok(()),
                 Begin::Node(node) => match &node.kind {
-                    Kind::Scalar { text, .. } => text.clone(),
+                    Kind::Scalar { text, .. } => {
+                        if let Some(message) = yaml::key_fault(&node) {
+                            findings.error(at, message);
+                        }
+                        text.clone()
+                    }
                     _ => Box::default(),
                 },
                 Begin::List | Begin::Map => Box::default(),
             };
-            let is_new = !seen.contains(&key);
+            if seen.len() == KEYS_MAX {
+                let message = format!("more than {KEYS_MAX} keys beside the list: the file is not read on from here");
+                return Err(SyntaxFault { at, message });
+            }
+            let is_new = seen.insert(key.clone());
             if !is_new {
                 self.error(at, format!("the key {} is there twice: remove one of them", quoted(&key)));
-            } else if seen.len() < 1_000 {
-                seen.push(key.clone());
             }
             match &*key {
                 "monitors" if is_new => {
@@ -375,8 +389,9 @@ impl<'a> Reader<'a> {
         if self.resumes > 0 && outer.is_some() && self.source.key_indent(position.line) == outer {
             return false;
         }
-        self.anchors_lost |= self.events.has_anchors();
+        // Lost by an earlier resumption; what this one loses was still known where the parser stopped.
         let is_lost_anchor = self.anchors_lost && fault.is_unknown_anchor();
+        self.anchors_lost |= self.events.has_anchors();
         // The same place is met twice when it broke the item before it.
         if self.last_fault != Some(position) && !is_lost_anchor {
             let subject = match self.events.broken_name() {

@@ -10,6 +10,7 @@ use std::io::Read;
 use std::rc::Rc;
 
 use super::diagnostic::{Excerpt, Position};
+use super::node::Mark;
 
 /// Read at once; a piece is cut behind the last line that is complete.
 const PIECE: usize = 64 * 1024;
@@ -41,6 +42,10 @@ struct Window {
     started: bool,
     exhausted: bool,
     faults: Vec<TextFault>,
+    /// Tabs among the blanks that begin a line, until the parser is past them.
+    tabs: VecDeque<Position>,
+    /// What could be anchors with names that not every reader takes, until the parser is past them.
+    odd_anchors: VecDeque<Position>,
     /// One report per kind and file is enough.
     reported: [bool; 2],
     /// Characters handed out since the parser's last event.
@@ -75,6 +80,8 @@ impl Source {
             started: false,
             exhausted: false,
             faults: Vec::new(),
+            tabs: VecDeque::new(),
+            odd_anchors: VecDeque::new(),
             reported: [false; 2],
             unanswered: 0,
         })))
@@ -158,6 +165,61 @@ impl Source {
         text[spaces..].starts_with('\t').then_some((number, spaces as u32 + 1))
     }
 
+    /// The first line up to `line` that a tab indents and that nobody has forgotten.
+    pub(super) fn tab_indented(&self, line: u32) -> Option<Position> {
+        self.0.borrow().tabs.front().copied().filter(|tab| tab.line <= line)
+    }
+
+    pub(super) fn forget_tabs_before(&self, line: u32) {
+        let mut window = self.0.borrow_mut();
+        while window.tabs.front().is_some_and(|tab| tab.line < line) {
+            window.tabs.pop_front();
+        }
+    }
+
+    /// Whether an anchor that YAML 1.1 does not know begins at `position`. Asked in the order of the text.
+    pub(super) fn has_odd_anchor(&self, position: Position) -> bool {
+        let mut window = self.0.borrow_mut();
+        while window.odd_anchors.front().is_some_and(|anchor| *anchor < position) {
+            window.odd_anchors.pop_front();
+        }
+        window.odd_anchors.front() == Some(&position)
+    }
+
+    /// Whether the character before `position` opens a list or map in brackets.
+    pub(super) fn is_behind_bracket(&self, position: Position) -> bool {
+        let Some((text, first_column)) = self.0.borrow().line(position.line) else { return false };
+        let before = position.column.checked_sub(first_column + 1).and_then(|at| text.chars().nth(at as usize));
+        matches!(before, Some('[' | '{'))
+    }
+
+    /// What other readers refuse before a document that begins on `line`: its end, and directives.
+    pub(super) fn fault_before_document(&self, line: u32) -> Option<(Mark, &'static str)> {
+        let window = self.0.borrow();
+        for piece in &window.pieces {
+            let starts = piece.text.match_indices(['\n', '\r']).map(|(at, _)| at + 1);
+            for at in (piece.start.column == 1).then_some(0).into_iter().chain(starts) {
+                let rest = &piece.text[at..];
+                if !rest.starts_with(['%', '.']) {
+                    continue;
+                }
+                let number = piece.start.line + breaks(&piece.text[..at]);
+                if number >= line {
+                    return None;
+                }
+                let text = line_of(rest, 0).unwrap_or_default().trim_end();
+                let message = match text {
+                    "%YAML 1.1" | "%YAML 1.2" => continue,
+                    _ if text.starts_with('%') => "a directive has no use here: remove the line",
+                    _ => "the text ends here before it begins: remove the line",
+                };
+                let width = text.chars().count() as u32;
+                return Some((Mark { position: Position { line: number, column: 1 }, width }, message));
+            }
+        }
+        None
+    }
+
     /// The first line after `line` that begins with `indent` spaces and `- `, with the characters from there on.
     pub(super) fn item_after(&self, line: u32, indent: usize) -> Option<(u32, Characters)> {
         let mut number = {
@@ -180,6 +242,25 @@ impl Source {
                 current += breaks(whole);
             }
             number += 1;
+        }
+    }
+}
+
+/// Whether the name behind an `&` has characters beside those that every reader allows.
+fn is_odd_anchor(name: &str) -> bool {
+    let is_end = |c| matches!(c, ' ' | '\t' | '\n' | '\r' | ',' | ']' | '}');
+    let end = name.find(is_end).unwrap_or(name.len());
+    !name[..end].bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+/// How many bytes of a line come before its text: spaces, and the markers of lists and of keys on a line of their own.
+fn indentation(line: &str) -> usize {
+    let mut indent = 0;
+    loop {
+        indent += line[indent..].bytes().take_while(|&byte| byte == b' ').count();
+        match line.as_bytes()[indent..] {
+            [b'-' | b'?' | b':', b' ' | b'\t', ..] => indent += 1,
+            _ => return indent,
         }
     }
 }
@@ -251,17 +332,42 @@ impl Window {
         }
         let cut = self.cut();
         let text: Rc<str> = match std::str::from_utf8(&self.pending[..cut]) {
-            Ok(text) if !text.bytes().any(is_control) => Rc::from(text),
+            Ok(text) if is_clean(text) => Rc::from(text),
             _ => self.repaired(cut),
         };
         self.pending.drain(..cut);
         let number = self.pieces.back().map_or(self.first, |piece| piece.number + 1);
         let start = self.end;
+        self.note(&text, start);
         self.end.line += breaks(&text);
         let behind = last_line(&text);
         self.end.column = if behind.len() == text.len() { start.column } else { 1 } + behind.chars().count() as u32;
         self.pieces.push_back(Piece { number, text, start, pinned: false });
         Some(())
+    }
+
+    /// Notes what only the text shows, since the parser's events leave it out.
+    fn note(&mut self, text: &str, start: Position) {
+        if !text.bytes().any(|byte| matches!(byte, b'\t' | b'&')) {
+            return;
+        }
+        let mut at = start;
+        let mut ends_in_return = false;
+        for part in text.split_inclusive(['\n', '\r']) {
+            // The second half of CR LF.
+            if !(ends_in_return && part == "\n") {
+                let indent = indentation(part);
+                if at.column == 1 && part[indent..].starts_with('\t') {
+                    self.tabs.push_back(Position { column: indent as u32 + 1, ..at });
+                }
+                for (before, _) in part.match_indices('&').filter(|&(before, _)| is_odd_anchor(&part[before + 1..])) {
+                    let column = at.column + part[..before].chars().count() as u32;
+                    self.odd_anchors.push_back(Position { column, ..at });
+                }
+                at = Position { line: at.line + 1, column: 1 };
+            }
+            ends_in_return = part.ends_with('\r');
+        }
     }
 
     fn skip_byte_order_mark(&mut self) {
@@ -299,10 +405,15 @@ impl Window {
         let mut text = String::with_capacity(cut);
         for chunk in bytes[..cut].utf8_chunks() {
             for character in chunk.valid().chars() {
-                if character.is_ascii() && is_control(character as u8) {
-                    let name = u32::from(character);
+                if is_foreign(character) {
                     self.report(0, &text, || {
-                        format!("control character U+{name:04X}: remove it, or write it as an escape in double quotes")
+                        let what = match character {
+                            '\u{85}' | '\u{2028}' | '\u{2029}' => "a line break to some readers, U+",
+                            '\u{feff}' => "a byte order mark within the text, U+",
+                            _ => "control character U+",
+                        };
+                        let name = u32::from(character);
+                        format!("{what}{name:04X}: remove it, or write it as an escape in double quotes")
                     });
                     text.push('\u{fffd}');
                 } else {
@@ -363,6 +474,18 @@ fn line_of(text: &str, number: u32) -> Option<&str> {
 /// C0 without tab, LF and CR, and DEL.
 const fn is_control(byte: u8) -> bool {
     matches!(byte, 0..=8 | 11 | 12 | 14..=31 | 127)
+}
+
+/// What YAML does not allow unescaped in a text, and what ends a line in YAML 1.1 and not in 1.2.
+const fn is_foreign(character: char) -> bool {
+    matches!(character,
+        '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\x7f'..='\u{9f}'
+        | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+}
+
+fn is_clean(text: &str) -> bool {
+    // The first bytes of the foreign characters that are not ASCII.
+    !text.bytes().any(|byte| is_control(byte) || matches!(byte, 0xc2 | 0xe2 | 0xef)) || !text.chars().any(is_foreign)
 }
 
 impl Iterator for Characters {

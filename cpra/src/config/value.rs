@@ -9,9 +9,13 @@ use super::node::{Kind, Node};
 use super::suggestion;
 use crate::units::Span;
 
-/// Any scalar, as written.
+/// Any scalar but nothing, as written.
 pub(super) fn text(node: &Node) -> Result<&str, String> {
     match &node.kind {
+        Kind::Scalar { text, .. } if node.is_null() => match &**text {
+            "" => Err("has no value: write one".to_owned()),
+            nothing => Err(format!("{nothing} stands for no value: put it in quotes if it is a text")),
+        },
         Kind::Scalar { text, .. } => Ok(text),
         _ => Err(format!("takes one value, this is {}", node.description())),
     }
@@ -36,9 +40,16 @@ pub(super) fn line(max: usize) -> impl Fn(&Node) -> Result<&str, String> {
 
 pub(super) fn boolean(node: &Node) -> Result<bool, String> {
     let written = text(node)?;
+    match (written, &node.kind) {
+        ("true" | "True" | "TRUE", Kind::Scalar { quoted: false, .. }) => return Ok(true),
+        ("false" | "False" | "FALSE", Kind::Scalar { quoted: false, .. }) => return Ok(false),
+        _ => {}
+    }
     match (written.to_ascii_lowercase().as_str(), &node.kind) {
-        ("true", Kind::Scalar { quoted: false, .. }) => Ok(true),
-        ("false", Kind::Scalar { quoted: false, .. }) => Ok(false),
+        // In some other mixture of cases.
+        (lower @ ("true" | "false"), Kind::Scalar { quoted: false, .. }) => {
+            Err(format!("{} is no boolean: write {lower}", quoted(written)))
+        }
         ("true" | "false", _) => Err(format!("{} is a text: write it without quotes", quoted(written))),
         ("yes" | "on" | "y" | "1", _) => Err(format!("{} is no boolean: write true", quoted(written))),
         ("no" | "off" | "n" | "0", _) => Err(format!("{} is no boolean: write false", quoted(written))),

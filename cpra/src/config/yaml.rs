@@ -26,6 +26,8 @@ pub(super) struct Events {
     read_to: u32,
     /// The `name` of the item that is being read, as far as it got.
     name: Option<Box<str>>,
+    /// Where the beginnings of the open lists and maps end: behind the bracket, if they have one.
+    open: Vec<Position>,
     /// The list itself is still to begin, since the text was taken up again within it.
     resumed: bool,
 }
@@ -36,6 +38,8 @@ pub(super) struct SyntaxFault {
     pub(super) at: Mark,
     pub(super) message: String,
 }
+
+const TAB_INDENTED: &str = "a tab in the indentation: indent with spaces";
 
 const UNKNOWN_ANCHOR: &str = "the alias names an anchor that is not defined before it";
 
@@ -70,6 +74,7 @@ impl Events {
             line: 0,
             read_to: 0,
             name: None,
+            open: Vec::new(),
             resumed: false,
         }
     }
@@ -84,8 +89,10 @@ impl Events {
         let Some((line, characters)) = self.source.item_after(self.line, indent) else { return false };
         self.line = line;
         self.lines_before = line - 1;
+        self.source.forget_tabs_before(line);
         self.parser = Parser::new(BufferedInput::new(characters));
         self.anchors.clear();
+        self.open.clear();
         self.resumed = true;
         true
     }
@@ -106,12 +113,35 @@ impl Events {
                 self.source.answered();
                 let position = self.position(&span.start);
                 self.read_to = span.end.line() as u32 + self.lines_before;
+                self.check_indentation(&event, position.line, span.end.col() > 0)?;
+                match event {
+                    Event::SequenceStart(..) | Event::MappingStart(..) => self.open.push(self.position(&span.end)),
+                    Event::SequenceEnd | Event::MappingEnd => drop(self.open.pop()),
+                    _ => {}
+                }
                 let width = if span.start.line() == span.end.line() { span.len() as u32 } else { 0 };
                 Ok((event, Mark { position, width }))
             }
             Some(Err(error)) => Err(self.fault(&error)),
             None => Ok((Event::StreamEnd, Mark::default())),
         }
+    }
+
+    /// Refuses a tab in the indentation of any line but those within quotes and block texts, where it is text. The
+    /// parser lets some pass (blank lines, comments, brackets) that other readers refuse.
+    fn check_indentation(&self, event: &Event<'_>, line: u32, ends_within: bool) -> Result<(), SyntaxFault> {
+        let mut faulty_to = line;
+        if matches!(event, Event::Scalar(_, ScalarStyle::Plain, ..)) {
+            faulty_to = faulty_to.max(self.read_to);
+        }
+        if let Some(position) = self.source.tab_indented(faulty_to) {
+            let at = Mark { position, width: 1 };
+            return Err(SyntaxFault { at, message: TAB_INDENTED.to_owned() });
+        }
+        if matches!(event, Event::Scalar(..)) {
+            self.source.forget_tabs_before(self.read_to + u32::from(ends_within));
+        }
+        Ok(())
     }
 
     /// Where the item that is being read began, or the one before if none did since.
@@ -151,8 +181,8 @@ impl Events {
                 Event::DocumentStart(_) => Begin::Document,
                 Event::StreamEnd => Begin::Over,
                 Event::SequenceEnd | Event::MappingEnd => Begin::End,
-                Event::SequenceStart(0, _) if open => Begin::List,
-                Event::MappingStart(0, _) if open => Begin::Map,
+                Event::SequenceStart(0, None) if open => Begin::List,
+                Event::MappingStart(0, None) if open => Begin::Map,
                 other => {
                     self.line = at.position.line;
                     self.name = None;
@@ -184,21 +214,16 @@ impl Events {
             self.skip()?;
             return Ok(too_deep(at, findings));
         }
+        let is_text_tagged = is_text_tagged(&event, at, findings);
         let (anchor, kind) = match event {
-            Event::Scalar(text, style, anchor, tag) => {
-                let text_tag = match &tag {
-                    Some(tag) if tag.is_yaml_core_schema() => tag.suffix == "str",
-                    Some(tag) => {
-                        findings.error(
-                            at,
-                            format!("the tag {} is unknown: write the value itself", quoted(&tag.to_string())),
-                        );
-                        false
-                    }
-                    None => false,
-                };
-                let quoted = text_tag || style != ScalarStyle::Plain;
-                (anchor, Kind::Scalar { text: text.into(), quoted })
+            Event::Scalar(text, style, anchor, _) => {
+                let is_text = is_text_tagged || style != ScalarStyle::Plain;
+                if style == ScalarStyle::Plain
+                    && let Some(message) = self.plain_fault(&text)
+                {
+                    findings.error(at, message);
+                }
+                (anchor, Kind::Scalar { text: text.into(), quoted: is_text })
             }
             Event::SequenceStart(anchor, _) => (anchor, self.list(findings, depth)?),
             Event::MappingStart(anchor, _) => (anchor, self.map(at, findings, depth)?),
@@ -210,10 +235,30 @@ impl Events {
             node = too_deep(at, findings);
         }
         if anchor != 0 {
+            if self.source.has_odd_anchor(at.position) {
+                findings.error(at, "an anchor's name is made of letters, digits, \"-\" and \"_\": rename it");
+            }
             self.source.pin(at.position.line..=self.read_to);
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
+    }
+
+    /// What is wrong with a text without quotes that the parser takes, and other readers take for something else.
+    fn plain_fault(&self, text: &str) -> Option<String> {
+        let first = text.chars().next()?;
+        if matches!(first, '?' | '|' | '>' | '%' | '@' | '`' | '&' | '*' | '!' | '#')
+            || first == ':' && self.is_in_brackets()
+        {
+            let first = quoted(first.encode_utf8(&mut [0; 4]));
+            return Some(format!("a value cannot begin with {first}: put it in quotes"));
+        }
+        (text.contains(":?") && self.is_in_brackets())
+            .then(|| "a \":?\" in brackets: put the value in quotes".to_owned())
+    }
+
+    fn is_in_brackets(&self) -> bool {
+        self.open.iter().rev().any(|&end| self.source.is_behind_bracket(end))
     }
 
     /// Over the rest of a list or map that has just begun, without recursion.
@@ -258,6 +303,7 @@ impl Events {
 
     fn map(&mut self, at: Mark, findings: &mut Findings, depth: usize) -> Result<Kind, SyntaxFault> {
         let mut entries = Entries::default();
+        let mut first_merge: Option<Mark> = None;
         loop {
             let (event, key_at) = self.event()?;
             if matches!(event, Event::MappingEnd) {
@@ -271,8 +317,21 @@ impl Events {
                 continue;
             }
             match &key.kind {
-                _ if is_merge => self.merge(&mut entries, &value, key_at, findings),
+                _ if is_merge => {
+                    if let Some(first) = first_merge.replace(key_at) {
+                        let line = first.position.line;
+                        findings.error(key_at, format!("\"<<\" is there twice, first on line {line}: merge a list"));
+                    }
+                    self.merge(&mut entries, &value, key_at, findings);
+                }
+                Kind::Scalar { text, .. } if &**text == "<<" => {
+                    findings.error(key_at, "\"<<\" in quotes or with a tag merges nothing: write it without");
+                }
                 Kind::Scalar { text, .. } => {
+                    if let Some(message) = key_fault(&key) {
+                        findings.error(key_at, message);
+                        continue;
+                    }
                     if depth == 0
                         && &**text == "name"
                         && let Kind::Scalar { text, .. } = &value.kind
@@ -312,6 +371,44 @@ impl Events {
             }
         }
     }
+}
+
+/// Whether the value is tagged `!!str`. Any other tag is reported: it would give the value another meaning, or none.
+fn is_text_tagged(event: &Event<'_>, at: Mark, findings: &mut Findings) -> bool {
+    let (Event::Scalar(_, _, _, tag) | Event::SequenceStart(_, tag) | Event::MappingStart(_, tag)) = event else {
+        return false;
+    };
+    let Some(tag) = tag else { return false };
+    let is_text = matches!(event, Event::Scalar(..)) && tag.is_yaml_core_schema() && tag.suffix == "str";
+    if !is_text {
+        let shown = if tag.is_yaml_core_schema() { format!("!!{}", tag.suffix) } else { tag.to_string() };
+        findings.error(at, format!("the tag {} is unknown: write the value itself", quoted(&shown)));
+    }
+    is_text
+}
+
+/// What is wrong with a key, whatever the map. Keys are texts here; where another reader sees a number, a boolean or
+/// nothing, two spellings may be one key.
+pub(super) fn key_fault(key: &Node) -> Option<String> {
+    let Kind::Scalar { text, quoted: is_text } = &key.kind else { return None };
+    if key.at.width == 0 && !text.is_empty() {
+        return Some("a key stands on one line: write it there, in quotes if need be".to_owned());
+    }
+    if *is_text {
+        return None;
+    }
+    if key.is_null() {
+        return Some("a key is missing before the \":\": write one, in quotes if need be".to_owned());
+    }
+    let unsigned = text.trim_start_matches(['+', '-']).to_ascii_lowercase();
+    let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit()) && (text.len() == 1 || !text.starts_with('0'));
+    let is_number = !is_decimal
+        && unsigned.starts_with(|c: char| c == '.' || c.is_ascii_digit())
+        && (unsigned.parse::<f64>().is_ok()
+            || ["0x", "0o", "0b", ".inf", ".nan"].iter().any(|prefix| unsigned.starts_with(prefix)));
+    let is_boolean = matches!(&**text, "True" | "TRUE" | "False" | "FALSE");
+    (is_number || is_boolean)
+        .then(|| format!("the key {} is not a text to every reader: put it in quotes", super::diagnostic::quoted(text)))
 }
 
 fn too_deep(at: Mark, findings: &mut Findings) -> Rc<Node> {
@@ -388,7 +485,7 @@ fn in_words(info: &str) -> String {
         "mapping values are not allowed in this context" => {
             "a \": \" where no key can stand: put the value in quotes, or check the indentation of the line"
         }
-        "while scanning a plain scalar, found a tab" => "a tab in the indentation: indent with spaces",
+        "while scanning a plain scalar, found a tab" => TAB_INDENTED,
         "recursion limit exceeded" => "nested too deeply: flatten it",
         "while parsing a flow sequence, expected ',' or ']'" => "the list is not closed: \"]\" or \",\" is missing",
         "while parsing a flow mapping, did not find expected ',' or '}'" => {

@@ -3,6 +3,7 @@
 mod faults;
 mod hostile;
 mod keys;
+mod oracle;
 mod settings;
 
 use std::path::Path;
