@@ -42,6 +42,8 @@ struct Bench {
     commands: Vec<shard_protocol::Command>,
     transitions: VecDeque<Box<shard_protocol::Transition>>,
     drops: u64,
+    /// How many deliveries fail before the next one is taken.
+    failing: u32,
 }
 
 impl Bench {
@@ -81,6 +83,7 @@ impl Bench {
             commands: Vec::new(),
             transitions: VecDeque::new(),
             drops: 0,
+            failing: 0,
         };
         bench.tell_desk(vec![desk_protocol::Event::Wall { at: now, shows: Timestamp::from_micros(0) }]);
         bench
@@ -179,8 +182,16 @@ impl Bench {
                 match effect {
                     desk_protocol::Effect::Commit(batch) => events.push(desk_protocol::Event::Durable(batch.sequence)),
                     desk_protocol::Effect::Deliver { id, notice } => {
-                        self.notices.push((notice.color, notice.summary.clone()));
-                        let result = desk_protocol::DeliveryResult::Sent;
+                        let result = match self.failing.checked_sub(1) {
+                            Some(left) => {
+                                self.failing = left;
+                                desk_protocol::DeliveryResult::Failed
+                            }
+                            None => {
+                                self.notices.push((notice.color, notice.summary.clone()));
+                                desk_protocol::DeliveryResult::Sent
+                            }
+                        };
                         events.push(desk_protocol::Event::Delivered { notice: id, result });
                     }
                     desk_protocol::Effect::Command(command) => self.commands.push(command),
@@ -312,6 +323,38 @@ fn decision_1_green_follows_a_raise_and_nothing_else() {
     let mut bench = Bench::new(3, 2, &[(Color::Red, Dispatch::On)]).settled();
     bench.checks(&[Refusal, Refusal, Refusal, Up, Up]);
     assert_eq!(bench.colors(), [Color::Red, Color::Green], "whoever got a red hears of its end");
+}
+
+#[test]
+fn decision_1_the_end_never_overtakes_a_raise_that_failed() {
+    let mut bench = Bench::new(1, 1, &[(Color::Red, Dispatch::On)]).settled();
+    // At once, and after a second: the third attempt is due two seconds later, and the recovery comes before it.
+    bench.failing = 2;
+    bench.checks(&[Refusal, Up]);
+    assert_eq!((bench.state(), bench.colors()), ("up", vec![Color::Red, Color::Green]));
+}
+
+#[test]
+fn decision_1_the_end_never_overtakes_a_raise_that_was_held_after_the_start() {
+    let mut bench = Bench::new(1, 1, &[(Color::Red, Dispatch::On)]);
+    let hold = bench.now + INTERVAL;
+    bench.check(Refusal);
+    while bench.connecting.is_none() {
+        bench.turn(Silence);
+    }
+    // A desk that slept through the end of the hold hears of the recovery in the same step.
+    bench.now = hold + Span::from_millis(1);
+    bench.turn(Up);
+    assert_eq!(bench.colors(), [Color::Red, Color::Green]);
+}
+
+#[test]
+fn a_red_does_not_wait_for_the_retry_of_its_yellow() {
+    let mut bench = Bench::new(8, 1, &[(Color::Yellow, Dispatch::On), (Color::Red, Dispatch::On)]).settled();
+    // Tried after 0, 1, 3, and 7 s; the next time would be after 15. The red comes after 14.
+    bench.failing = 4;
+    bench.checks(&[Refusal; 8]);
+    assert_eq!((bench.state(), bench.colors()), ("down", vec![Color::Yellow, Color::Red]));
 }
 
 #[test]

@@ -8,19 +8,19 @@
 //! Nothing is ever dropped, and nothing leaves before its commit is durable, but for a store that has been silent for
 //! [`COMMIT_PATIENCE`]: an alert that waits for a dead disk is a lost alert.
 //!
-//! Order matters within one incident and destination only: the raise before its resolve. So only one notice of these
-//! is on its way at a time, and the next one waits *behind* it until it is done. The lane's order is not enough: a raise
-//! that nobody took comes again later, and its resolve would have overtaken it.
+//! Order matters within one monitor and destination only: the raise before its resolve, and the resolve before the next
+//! episode's raise, or the last that people hear is wrong for ever. So only one notice of these is on its way at a time,
+//! and the next one waits *behind* it until it is done. The lane's order is not enough: a raise that nobody took comes
+//! again later, and its resolve would have overtaken it. News does not wait out such a pause: both are tried at once.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::protocol::{DeliveryResult, NoticeId};
-use crate::domain::notice::EpisodeId;
 use crate::domain::{Color, Destination, Notice, Raise};
 use crate::units::limits::COMMIT_PATIENCE;
 use crate::units::planted::{self, Bug};
-use crate::units::{Instant, Span};
+use crate::units::{Instant, MonitorId, Span};
 
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -31,8 +31,8 @@ pub(super) struct Entry {
     failures: u32,
 }
 
-/// Within which order matters.
-type Line = (EpisodeId, Arc<Destination>);
+/// Within which order matters; without a monitor: what is about the daemon itself.
+type Line = (Option<MonitorId>, Arc<Destination>);
 
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
@@ -43,6 +43,8 @@ pub(super) struct Outbox {
     /// One for each notice on its way (held, queued or outstanding): what waits behind it, and until when at least.
     lines: BTreeMap<Line, VecDeque<(Instant, Entry)>>,
     behind: usize,
+    /// Where in `held` the first of a line is since it failed; it may be on its way again.
+    pauses: BTreeMap<Line, (Instant, NoticeId)>,
 }
 
 /// A notice that may leave now.
@@ -77,11 +79,14 @@ impl Outbox {
             self.queue.push_front(entry);
             return id;
         }
-        if let Some(line) = self.lines.get_mut(&line_of(&entry)) {
-            line.push_back((not_before, entry));
+        let line = line_of(&entry);
+        if let Some(behind) = self.lines.get_mut(&line) {
+            behind.push_back((not_before, entry));
             self.behind += 1;
+            let paused = self.pauses.remove(&line).and_then(|pause| self.held.remove(&pause));
+            self.queue.extend(paused);
         } else {
-            self.lines.insert(line_of(&entry), VecDeque::new());
+            self.lines.insert(line, VecDeque::new());
             self.set_out(not_before, entry, now);
         }
         id
@@ -143,9 +148,10 @@ impl Outbox {
                 Some(entry.notice)
             }
             DeliveryResult::Failed => {
-                let pause = Span::from_secs(1 << entry.failures.min(8));
+                let until = now + Span::from_secs(1 << entry.failures.min(8));
                 entry.failures += 1;
-                self.held.insert((now + pause, id), entry);
+                self.pauses.insert(line_of(&entry), (until, id));
+                self.held.insert((until, id), entry);
                 None
             }
         }
@@ -153,6 +159,7 @@ impl Outbox {
 
     /// The next one in a line sets out.
     fn follow(&mut self, line: &Line, now: Instant) {
+        self.pauses.remove(line);
         match self.lines.get_mut(line).and_then(VecDeque::pop_front) {
             Some((not_before, entry)) => {
                 self.behind -= 1;
@@ -187,5 +194,5 @@ impl Outbox {
 }
 
 fn line_of(entry: &Entry) -> Line {
-    (entry.notice.key.episode, Arc::clone(&entry.notice.key.destination))
+    (entry.notice.monitor, Arc::clone(&entry.notice.key.destination))
 }
