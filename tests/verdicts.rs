@@ -48,6 +48,10 @@ struct Bench {
 
 impl Bench {
     fn new(unhealthy: u8, healthy: u8, colors: &[(Color, Dispatch)]) -> Self {
+        Self::with(true, unhealthy, healthy, colors)
+    }
+
+    fn with(enabled: bool, unhealthy: u8, healthy: u8, colors: &[(Color, Dispatch)]) -> Self {
         let log = Arc::new(Destination::Log { file: None });
         let mut codes = Codes::default();
         for &(color, dispatch) in colors {
@@ -66,7 +70,7 @@ impl Bench {
         };
         let address: SocketAddr = "127.0.0.1:80".parse().expect("an address");
         let target = Target { host: Host::Literal(address.ip()), port: address.port(), path: "".into() };
-        let monitor = Monitor { name: "shop/web".into(), enabled: true, target, policy };
+        let monitor = Monitor { name: "shop/web".into(), enabled, target, policy };
         let catalog = Arc::new(Catalog::build([monitor], 1).expect("one monitor fits"));
         let now = Instant::from_nanos(1_000_000_000_000);
         let shard_settings = shard::Settings { shard: 0, slots_max: 4, seed: 1 };
@@ -460,4 +464,19 @@ fn row_39_a_check_in_flight_when_it_is_disabled_counts_for_nothing() {
     }
     assert_eq!((bench.state(), bench.judged()), ("disabled", judged));
     assert!(bench.notices.is_empty());
+}
+
+#[test]
+fn row_39_a_monitor_that_the_file_disables_alerts_once_it_is_enabled() {
+    let mut bench = Bench::with(false, 1, 1, &[(Color::Red, Dispatch::On)]);
+    let monitor = bench.monitor;
+    for _ in 0..300 {
+        bench.tell_desk(vec![desk_protocol::Event::Enable(monitor)]);
+        bench.turn(Up);
+        bench.tell_desk(vec![desk_protocol::Event::Disable(monitor)]);
+        bench.turn(Up);
+    }
+    bench.tell_desk(vec![desk_protocol::Event::Enable(monitor)]);
+    bench.checks(&[Up, Up, Refusal]);
+    assert_eq!((bench.state(), bench.colors()), ("down", vec![Color::Red]));
 }
