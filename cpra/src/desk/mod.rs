@@ -102,6 +102,7 @@ struct Episode {
 struct Subject<'a> {
     monitor: MonitorId,
     policy: &'a Policy,
+    event: episode::Event,
     at: Instant,
     outcome: Option<&'a Outcome>,
 }
@@ -257,7 +258,7 @@ impl Desk {
         }
         let catalog = Arc::clone(&self.catalog);
         let policy = catalog.policy(monitor);
-        let subject = Subject { monitor, policy, at, outcome };
+        let subject = Subject { monitor, policy, event, at, outcome };
         let known = self.monitors.entry(monitor).or_insert(Monitor { state: before, epoch: 0, episode: None });
         known.state = after;
         let mut episode = known.episode.take();
@@ -564,6 +565,8 @@ fn summary(color: Color, name: &str, subject: &Subject<'_>, lasted: Span) -> Str
     let cause = subject.outcome.map_or("", Outcome::cause);
     match color {
         Color::Yellow => format!("{name}: {cause} (1 of {threshold})"),
+        // `dispatch: always`: it may be a hiccup, and who is woken must not read otherwise.
+        Color::Red if subject.event == episode::Event::Fail1 => format!("{name} failed: {cause} (1 of {threshold})"),
         Color::Red => format!("{name} is down: {cause} ({threshold} of {threshold})"),
         Color::Green => format!("{name} is up again after {lasted}"),
         Color::Cyan => format!("{name} was repaired"),
