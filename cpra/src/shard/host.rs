@@ -1,8 +1,8 @@
 //! Whether this host lost packets of its own while a check waited in vain.
 //!
 //! A full connection-tracking table drops packets and says nothing to the socket: the check just times out, and a
-//! live target looks dead. The counters tell. They are read before the first check begins, every second while checks
-//! are in flight, and soon after a timeout: that timeout is judged only by a reading that began after its deadline.
+//! live target looks dead. The counters tell. They are read before the first check begins, about once a second from then
+//! on, and soon after a timeout: that timeout is judged only by a reading that began after its deadline.
 
 use super::protocol::HostSample;
 use crate::units::limits::HOST_SAMPLE_EVERY;

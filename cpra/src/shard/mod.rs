@@ -208,7 +208,9 @@ impl Core {
         self.judge_timed_out(c, now, effects);
         self.collect_due(c, now);
         self.start_checks(c, now, effects);
-        let watches = self.slots.census().flights > 0 || !self.host.has_base() && self.enabled > 0;
+        // While nothing is in flight, with the audit: a loss in a long quiet time before a check must not void it.
+        let audits = now >= self.next_audit || !self.host.has_base();
+        let watches = self.slots.census().flights > 0 || audits && self.enabled > 0;
         if watches && self.host.wants_sample(now, false)
             || !self.judging.is_empty() && self.host.wants_sample(now, true)
         {

@@ -30,6 +30,8 @@ struct Bench {
     submitted: Vec<(Instant, OpKind)>,
     disconnected: bool,
     host_asked: bool,
+    /// Packets that this host has dropped.
+    drops: u64,
 }
 
 fn monitor(name: &str, check: Check, host: Host) -> Monitor {
@@ -77,6 +79,7 @@ impl Bench {
             submitted: Vec::new(),
             disconnected: false,
             host_asked: false,
+            drops: 0,
         };
         // In order, so that they are due in order.
         for name in &names {
@@ -120,7 +123,7 @@ impl Bench {
     fn step(&mut self, mut events: Vec<Event<'_>>) {
         loop {
             if std::mem::take(&mut self.host_asked) {
-                let sample = HostSample { taken: self.now, drops: 0, table_full: false };
+                let sample = HostSample { taken: self.now, drops: self.drops, table_full: false };
                 events.push(Event::HostSampled(sample));
             }
             let mut effects = Effects::default();
@@ -233,6 +236,19 @@ fn between_two_attempts_there_is_nothing_to_do() {
     assert!(bench.shard.next_deadline().expect("the next attempt") > bench.now);
     bench.pass(Span::from_millis(40));
     assert_eq!(bench.count(OpKind::Connect), 2);
+}
+
+#[test]
+fn packets_lost_long_before_a_check_do_not_void_it() {
+    let mut bench = Bench::new(vec![tcp("web")]);
+    bench.check("web");
+    bench.answer(&[(OpKind::Connect, Ok(0), b"")]);
+    bench.pass(Span::from_secs(20));
+    bench.drops += 1;
+    bench.pass(Span::from_secs(20));
+    bench.check("web");
+    bench.pass(TIMEOUT + Span::from_millis(100));
+    assert_eq!(bench.outcome("web"), Some(Code::L4Tout));
 }
 
 #[test]
