@@ -233,8 +233,9 @@ impl ShardLoop {
         }
         let now = self.clock.now();
         let deadline = self.shard.next_deadline();
-        // A full queue has no bell for the sender: look again soon.
-        let blocked = !self.backlog.is_empty() || !self.unasked.is_empty();
+        // A full queue has no bell for the sender: look again soon. Also when the backlog has just gone: the shard has
+        // yet to hear of it, and starts no check before.
+        let blocked = !self.backlog.is_empty() || !self.unasked.is_empty() || self.desk_full;
         let soon = blocked.then(|| now + Span::from_millis(2));
         let deadline = [deadline, soon].into_iter().flatten().min();
         let wait = self.wait.wait(now, self.ring.in_flight(), deadline);
