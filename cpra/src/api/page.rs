@@ -14,7 +14,7 @@ const LINKS: [(&str, &str); 5] = [
     ("/api/v1/status", "status: counts, open incidents, last changes"),
     ("/api/v1/monitors", "monitors, by name; /api/v1/monitors/NAME shows one"),
     ("/metrics", "metrics for Prometheus"),
-    ("/healthz", "whether the checks advance"),
+    ("/healthz", "whether checks and alerts advance"),
     ("/readyz", "whether all of it works, and what was found at the start"),
 ];
 

@@ -28,7 +28,7 @@ pub trait Source: Send + Sync + 'static {
     fn desk_stats(&self) -> DeskStats;
     /// What waits, by pipeline: `pulse` (the ready lists), `intervention`, `code`.
     fn queues(&self) -> Vec<(&'static str, usize)>;
-    /// Whether the shards advance, else what stands still and since when.
+    /// Whether the shards and the desk advance, else what stands still and since when.
     ///
     /// # Errors
     /// In words for people.

@@ -4,7 +4,7 @@
 //! store, results of the code lane, questions of the API.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::clock::Clock;
@@ -27,6 +27,8 @@ const WALL_EVERY: Span = Span::from_secs(1);
 #[derive(Debug, Default)]
 pub struct DeskBoard {
     pub stats: Mutex<DeskStats>,
+    /// When the loop last turned, in nanoseconds of the monotonic clock.
+    pub turned: AtomicU64,
     /// Set from outside: the shards have ended, let everything out.
     pub drain: AtomicBool,
     pub drained: AtomicBool,
@@ -93,6 +95,8 @@ impl DeskLoop {
         catalog: Arc<Catalog>,
     ) -> Self {
         let shards = mailbox.commands.len();
+        // The API may be asked before the first turn.
+        board.turned.store(Clock.now().as_nanos(), Ordering::Relaxed);
         Self {
             desk,
             clock: Clock,
@@ -117,6 +121,7 @@ impl DeskLoop {
         let mut effects = Vec::new();
         while !self.board.stop.load(Ordering::Relaxed) {
             let now = self.clock.now();
+            self.board.turned.store(now.as_nanos(), Ordering::Relaxed);
             let events = self.read_mail(now);
             self.desk.step(now, events, &mut effects);
             for effect in effects.drain(..) {

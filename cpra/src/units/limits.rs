@@ -141,7 +141,7 @@ pub const QUEUE_TRANSITIONS: usize = 65_536;
 pub const QUEUE_COMMANDS: usize = 16_384;
 pub const QUEUE_ASKS: usize = 64;
 
-/// A shard that has not turned for this long is not alive.
+/// A shard or a desk that has not turned for this long is not alive.
 pub const HEARTBEAT_MAX: Span = Span::from_secs(5);
 
 /// One answer to a question about monitors (a slice of a page).
