@@ -13,6 +13,8 @@
 //! Between them are bounded queues of [`crate::pipeline`] and a few atomics; no thread waits for another one's lock
 //! but to copy counters.
 //!
+//! A thread that panics takes the process with it ([`abort_on_panic`]).
+//!
 //! The end (SIGTERM, SIGINT): checks stop starting and those in flight end within a bound, then the desk lets its
 //! notices out within another, then the process exits with 0. A second signal exits at once;
 //! what follows the first within [`SIGNAL_ECHO`] is the same wish, sent twice.
@@ -70,6 +72,9 @@ pub struct Plan {
     pub names: Vec<String>,
     pub findings: Vec<api::Finding>,
 }
+
+/// The API's thread.
+const CONTROL: &str = "cpra-control";
 
 /// Names that decide how wide the story's column is.
 const STORY_NAMES: usize = 1000;
@@ -191,7 +196,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     });
     let listeners = api::Listeners { api: plan.api, profile: plan.profile, names: plan.names };
     let (control_stop, stop) = oneshot::channel();
-    let control = spawn("cpra-control", move || api::run(listeners, source, stop))?;
+    let control = spawn(CONTROL, move || api::run(listeners, source, stop))?;
     Ok(Daemon { shards, desk, desk_board, desk_bell, code: code.thread, control, control_stop, stopping })
 }
 
@@ -249,6 +254,20 @@ fn start_shard(
         Ok(Err(error)) => Err(error),
         Err(_) => Err(StartError::Descriptor(io::Error::other("a shard ended while it started"))),
     }
+}
+
+/// Ends the process when one of its threads panics. Without that thread the others would go on as if nothing had
+/// happened: checks that alert nobody, or a desk that hears of no check; the supervisor starts a fresh process instead.
+/// Not so the API's thread: a panic there ends one connection, and must not be a way to end the checks from outside.
+pub fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        let thread = thread::current();
+        if thread.name().is_some_and(|name| name == "main" || name.starts_with("cpra-") && name != CONTROL) {
+            std::process::abort();
+        }
+    }));
 }
 
 /// A seed that differs between processes: for jitter and the random part of identifiers, not for secrets.
@@ -467,4 +486,33 @@ fn ask<T>(queue: &Mutex<Sender<T>>, question: T) -> Result<(), api::AskError> {
         return Err(api::AskError::Stopping);
     }
     queue.send(question).map_err(|_| api::AskError::Full)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::Command;
+
+    use super::*;
+
+    /// The test runs itself again, as the process that is to end.
+    #[test]
+    fn a_panic_ends_the_process_but_for_the_apis() {
+        const THREAD: &str = "CPRA_TEST_PANICKING_THREAD";
+        if let Ok(name) = std::env::var(THREAD) {
+            abort_on_panic();
+            let thread = thread::Builder::new().name(name).spawn(|| panic!("on purpose")).unwrap();
+            assert!(thread.join().is_err());
+            return;
+        }
+        for (name, aborts) in
+            [("cpra-desk", true), ("cpra-shard-0", true), (CONTROL, false), ("tokio-rt-worker", false)]
+        {
+            let test = "daemon::tests::a_panic_ends_the_process_but_for_the_apis";
+            let mut again = Command::new(std::env::current_exe().unwrap());
+            let output = again.args([test, "--exact"]).env(THREAD, name).output().unwrap();
+            assert_eq!(output.status.signal(), aborts.then_some(nix::libc::SIGABRT), "{name}");
+            assert!(aborts || output.status.success(), "{name}");
+        }
+    }
 }

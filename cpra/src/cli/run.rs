@@ -39,6 +39,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         LogFormat::Json => logging::Format::Json,
     };
     logging::start(format, args.debug)?;
+    daemon::abort_on_panic();
     if !tell(&diagnostics) {
         anyhow::bail!("the daemon file has {}: nothing was started", plural(diagnostics.errors(), "error"));
     }
