@@ -317,8 +317,10 @@ impl Daemon {
             shard.board.stop.store(true, Ordering::Release);
             shard.bell.ring();
         }
-        for shard in self.shards {
-            let _ = shard.thread.join();
+        match wait_until(&hurry, DRAIN_CHECKS, || self.shards.iter().all(|shard| shard.thread.is_finished())) {
+            Waited::Done => {}
+            Waited::Late => tracing::error!("a shard hangs and is left behind: its last findings are not told"),
+            Waited::Hurried => return exit_at_once(),
         }
         self.desk_board.drain.store(true, Ordering::Release);
         self.desk_bell.ring();
@@ -332,9 +334,11 @@ impl Daemon {
         };
         self.desk_board.stop.store(true, Ordering::Release);
         self.desk_bell.ring();
-        let _ = self.desk.join();
-        if flushed {
-            let _ = self.code.join();
+        let ended = || self.desk.is_finished() && (!flushed || self.code.is_finished());
+        match wait_until(&hurry, DRAIN_NOTICES, ended) {
+            Waited::Done => {}
+            Waited::Late => tracing::error!("the desk or the code lane hangs and is left behind"),
+            Waited::Hurried => return exit_at_once(),
         }
         let _ = self.control_stop.send(());
         // Connections get a moment to end; the bound is the API's own, and a little for a busy machine.
