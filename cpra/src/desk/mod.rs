@@ -17,7 +17,7 @@ mod outbox;
 pub mod protocol;
 mod void;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -60,6 +60,8 @@ pub struct Desk {
     wall: (Instant, Timestamp),
     /// Absent is what has no episode, is watched, and never was switched: nearly all of them.
     monitors: HashMap<MonitorId, Monitor, FxBuildHasher>,
+    /// Those with an open episode, oldest first: a question must not walk them all while alerts wait.
+    open: BTreeSet<(Instant, MonitorId)>,
     void: VoidWatch,
     outbox: Outbox,
     records: Vec<Record>,
@@ -117,6 +119,7 @@ impl Desk {
             started: now,
             wall: (now, Timestamp::default()),
             monitors: HashMap::with_hasher(FxBuildHasher),
+            open: BTreeSet::new(),
             void: VoidWatch::default(),
             outbox: Outbox::default(),
             records: Vec::new(),
@@ -270,6 +273,7 @@ impl Desk {
             && let Some(closed) = episode.take()
         {
             self.records.push(Record::EpisodeClosed { episode: closed.id, at: self.wall_of(at) });
+            self.open.remove(&(closed.opened, monitor));
             self.stats.episodes_open -= 1;
         }
         if let Some(episode) = &episode {
@@ -290,6 +294,7 @@ impl Desk {
                 let cause = subject.outcome.map_or("", Outcome::cause).into();
                 let opened = self.wall_of(subject.at);
                 self.records.push(Record::EpisodeOpened { episode: id, monitor: subject.monitor, at: opened });
+                self.open.insert((subject.at, subject.monitor));
                 self.stats.episodes_open += 1;
                 *episode = Some(Episode { id, opened: subject.at, cause, yellow: false, red: false, told: Vec::new() });
             }
@@ -527,14 +532,8 @@ impl Desk {
         match question {
             Question::Monitor(monitor) => Answer::Monitor(self.view(monitor, now)),
             Question::Episodes(most) => {
-                let mut open: Vec<_> = self
-                    .monitors
-                    .iter()
-                    .filter_map(|(monitor, known)| known.episode.as_ref().map(|episode| (episode.opened, *monitor)))
-                    .collect();
-                open.sort_unstable();
-                open.truncate(most);
-                Answer::Episodes(open.into_iter().filter_map(|(_, monitor)| self.view(monitor, now)).collect())
+                let oldest = self.open.iter().take(most);
+                Answer::Episodes(oldest.filter_map(|&(_, monitor)| self.view(monitor, now)).collect())
             }
             Question::Recent(most) => Answer::Recent(self.recent.iter().take(most).cloned().collect()),
         }
