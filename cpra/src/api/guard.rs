@@ -106,7 +106,7 @@ fn refusal(hosts: &Hosts, request: &Request) -> Option<Failure> {
         return Some(Failure::new(
             StatusCode::MISDIRECTED_REQUEST,
             format!("\"{}\" is not a name of this daemon", shortened(foreign)),
-            format!("use {}, or let [api] external_url name the host", super::url_of(hosts.listen)),
+            format!("use {}, or this host's address instead of a name", super::url_of(hosts.listen)),
         ));
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
