@@ -162,7 +162,9 @@ fn name(text: &str) -> Result<Host, String> {
         .or_else(|| last.strip_prefix("0X"))
         .is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
     if is_hex || last.bytes().all(|byte| byte.is_ascii_digit()) {
-        debug_assert!(bare.parse::<Ipv4Addr>().is_err());
+        if bare.parse::<Ipv4Addr>().is_ok() {
+            return bad("an address with a dot behind it: remove the dot");
+        }
         return bad("which is no IPv4 address: write four numbers from 0 to 255, without leading zeros");
     }
     Ok(Host::Name(bare.to_ascii_lowercase().into()))

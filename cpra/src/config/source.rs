@@ -170,9 +170,9 @@ impl Source {
         self.0.borrow().tabs.front().copied().filter(|tab| tab.line <= line)
     }
 
-    pub(super) fn forget_tabs_before(&self, line: u32) {
+    pub(super) fn forget_tabs_before(&self, place: Position) {
         let mut window = self.0.borrow_mut();
-        while window.tabs.front().is_some_and(|tab| tab.line < line) {
+        while window.tabs.front().is_some_and(|tab| *tab < place) {
             window.tabs.pop_front();
         }
     }
@@ -186,11 +186,20 @@ impl Source {
         window.odd_anchors.front() == Some(&position)
     }
 
-    /// Whether the character before `position` opens a list or map in brackets.
-    pub(super) fn is_behind_bracket(&self, position: Position) -> bool {
-        let Some((text, first_column)) = self.0.borrow().line(position.line) else { return false };
-        let before = position.column.checked_sub(first_column + 1).and_then(|at| text.chars().nth(at as usize));
-        matches!(before, Some('[' | '{'))
+    /// Whether a list or map is in brackets, by its beginning from `start` (at its anchor, if it has one) to `end`.
+    pub(super) fn is_bracket(&self, start: Position, end: Position) -> bool {
+        let window = self.0.borrow();
+        let around = |place: Position| {
+            let (text, first_column) = window.line(place.line)?;
+            let at = place.column.checked_sub(first_column)? as usize;
+            Some((text.chars().take(at).collect::<String>(), text.chars().skip(at).collect::<String>()))
+        };
+        let begins = around(start).is_some_and(|(_, behind)| {
+            let rest =
+                behind.strip_prefix('&').map_or(&*behind, |named| named.trim_start_matches(|c| c != ' ' && c != '\t'));
+            rest.trim_start().starts_with(['[', '{'])
+        });
+        begins || around(end).is_some_and(|(before, _)| before.trim_end().ends_with(['[', '{']))
     }
 
     /// What other readers refuse before a document that begins on `line`: its end, and directives.

@@ -26,8 +26,8 @@ pub(super) struct Events {
     read_to: u32,
     /// The `name` of the item that is being read, as far as it got.
     name: Option<Box<str>>,
-    /// Where the beginnings of the open lists and maps end: behind the bracket, if they have one.
-    open: Vec<Position>,
+    /// Where the open lists and maps begin, and where what begins them ends: behind the bracket, if they have one.
+    open: Vec<[Position; 2]>,
     /// The list itself is still to begin, since the text was taken up again within it.
     resumed: bool,
 }
@@ -89,7 +89,7 @@ impl Events {
         let Some((line, characters)) = self.source.item_after(self.line, indent) else { return false };
         self.line = line;
         self.lines_before = line - 1;
-        self.source.forget_tabs_before(line);
+        self.source.forget_tabs_before(Position { line, column: 1 });
         self.parser = Parser::new(BufferedInput::new(characters));
         self.anchors.clear();
         self.open.clear();
@@ -113,9 +113,11 @@ impl Events {
                 self.source.answered();
                 let position = self.position(&span.start);
                 self.read_to = span.end.line() as u32 + self.lines_before;
-                self.check_indentation(&event, position.line, span.end.col() > 0)?;
+                self.check_indentation(&event, position.line, self.position(&span.end))?;
                 match event {
-                    Event::SequenceStart(..) | Event::MappingStart(..) => self.open.push(self.position(&span.end)),
+                    Event::SequenceStart(..) | Event::MappingStart(..) => {
+                        self.open.push([position, self.position(&span.end)]);
+                    }
                     Event::SequenceEnd | Event::MappingEnd => drop(self.open.pop()),
                     _ => {}
                 }
@@ -129,17 +131,22 @@ impl Events {
 
     /// Refuses a tab in the indentation of any line but those within quotes and block texts, where it is text. The
     /// parser lets some pass (blank lines, comments, brackets) that other readers refuse.
-    fn check_indentation(&self, event: &Event<'_>, line: u32, ends_within: bool) -> Result<(), SyntaxFault> {
-        let mut faulty_to = line;
-        if matches!(event, Event::Scalar(_, ScalarStyle::Plain, ..)) {
-            faulty_to = faulty_to.max(self.read_to);
-        }
+    fn check_indentation(&self, event: &Event<'_>, line: u32, end: Position) -> Result<(), SyntaxFault> {
+        let is_faulty_throughout = match event {
+            Event::Scalar(_, ScalarStyle::Plain, ..) => true,
+            // The first character tells how far a block text is indented.
+            Event::Scalar(text, ScalarStyle::Literal | ScalarStyle::Folded, ..) => {
+                text.trim_start_matches('\n').starts_with('\t')
+            }
+            _ => false,
+        };
+        let faulty_to = if is_faulty_throughout { line.max(end.line) } else { line };
         if let Some(position) = self.source.tab_indented(faulty_to) {
             let at = Mark { position, width: 1 };
             return Err(SyntaxFault { at, message: TAB_INDENTED.to_owned() });
         }
         if matches!(event, Event::Scalar(..)) {
-            self.source.forget_tabs_before(self.read_to + u32::from(ends_within));
+            self.source.forget_tabs_before(end);
         }
         Ok(())
     }
@@ -215,6 +222,10 @@ impl Events {
             return Ok(too_deep(at, findings));
         }
         let is_text_tagged = is_text_tagged(&event, at, findings);
+        // Before what is below it: places are asked for in the order of the text.
+        if self.source.has_odd_anchor(at.position) {
+            findings.error(at, "an anchor's name is made of letters, digits, \"-\" and \"_\": rename it");
+        }
         let (anchor, kind) = match event {
             Event::Scalar(text, style, anchor, _) => {
                 let is_text = is_text_tagged || style != ScalarStyle::Plain;
@@ -235,9 +246,6 @@ impl Events {
             node = too_deep(at, findings);
         }
         if anchor != 0 {
-            if self.source.has_odd_anchor(at.position) {
-                findings.error(at, "an anchor's name is made of letters, digits, \"-\" and \"_\": rename it");
-            }
             self.source.pin(at.position.line..=self.read_to);
             self.anchors.insert(anchor, node.clone());
         }
@@ -258,7 +266,7 @@ impl Events {
     }
 
     fn is_in_brackets(&self) -> bool {
-        self.open.iter().rev().any(|&end| self.source.is_behind_bracket(end))
+        self.open.iter().rev().any(|&[start, end]| self.source.is_bracket(start, end))
     }
 
     /// Over the rest of a list or map that has just begun, without recursion.
@@ -408,7 +416,7 @@ pub(super) fn key_fault(key: &Node) -> Option<String> {
             || ["0x", "0o", "0b", ".inf", ".nan"].iter().any(|prefix| unsigned.starts_with(prefix)));
     let is_boolean = matches!(&**text, "True" | "TRUE" | "False" | "FALSE");
     (is_number || is_boolean)
-        .then(|| format!("the key {} is not a text to every reader: put it in quotes", super::diagnostic::quoted(text)))
+        .then(|| format!("the key {} is not a text to every reader: put it in quotes", quoted(text)))
 }
 
 fn too_deep(at: Mark, findings: &mut Findings) -> Rc<Node> {

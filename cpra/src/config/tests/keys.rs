@@ -97,6 +97,10 @@ fn every_key_changes_the_monitor() {
             http(m).body = (*b"{\"a\": 1}\n").into();
         }),
         ("url: http://h/", "url: http://h/\n      body: \"\\u0001\"", |m| http(m).body = [1].into()),
+        ("url: http://h/\n", "url: http://h/\n      body: |\n        x\n        \ty", |m| {
+            http(m).body = (*b"x\n\ty\n").into();
+        }),
+        ("url: http://h/", "url: http://h/\n      body: \"x\n      \ty\"", |m| http(m).body = (*b"x y").into()),
         ("url: http://h/", "url: http://h/\n      expected_status: 204", |m| {
             http(m).expected = StatusSet::new(vec![(204, 204)]);
         }),

@@ -17,6 +17,8 @@ use crate::config::address;
 use crate::config::monitors::read_from;
 use crate::domain::{Check, StatusSet, Target};
 
+type Justified = (&'static str, fn(&str) -> bool, &'static str);
+
 /// The differences that are the library's, or of no meaning. Everything else is a defect of the reader.
 ///
 /// - A byte order mark at the file's beginning: the library counts it as a column of the first line, and is given the
@@ -28,8 +30,7 @@ use crate::domain::{Check, StatusSet, Target};
 /// - YAML 1.1 booleans (`yes`, `on`) and octal or sexagesimal numbers: none, the library reads 1.2 in this as well.
 /// - These rows: a part of the library's message, whether the text from the place it names on shows the case, and the
 ///   reason.
-
-const JUSTIFIED: [(&str, fn(&str) -> bool, &str); 2] = [
+const JUSTIFIED: [Justified; 2] = [
     (
         "did not find expected ',' or",
         |from| from.starts_with(':'),
@@ -184,7 +185,8 @@ fn listed(file: &Value) -> Result<(Vec<&Value>, Vec<Entry<'_>>), String> {
 }
 
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, reader: T, library: T) -> Result<(), String> {
-    if reader == library { Ok(()) } else { Err(format!("{what}: {reader:?}, and by the library {library:?}")) }
+    let said = (reader, library);
+    if said.0 == said.1 { Ok(()) } else { Err(format!("{what}: {:?}, and by the library {:?}", said.0, said.1)) }
 }
 
 /// Whether the reader's monitor is the one that the library's value describes.
@@ -523,7 +525,10 @@ impl Tape<'_> {
         } else {
             config.push((
                 "host",
-                Tree::Scalar(self.usual(2, &["h", "db.internal", "10.0.0.1", "::1", "1e3", "True", "x.1"]).to_owned()),
+                Tree::Scalar(
+                    self.usual(2, &["h", "db.internal", "10.0.0.1", "10.0.0.1.", "::1", "1e3", "True", "x.1"])
+                        .to_owned(),
+                ),
             ));
             config.push(("port", self.number(&["1", "80", "65535"])));
         }
@@ -625,7 +630,7 @@ impl Tape<'_> {
                             self.out.push_str(&format!("\\U{:08X}", u32::from(character)));
                         }
                         13..16 if u32::from(character) < 256 => {
-                            self.out.push_str(&format!("\\x{:02x}", u32::from(character)))
+                            self.out.push_str(&format!("\\x{:02x}", u32::from(character)));
                         }
                         16 => {
                             let escape = self
