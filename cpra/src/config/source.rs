@@ -255,11 +255,14 @@ impl Source {
     }
 }
 
-/// Whether the name behind an `&` has characters beside those that every reader allows.
-fn is_odd_anchor(name: &str) -> bool {
-    let is_end = |c| matches!(c, ' ' | '\t' | '\n' | '\r' | ',' | ']' | '}');
-    let end = name.find(is_end).unwrap_or(name.len());
-    !name[..end].bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+/// Whether the `&` at `at` may begin an anchor whose name has characters beside those that every reader allows.
+fn is_odd_anchor(line: &str, at: usize) -> bool {
+    let (before, name) = (&line.as_bytes()[..at], &line.as_bytes()[at + 1..]);
+    if before.last().is_some_and(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'&' | b'=')) {
+        return false;
+    }
+    let end = name.iter().find(|&&byte| !(byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')));
+    end.is_some_and(|end| !matches!(end, b' ' | b'\t' | b'\n' | b'\r' | b',' | b']' | b'}'))
 }
 
 /// How many bytes of a line come before its text: spaces, and the markers of lists and of keys on a line of their own.
@@ -369,8 +372,10 @@ impl Window {
                 if at.column == 1 && part[indent..].starts_with('\t') {
                     self.tabs.push_back(Position { column: indent as u32 + 1, ..at });
                 }
-                for (before, _) in part.match_indices('&').filter(|&(before, _)| is_odd_anchor(&part[before + 1..])) {
-                    let column = at.column + part[..before].chars().count() as u32;
+                let (mut column, mut counted) = (at.column, 0);
+                for (before, _) in part.match_indices('&').filter(|&(before, _)| is_odd_anchor(part, before)) {
+                    column += part[counted..before].chars().count() as u32;
+                    counted = before;
                     self.odd_anchors.push_back(Position { column, ..at });
                 }
                 at = Position { line: at.line + 1, column: 1 };

@@ -26,10 +26,18 @@ pub(super) struct Events {
     read_to: u32,
     /// The `name` of the item that is being read, as far as it got.
     name: Option<Box<str>>,
-    /// Where the open lists and maps begin, and where what begins them ends: behind the bracket, if they have one.
-    open: Vec<[Position; 2]>,
+    open: Vec<Open>,
     /// The list itself is still to begin, since the text was taken up again within it.
     resumed: bool,
+}
+
+/// A list or map that has not ended.
+struct Open {
+    start: Position,
+    /// Behind the bracket, if it has one.
+    end: Position,
+    /// Once somebody asked: the text has to be looked at for it.
+    is_bracket: Option<bool>,
 }
 
 /// The text is not YAML from here on.
@@ -116,7 +124,8 @@ impl Events {
                 self.check_indentation(&event, position.line, self.position(&span.end))?;
                 match event {
                     Event::SequenceStart(..) | Event::MappingStart(..) => {
-                        self.open.push([position, self.position(&span.end)]);
+                        let end = self.position(&span.end);
+                        self.open.push(Open { start: position, end, is_bracket: None });
                     }
                     Event::SequenceEnd | Event::MappingEnd => drop(self.open.pop()),
                     _ => {}
@@ -253,7 +262,7 @@ impl Events {
     }
 
     /// What is wrong with a text without quotes that the parser takes, and other readers take for something else.
-    fn plain_fault(&self, text: &str) -> Option<String> {
+    fn plain_fault(&mut self, text: &str) -> Option<String> {
         let first = text.chars().next()?;
         if matches!(first, '?' | '|' | '>' | '%' | '@' | '`' | '&' | '*' | '!' | '#')
             || first == ':' && self.is_in_brackets()
@@ -265,8 +274,13 @@ impl Events {
             .then(|| "a \":?\" in brackets: put the value in quotes".to_owned())
     }
 
-    fn is_in_brackets(&self) -> bool {
-        self.open.iter().rev().any(|&[start, end]| self.source.is_bracket(start, end))
+    fn is_in_brackets(&mut self) -> bool {
+        let Self { open, source, .. } = self;
+        open.iter_mut().rev().any(|open| {
+            // Without brackets nothing stands for the beginning, but for an anchor or a list's first marker.
+            let mut look = || open.start != open.end && source.is_bracket(open.start, open.end);
+            *open.is_bracket.get_or_insert_with(&mut look)
+        })
     }
 
     /// Over the rest of a list or map that has just begun, without recursion.

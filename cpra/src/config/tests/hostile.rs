@@ -84,6 +84,12 @@ fn bombs_do_not_go_off() {
         "- &a [*a, *a]\n".to_owned(),
         "- &a {name: *a}\n".to_owned(),
         "- \"\n".repeat(1_000),
+        format!("- {}\n", "&".repeat(1_000_000)),
+        format!("- name: x{}\n", " &!".repeat(1_000_000)),
+        "[ :a, ".repeat(60_000),
+        format!("- [{}]\n", "::1, ".repeat(60_000)),
+        format!("- x:{}\n", "\n  - ::1".repeat(60_000)),
+        "\t\n".repeat(1_000_000),
     ];
     for input in inputs {
         let report = load_bytes(input.as_bytes());

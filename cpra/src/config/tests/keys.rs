@@ -100,7 +100,7 @@ fn every_key_changes_the_monitor() {
         ("url: http://h/\n", "url: http://h/\n      body: |\n        x\n        \ty", |m| {
             http(m).body = (*b"x\n\ty\n").into();
         }),
-        ("url: http://h/", "url: http://h/\n      body: \"x\n      \ty\"", |m| http(m).body = (*b"x y").into()),
+        ("url: http://h/", "url: http://h/\n      body: \"x\n        \ty\"", |m| http(m).body = (*b"x y").into()),
         ("url: http://h/", "url: http://h/\n      expected_status: 204", |m| {
             http(m).expected = StatusSet::new(vec![(204, 204)]);
         }),
