@@ -196,3 +196,84 @@ impl Outbox {
 fn line_of(entry: &Entry) -> Line {
     (entry.notice.monitor, Arc::clone(&entry.notice.key.destination))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::notice::EpisodeId;
+    use crate::domain::{DeliveryKey, Incident};
+    use crate::units::Timestamp;
+
+    const DURABLE: Durability = Durability { durable: u64::MAX, silent_since: None };
+
+    fn at(secs: u64) -> Instant {
+        Instant::ZERO + Span::from_secs(secs)
+    }
+
+    fn notice(monitor: u32, episode: u128, raise: Raise) -> Box<Notice> {
+        let episode = EpisodeId(episode);
+        let destination = Arc::new(Destination::Log { file: None });
+        Box::new(Notice {
+            key: DeliveryKey { episode, raise, destination, n: 0 },
+            incident: Incident::new("test", "web", episode),
+            monitor: Some(MonitorId::new(0, monitor)),
+            monitor_name: "web".into(),
+            color: if raise == Raise::Resolve { Color::Green } else { Color::Red },
+            summary: "".into(),
+            outcome: None,
+            at: Timestamp::default(),
+            lasted: Span::ZERO,
+            groups: Box::default(),
+        })
+    }
+
+    fn leaving(outbox: &mut Outbox, now: Instant) -> Vec<NoticeId> {
+        std::iter::from_fn(|| outbox.depart(now, DURABLE, 100)).map(|departure| departure.id).collect()
+    }
+
+    #[test]
+    fn a_resolve_never_overtakes_the_raise_that_nobody_took() {
+        let mut outbox = Outbox::default();
+        let raise = outbox.add(notice(0, 1, Raise::Red), 1, at(0), at(0));
+        assert_eq!(leaving(&mut outbox, at(0)), [raise]);
+        let resolve = outbox.add(notice(0, 1, Raise::Resolve), 2, at(0), at(0));
+        let other = outbox.add(notice(1, 2, Raise::Red), 2, at(0), at(0));
+        assert_eq!(leaving(&mut outbox, at(0)), [other], "another monitor need not wait");
+        assert!(outbox.finished(raise, DeliveryResult::Failed, at(0)).is_none());
+        assert_eq!((leaving(&mut outbox, at(0)), outbox.waiting()), (vec![], 2));
+        assert_eq!(leaving(&mut outbox, at(1)), [raise]);
+        assert!(outbox.finished(raise, DeliveryResult::Failed, at(1)).is_none());
+        // News ends the pause, but not the order: not even of another episode.
+        let again = outbox.add(notice(0, 3, Raise::Red), 3, at(1), at(1));
+        assert_eq!(leaving(&mut outbox, at(1)), [raise]);
+        for (done, next) in [(raise, resolve), (resolve, again)] {
+            assert!(outbox.finished(done, DeliveryResult::Sent, at(1)).is_some());
+            assert_eq!(leaving(&mut outbox, at(1)), [next]);
+        }
+    }
+
+    #[test]
+    fn a_resolve_waits_for_a_raise_that_is_held() {
+        let mut outbox = Outbox::default();
+        let raise = outbox.add(notice(0, 1, Raise::Red), 1, at(10), at(1));
+        // The hold is over, and nobody has looked since.
+        let resolve = outbox.add(notice(0, 1, Raise::Resolve), 2, at(10), at(11));
+        assert_eq!(leaving(&mut outbox, at(11)), [raise]);
+        assert!(outbox.finished(raise, DeliveryResult::Sent, at(11)).is_some());
+        assert_eq!(leaving(&mut outbox, at(11)), [resolve]);
+        assert!(outbox.finished(resolve, DeliveryResult::Sent, at(11)).is_some());
+        assert!(outbox.lines.is_empty(), "what is done leaves nothing behind");
+    }
+
+    #[test]
+    fn a_silent_store_is_no_reason_to_wake_up_without_room() {
+        let mut outbox = Outbox::default();
+        let stuck = Durability { durable: 0, silent_since: Some(at(0)) };
+        outbox.add(notice(0, 1, Raise::Red), 1, at(0), at(0));
+        outbox.add(notice(1, 2, Raise::Red), 1, at(0), at(0));
+        assert_eq!(outbox.next_deadline(stuck, 1), Some(at(0) + COMMIT_PATIENCE));
+        assert!(outbox.depart(at(5), stuck, 1).is_some_and(|departure| !departure.durable));
+        assert!(outbox.depart(at(5), stuck, 1).is_none());
+        assert_eq!(outbox.next_deadline(stuck, 1), None);
+    }
+}

@@ -88,6 +88,15 @@ mod tests {
     }
 
     #[test]
+    fn a_reading_under_way_is_no_reason_to_wake_up() {
+        let mut drops = HostDrops::default();
+        assert!(drops.wants_sample(at(0), false) && !drops.wants_sample(at(50), true));
+        assert_eq!((drops.next_sample(true), drops.has_base()), (None, false));
+        drops.sampled(sample(10, 0));
+        assert_eq!((drops.next_sample(true), drops.has_base()), (Some(at(15)), true));
+    }
+
+    #[test]
     fn only_losses_within_the_attempt_count() {
         let mut drops = HostDrops::default();
         drops.sampled(sample(0, 0));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::protocol::{Command, CommandKind, HostSample, Resolution};
 use super::{Effect, Effects, Event, Settings, Shard};
-use crate::domain::{Check, Code, Codes, Host, HttpCheck, Monitor, Policy, StatusSet, Target};
+use crate::domain::{Check, Code, Codes, Host, HttpCheck, Monitor, Policy, StatusSet, Target, VoidReason};
 use crate::ring::{Completion, Errno, OpKind};
 use crate::units::limits::{FIN_WAIT, KEEP_ALIVE_IDLE};
 use crate::units::{Generation, Instant, Slot, Span};
@@ -206,6 +206,54 @@ fn a_named_check_that_waits_for_a_slot_keeps_its_timeout() {
     assert_eq!(bench.outcome("named"), Some(Code::L4Ok));
     // Two seconds late at least: the lag of the named check has its wait in it.
     assert!(bench.shard.stats().lag.sum >= Span::from_secs(3), "{:?}", bench.shard.stats().lag);
+}
+
+#[test]
+fn a_name_that_takes_most_of_the_time_leaves_nothing_to_blame_its_target_for() {
+    for (asked_for, code) in [(4, Code::Void(VoidReason::Resolver)), (1, Code::L4Tout)] {
+        let mut bench = Bench::new(vec![monitor("named", Check::Tcp, Host::Name("db".into()))]);
+        bench.check("named");
+        bench.pass(Span::from_secs(asked_for));
+        let addresses = vec!["10.0.0.3".parse().expect("an address")];
+        let result = Resolution::Found { addresses, ttl: Span::from_secs(60) };
+        bench.step(vec![Event::Resolved { name: "db".into(), result }]);
+        bench.pass(TIMEOUT);
+        assert_eq!(bench.outcome("named"), Some(code), "after {asked_for} s of {TIMEOUT}");
+    }
+}
+
+#[test]
+fn a_scolding_for_idleness_is_no_answer_to_the_next_request() {
+    const SCOLDING: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let scolding = (OpKind::Recv, Ok(SCOLDING.len() as u32), SCOLDING);
+    let mut bench = Bench::new(vec![http("web", true)]);
+    bench.check("web");
+    bench.answer(&[(OpKind::Connect, Ok(0), b"")]);
+    bench.answer(&[(OpKind::Send, Ok(100), b""), (OpKind::Recv, Ok(ANSWER.len() as u32), ANSWER)]);
+    // It crosses the next request on its way.
+    bench.check("web");
+    bench.answer(&[(OpKind::Send, Ok(100), b""), scolding]);
+    bench.pass(Span::from_millis(1));
+    assert_eq!((bench.outcome("web"), bench.count(OpKind::Connect)), (Some(Code::L7Ok), 2));
+    // On a fresh connection it is an answer, and not the expected one.
+    bench.answer(&[(OpKind::Connect, Ok(0), b"")]);
+    bench.answer(&[(OpKind::Send, Ok(100), b""), scolding]);
+    assert_eq!(bench.outcome("web"), Some(Code::L7Sts));
+}
+
+#[test]
+fn no_check_begins_before_there_is_a_reading_to_hold_others_against() {
+    let catalog = Arc::new(Catalog::build([Monitor { enabled: true, ..tcp("web") }], 1).expect("it fits"));
+    let mut shard = Shard::new(&Settings { shard: 0, slots_max: 1, seed: 1 }, catalog, BEGIN);
+    let now = BEGIN + INTERVAL;
+    let mut effects = Effects::default();
+    shard.step(now, &[], &mut effects);
+    assert!(matches!(effects.list[..], [Effect::SampleHost]), "{effects:?}");
+    assert!(shard.next_deadline().is_none_or(|deadline| deadline > now), "waiting for it is no reason to spin");
+    effects.clear();
+    let sample = HostSample { taken: now, drops: 7, table_full: false };
+    shard.step(now, &[Event::HostSampled(sample)], &mut effects);
+    assert!(effects.list.iter().any(|effect| matches!(effect, Effect::Submit { .. })), "{effects:?}");
 }
 
 #[test]

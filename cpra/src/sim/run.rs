@@ -214,8 +214,11 @@ impl Run {
     /// No more checks, then no more notices.
     fn drain(&mut self) {
         self.draining = true;
+        // Who stands still cannot be told.
         let stopped = self.shards.iter().map(|shard| shard.stopped_until).chain([self.desk.stopped_until]);
-        let now = stopped.fold(self.now, Instant::max);
+        let awake = stopped.fold(self.now, Instant::max);
+        self.go_on_until(awake, |_| false);
+        let now = self.now;
         for shard in &mut self.shards {
             shard.inbox.push_back((now, shard::Event::Drain));
         }

@@ -15,8 +15,8 @@ use crate::world::Place;
 
 /// How late an actor may wake.
 const WAKE_LATE: Span = Span::from_millis(50);
-/// How long a reading of the host's counters may take, and a little.
-const READING_SLOW: Span = Span::from_secs(2);
+/// How long two readings of the host's counters may take, one that is under way and the one that counts.
+const READING_SLOW: Span = Span::from_millis(3_500);
 
 /// What a step left behind, for the checkers.
 pub(in crate::sim) struct Stepped<'a> {
