@@ -128,6 +128,18 @@ fn one_broken_monitor_costs_only_itself() {
 }
 
 #[test]
+fn a_key_that_is_there_twice_is_found_behind_many_others() {
+    let keys = |count| (0..count).map(|n| format!("x-{n}: 1\n")).collect::<String>();
+    let (_, report) = load(&format!("monitors: []\n{}monitors: []\n", keys(2_000)));
+    assert_eq!(headlines(&report), ["2002:1: the key \"monitors\" is there twice: remove one of them"]);
+    let (_, report) = load(&format!("{}monitors: []\n", keys(10_000)));
+    assert_eq!(
+        headlines(&report),
+        ["10001:1: more than 10000 keys beside the list: the file is not read on from here"]
+    );
+}
+
+#[test]
 fn errors_beyond_the_bound_are_counted() {
     let text = "- name: x\n".repeat(3_000);
     let (monitors, report) = load(&text);
