@@ -174,8 +174,16 @@ pub enum Dispatch {
 }
 
 impl Codes {
+    /// A destination that is named twice is told once.
     pub fn set(&mut self, color: Color, rule: CodeRule) {
-        self.0[color as usize] = Some(rule);
+        let CodeRule { dispatch, notify } = rule;
+        let mut once: Vec<Arc<Destination>> = Vec::with_capacity(notify.len());
+        for destination in notify {
+            if !once.contains(&destination) {
+                once.push(destination);
+            }
+        }
+        self.0[color as usize] = Some(CodeRule { dispatch, notify: once.into_boxed_slice() });
     }
 
     pub const fn rule(&self, color: Color) -> Option<&CodeRule> {
@@ -200,6 +208,15 @@ mod tests {
         let set = StatusSet::new(vec![(301, 302), (200, 200)]);
         assert!(set.contains(200) && set.contains(302) && !set.contains(201) && !set.contains(303));
         assert_eq!(set.to_string(), "200, 301-302");
+    }
+
+    #[test]
+    fn a_destination_named_twice_is_there_once() {
+        let (log, file) = (Destination::Log { file: None }, Destination::Log { file: Some("/log/a".into()) });
+        let notify = [&log, &file, &log].map(|destination| Arc::new(destination.clone()));
+        let mut codes = Codes::default();
+        codes.set(Color::Red, CodeRule { dispatch: Dispatch::On, notify: Box::new(notify) });
+        assert_eq!(codes.destinations(Color::Red), [Arc::new(log), Arc::new(file)]);
     }
 
     #[test]
