@@ -49,7 +49,7 @@ pub const BEHAVIOURS: [&str; 15] = [
     "half alive",
 ];
 
-pub const TURNS: [&str; 22] = [
+pub const TURNS: [&str; 26] = [
     "a read was cut short",
     "completions were reordered",
     "a completion was late",
@@ -72,6 +72,10 @@ pub const TURNS: [&str; 22] = [
     "a crash lost a commit",
     "a transition was stale",
     "a due time was missed",
+    "a name took most of the time",
+    "a server scolded for idleness",
+    "a machine slept for minutes",
+    "the open episodes were asked for",
 ];
 
 impl Coverage {

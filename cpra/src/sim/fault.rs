@@ -163,6 +163,14 @@ impl Ground {
             let other = rng.usize(0..monitors);
             add(rng, Fault::CheckNow(other), Span::ZERO);
         }
+        for _ in 0..rng.usize(0..8) {
+            // Off and on again, before the shard has heard of the one or the other.
+            let monitor = rng.usize(0..monitors);
+            let at = start + Span::from_micros(rng.u64(0..storm.as_micros()));
+            let then = at + Span::from_micros(rng.u64(0..20_000));
+            faults.push(Scheduled { at, until: at, fault: Fault::Disable(monitor) });
+            faults.push(Scheduled { at: then, until: then, fault: Fault::Enable(monitor) });
+        }
         if rng.u8(0..8) == 0 {
             // Before the first socket is made.
             let until = start + Span::from_millis(rng.u64(50..3_000));

@@ -98,3 +98,24 @@ pub fn sweep(seeds: impl IntoIterator<Item = u64>) -> Sweep {
 pub fn replay(seed: u64) -> Report {
     run::run(seed, true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sweeps proper are `cargo xtask sim`; these few show that nothing is broken outright.
+    #[test]
+    fn a_few_seeds_hold() {
+        let sweep = sweep(1..=12);
+        assert_eq!((sweep.seeds, sweep.failed.and_then(|report| report.failure)), (12, None));
+        assert!(sweep.events_min.is_some_and(|events| events >= 5_000));
+    }
+
+    #[test]
+    fn one_seed_is_one_story() {
+        let (told, silent) = (replay(3), run::run(3, false));
+        assert_eq!((told.hash, told.events), (silent.hash, silent.events));
+        assert!(told.lines.len() as u64 > told.events && silent.lines.is_empty());
+        assert_ne!(run::run(4, false).hash, told.hash);
+    }
+}

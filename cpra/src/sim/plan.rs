@@ -283,7 +283,8 @@ impl Draft {
     fn latency(&mut self, policy: &Policy, near: bool) -> Span {
         let micros = policy.timeout.as_micros();
         Span::from_micros(match self.rng.u8(0..8) {
-            0 if !near => self.rng.u64(micros / 20..micros / 10),
+            // Eight times that, there and back, is still in time.
+            0 if !near => self.rng.u64(micros / 40..micros / 24),
             1 => self.rng.u64(20..100),
             _ => self.rng.u64(100..5_000).min(micros / 80),
         })
@@ -378,6 +379,9 @@ fn codes(rng: &mut Rng) -> Codes {
         let mut notify: Vec<_> = pool.iter().filter(|_| rng.u8(0..5) < 2).cloned().collect();
         if notify.is_empty() {
             notify.push(pool[rng.usize(0..pool.len())].clone());
+        }
+        if rng.u8(0..16) == 0 {
+            notify.push(notify[0].clone());
         }
         codes.set(color, CodeRule { dispatch, notify: notify.into() });
     }

@@ -84,6 +84,7 @@ pub struct RingCounts {
     pub connect_lost: u64,
     pub reordered: u64,
     pub late: u64,
+    pub scolded: u64,
 }
 
 #[derive(Debug)]

@@ -67,6 +67,8 @@ struct ShardActor {
     machine: Shard,
     ring: SimRing,
     inbox: VecDeque<(Instant, shard::Event<'static>)>,
+    /// The desk's, which take a way of their own.
+    commands: VecDeque<(Instant, shard::Event<'static>)>,
     effects: Effects,
     late: Span,
     stopped_until: Instant,
@@ -167,6 +169,7 @@ impl Run {
                 machine: Shard::new(&settings, Arc::clone(&self.catalog), now),
                 ring,
                 inbox: VecDeque::new(),
+                commands: VecDeque::new(),
                 effects: Effects::default(),
                 late: Span::ZERO,
                 stopped_until: Instant::ZERO,
@@ -305,7 +308,9 @@ impl Run {
     fn shard_wakes(&self, shard: usize) -> Option<Instant> {
         let actor = &self.shards[shard];
         let letter = actor.inbox.front().map(|(at, _)| *at);
-        let cause = [letter, actor.ring.next_ready(), actor.machine.next_deadline()].into_iter().flatten().min()?;
+        let command = actor.commands.front().map(|(at, _)| *at);
+        let causes = [letter, command, actor.ring.next_ready(), actor.machine.next_deadline()];
+        let cause = causes.into_iter().flatten().min()?;
         // A step that is due at once is still another step: time passes in between.
         let cause = cause.max(actor.last_step + Span::from_nanos(500));
         Some((cause + actor.late).max(actor.stopped_until))
@@ -372,6 +377,9 @@ impl Run {
         let mut letters = Vec::new();
         while actor.inbox.front().is_some_and(|(at, _)| *at <= now) {
             letters.extend(actor.inbox.pop_front().map(|(_, event)| event));
+        }
+        while actor.commands.front().is_some_and(|(at, _)| *at <= now) {
+            letters.extend(actor.commands.pop_front().map(|(_, event)| event));
         }
         let mut effects = std::mem::take(&mut actor.effects);
         {
@@ -443,7 +451,7 @@ impl Run {
                     let after = self.desk.inbox.back().map_or(now, |(at, _)| *at);
                     self.desk.inbox.push_back(((now + passes).max(after), desk::Event::Transition(transition)));
                 }
-                shard::Effect::Report { .. } => {}
+                shard::Effect::Report { states, .. } => self.checker.reported(shard, &states, now),
             }
         }
         self.shards[number].ring.enter(Wait::NONE).expect("a simulated ring is never broken");
@@ -500,10 +508,12 @@ impl Run {
                 }
                 desk::Effect::Command(command) => {
                     notices.commanded(command, now);
-                    let passes = Span::from_nanos(self.rng.u64(200..200_000));
-                    let inbox = &mut self.shards[usize::from(command.monitor.shard())].inbox;
-                    let after = inbox.back().map_or(now, |(at, _)| *at);
-                    inbox.push_back(((now + passes).max(after), shard::Event::Command(command)));
+                    // Long enough, at times, for what the shard says meanwhile to be stale.
+                    let longest = if self.rng.u8(0..4) == 0 { 80_000_000 } else { 200_000 };
+                    let passes = Span::from_nanos(self.rng.u64(200..longest));
+                    let commands = &mut self.shards[usize::from(command.monitor.shard())].commands;
+                    let after = commands.back().map_or(now, |(at, _)| *at);
+                    commands.push_back(((now + passes).max(after), shard::Event::Command(command)));
                 }
                 desk::Effect::Report { answer, .. } => notices.answered(&answer, now),
                 desk::Effect::Story(_) => {}
@@ -520,6 +530,7 @@ impl Run {
             coverage.add(Section::Turn, "a read was cut short", counts.short_reads);
             coverage.add(Section::Turn, "completions were reordered", counts.reordered);
             coverage.add(Section::Turn, "a completion was late", counts.late);
+            coverage.add(Section::Turn, "a server scolded for idleness", counts.scolded);
             coverage.add(Section::Turn, "a connect won against its disconnect", counts.connect_won);
             coverage.add(Section::Turn, "a connect lost against its disconnect", counts.connect_lost);
         }

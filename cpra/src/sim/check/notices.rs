@@ -391,6 +391,10 @@ impl Notices {
             }
             return;
         };
+        let waits = |told: &Told| told.awaited.get(&key.destination).is_some_and(|raises| !raises.is_empty());
+        if self.told[..number].iter().any(|earlier| earlier.monitor == monitor && waits(earlier)) {
+            return self.fail("order", now, format!("{what} arrives before what is due of an earlier episode"));
+        }
         let told = &mut self.told[number];
         let awaited = told.awaited.entry(Arc::clone(&key.destination)).or_default();
         if told.monitor != monitor || awaited.front() != Some(&key.raise) {

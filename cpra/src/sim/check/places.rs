@@ -2,6 +2,7 @@
 
 use super::{Answered, Checker};
 use crate::domain::TransitionKind;
+use crate::domain::health::Phase;
 use crate::domain::{Outcome, Verdict};
 use crate::shard::Shard;
 use crate::shard::protocol::{CommandKind, Effect, Event, MonitorState, Transition};
@@ -317,6 +318,22 @@ impl Checker {
                 let slot = if self.plan.is_tight() { settling(policy) } else { Span::ZERO };
                 (seen.check_started.unwrap_or(seen.alive), longest + name + slot)
             }
+        }
+    }
+
+    /// A shard answers what its monitors are doing: each once, in order, and all of them as they may be.
+    pub(in crate::sim) fn reported(&mut self, shard: u8, states: &[MonitorState], now: Instant) {
+        let log = &self.shards[usize::from(shard)];
+        let watches = &self.watches[log.first..log.first + log.len];
+        let same = states.len() == watches.len()
+            && states.iter().zip(watches).all(|(state, seen)| {
+                let watched = state.phase != Phase::Disabled;
+                state.monitor == seen.id
+                    && watched == state.next_due.is_some()
+                    && state.last_at.is_none_or(|at| at <= now)
+            });
+        if !same {
+            self.fail("places", now, format!("shard {shard} reports {states:?}"));
         }
     }
 

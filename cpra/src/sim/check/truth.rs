@@ -98,6 +98,10 @@ impl Checker {
             let text = format!("{who} went to {}, which is not where {name} is (any more)", attempt.address);
             return self.fail("truth", now, text);
         }
+        if seen.place != Place::Flight && seen.switched_at == Some(now) {
+            // It went out, and the word came within the same step.
+            return;
+        }
         if seen.place != Place::Flight {
             let text = format!("{who} went on the wire while its place was {:?}", seen.place);
             return self.fail("places", now, text);
@@ -181,6 +185,9 @@ impl Checker {
             lossy: host.lossy(read, now),
             lost: seen.attempts.iter().any(|&number| ring.attempts()[number].lost.is_some()),
         };
+        if code == Code::Void(VoidReason::Resolver) {
+            self.coverage.hit(Section::Turn, "a name took most of the time");
+        }
         if circumstances.stalled {
             self.coverage.hit(Section::Turn, "a stall overlapped a check");
         }

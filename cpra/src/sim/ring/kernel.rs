@@ -370,6 +370,7 @@ impl SimRing {
                     socket.peer.done = true;
                     // On its way: a request may cross it.
                     let after = varied(Span::from_micros(200), &mut self.rng);
+                    self.counts.scolded += u64::from(wires.len() > 1);
                     for wire in wires {
                         self.schedule(after, Happening::Arrive { slot, connection, wire, decisive: false });
                     }

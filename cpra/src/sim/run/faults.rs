@@ -51,6 +51,9 @@ impl Run {
         let now = self.now;
         match fault {
             Fault::Stop => {
+                if until.since(now) > Span::from_secs(30) {
+                    self.checker.coverage.hit(Section::Turn, "a machine slept for minutes");
+                }
                 self.checker.excuse(until);
                 for shard in &mut self.shards {
                     shard.stopped_until = shard.stopped_until.max(until);
@@ -84,7 +87,11 @@ impl Run {
                 let command = Command { monitor: self.id_of(number), kind: CommandKind::CheckNow };
                 let inbox = &mut self.shards[usize::from(command.monitor.shard())].inbox;
                 inbox.push_back((now, shard::Event::Command(command)));
+                // Whoever asks for a check looks at what there is, too; the last index is nobody's.
+                let indices = (0..=self.catalog.roster(command.monitor.shard()).len() as u32).collect();
+                inbox.push_back((now, shard::Event::Read { token: number as u64, indices }));
                 let question = Question::Episodes(1_000);
+                self.checker.coverage.hit(Section::Turn, "the open episodes were asked for");
                 self.desk.inbox.push_back((now, desk::Event::Read { token: number as u64, question }));
             }
             // These are in the weather.
