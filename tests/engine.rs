@@ -9,8 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use cpra::daemon::{self, Daemon, Plan};
+use cpra::domain::monitor::About;
 use cpra::domain::monitor::{CodeRule, Dispatch};
-use cpra::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, StatusSet, Target};
+use cpra::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, StatusSet, Target, TcpCheck};
 use cpra::units::Span;
 use cpra::world::Catalog;
 
@@ -32,6 +33,8 @@ fn monitor(name: &str, check: Check, address: SocketAddr, path: &str, codes: Cod
         unhealthy_threshold: 2,
         healthy_threshold: 2,
         retries: 0,
+        max_latency: None,
+        about: About::default(),
         groups: Box::new(["test".into()]),
         codes,
     };
@@ -46,6 +49,7 @@ fn http(keep_alive: bool) -> Check {
         body: Box::default(),
         expected: StatusSet::success(),
         keep_alive,
+        ..HttpCheck::default()
     })
 }
 
@@ -155,8 +159,8 @@ fn from_due_to_a_line_in_a_file_and_back_up() {
         vec![
             monitor("web", http(false), web, "/health", codes(&file)),
             monitor("web/kept", http(true), web, "/health", codes(&file)),
-            monitor("port", Check::Tcp, web, "", codes(&file)),
-            monitor("closed", Check::Tcp, closed, "", codes(&file)),
+            monitor("port", Check::Tcp(TcpCheck::default()), web, "", codes(&file)),
+            monitor("closed", Check::Tcp(TcpCheck::default()), closed, "", codes(&file)),
         ],
         folder.path(),
     );

@@ -15,8 +15,9 @@ use std::thread;
 use std::time::Duration;
 
 use cpra::daemon::{self, Daemon, Plan};
+use cpra::domain::monitor::About;
 use cpra::domain::monitor::{CodeRule, Dispatch};
-use cpra::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, StatusSet, Target};
+use cpra::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, StatusSet, Target, TcpCheck};
 use cpra::os::clock::Clock;
 use cpra::units::{Instant, Span};
 use cpra::world::Catalog;
@@ -48,6 +49,8 @@ fn policy(check: Check, interval: Span, timeout: Span, codes: Codes) -> Policy {
         unhealthy_threshold: 2,
         healthy_threshold: 2,
         retries: 0,
+        max_latency: None,
+        about: About::default(),
         groups: Box::default(),
         codes,
     }
@@ -60,6 +63,7 @@ fn http(keep_alive: bool) -> Check {
         body: Box::default(),
         expected: StatusSet::success(),
         keep_alive,
+        ..HttpCheck::default()
     })
 }
 
@@ -466,7 +470,7 @@ fn weather(flood: &Flood) {
     setrlimit(Resource::RLIMIT_NOFILE, flood.open_files, hard).expect("the soft limit is ours to choose");
     let running = start(
         |folder| {
-            let silent = policy(Check::Tcp, flood.interval, flood.timeout, Codes::default());
+            let silent = policy(Check::Tcp(TcpCheck::default()), flood.interval, flood.timeout, Codes::default());
             let second = Span::from_secs(1);
             let healthy = policy(http(false), second, second, codes(folder));
             let silent = (0..flood.silent).map(|index| {

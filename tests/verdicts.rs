@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cpra::desk::{self, Desk, protocol as desk_protocol};
+use cpra::domain::monitor::About;
 use cpra::domain::monitor::{CodeRule, Dispatch};
-use cpra::domain::{Check, Codes, Color, Destination, Host, Monitor, Policy, Target};
+use cpra::domain::{Check, Codes, Color, Destination, Host, Monitor, Policy, Target, TcpCheck};
 use cpra::ring::{Completion, Errno, Op, OpKind};
 use cpra::shard::{self, Effects, Shard, protocol as shard_protocol};
 use cpra::units::{Generation, Instant, MonitorId, Slot, Span, Timestamp};
@@ -58,13 +59,15 @@ impl Bench {
             codes.set(color, CodeRule { dispatch, notify: Box::new([log.clone()]) });
         }
         let policy = Policy {
-            check: Check::Tcp,
+            check: Check::Tcp(TcpCheck::default()),
             interval: INTERVAL,
             timeout: Span::from_secs(1),
             retry_interval: RETRY,
             unhealthy_threshold: unhealthy,
             healthy_threshold: healthy,
             retries: 0,
+            max_latency: None,
+            about: About::default(),
             groups: Box::default(),
             codes,
         };

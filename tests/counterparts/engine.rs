@@ -8,6 +8,7 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cpra::domain::monitor::About;
 use cpra::domain::{Check, Codes, Host, HttpCheck, Monitor, Outcome, Policy, StatusSet, Target};
 use cpra::os::clock::Clock;
 use cpra::os::uring::{Options, UringRing};
@@ -35,6 +36,7 @@ impl Monitored {
             body: Box::new([]),
             expected: StatusSet::success(),
             keep_alive: false,
+            ..HttpCheck::default()
         };
         let policy = Policy {
             check: Check::Http(check),
@@ -44,6 +46,8 @@ impl Monitored {
             unhealthy_threshold: 3,
             healthy_threshold: 2,
             retries: 0,
+            max_latency: None,
+            about: About::default(),
             groups: Box::new([]),
             codes: Codes::default(),
         };
@@ -228,6 +232,9 @@ impl Engine {
                     self.mail.push(Event::HostSampled(sample));
                 }
                 Effect::Transition(transition) => outcome = Some(transition.outcome),
+                Effect::Errand { .. } | Effect::Recall { .. } | Effect::Ping { .. } => {
+                    unreachable!("only checks of sockets run here")
+                }
                 Effect::Report { .. } => unreachable!("nobody asks"),
             }
         }

@@ -326,10 +326,22 @@ fn target_text(check: &Check, target: TargetRef<'_>) -> String {
         HostRef::Name(name) => format!("{name}:{port}"),
     };
     match check {
-        Check::Tcp => authority,
-        Check::Http(_) => match path.split_once('?') {
-            Some((path, _)) => format!("http://{authority}{path}?…"),
-            None => format!("http://{authority}{path}"),
+        Check::Tcp(_) => authority,
+        Check::Http(http) => {
+            let scheme = if http.tls.is_some() { "https" } else { "http" };
+            match path.split_once('?') {
+                Some((path, _)) => format!("{scheme}://{authority}{path}?…"),
+                None => format!("{scheme}://{authority}{path}"),
+            }
+        }
+        Check::Icmp(_) => match host {
+            HostRef::Literal(address) => address.to_string(),
+            HostRef::Name(name) => name.to_owned(),
         },
+        // Arguments may hold passwords: the program has to do.
+        Check::Script(script) => script.argv.first().map(ToString::to_string).unwrap_or_default(),
+        Check::Dns(dns) => format!("{path} {} @{authority}", dns.record.as_str()),
+        // The path is the secret that the job calls with.
+        Check::Push(_) => "push".to_owned(),
     }
 }

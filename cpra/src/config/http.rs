@@ -63,6 +63,7 @@ pub(super) fn http(config: &Section<'_>, findings: &mut Findings) -> Option<(Che
         body: body.into_bytes().into(),
         expected,
         keep_alive,
+        ..HttpCheck::default()
     };
     Some((Check::Http(check), target, retries))
 }

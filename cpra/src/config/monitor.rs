@@ -8,7 +8,8 @@ use super::http;
 use super::node::{Findings, Kind, Mark, Node};
 use super::section::{Keys, Section};
 use super::{address, value};
-use crate::domain::{Check, Monitor, Policy, Target};
+use crate::domain::monitor::About;
+use crate::domain::{Check, Monitor, Policy, Target, TcpCheck};
 use crate::units::Span;
 use crate::units::limits::{INTERVAL_MAX, INTERVAL_MIN, MONITOR_NAME_MAX, RETRIES_MAX, THRESHOLD_MAX, TIMEOUT_MIN};
 
@@ -111,7 +112,9 @@ pub(super) fn monitor(
             unhealthy_threshold: cadence.unhealthy_threshold,
             healthy_threshold: cadence.healthy_threshold,
             retries,
+            max_latency: None,
             groups: groups.into_boxed_slice(),
+            about: About::default(),
             codes,
         },
     })
@@ -237,7 +240,7 @@ fn tcp(config: &Section<'_>, findings: &mut Findings) -> Option<(Check, Target, 
         config.required(findings, &["port"], "add \"port: ...\" to config", value::integer(1..=u64::from(u16::MAX)));
     let retries = retries(config, findings);
     let port = u16::try_from(port?).ok()?;
-    Some((Check::Tcp, Target { host: host?, port, path: Box::default() }, retries))
+    Some((Check::Tcp(TcpCheck::default()), Target { host: host?, port, path: Box::default() }, retries))
 }
 
 /// Attempts within one check after the first.

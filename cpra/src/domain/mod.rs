@@ -9,6 +9,6 @@ pub mod notice;
 pub mod outcome;
 
 pub use health::{Cadence, Health, TransitionKind};
-pub use monitor::{Check, Codes, Host, HostRef, HttpCheck, Monitor, Policy, StatusSet, Target, TargetRef};
+pub use monitor::{Check, Codes, Host, HostRef, HttpCheck, Monitor, Policy, StatusSet, Target, TargetRef, TcpCheck};
 pub use notice::{Color, DeliveryKey, Destination, Incident, Notice, Raise};
 pub use outcome::{Code, Latency, Outcome, Verdict, VoidReason};

@@ -1,6 +1,7 @@
 //! What a monitor is once its file has been read and found sound.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::notice::{Color, Destination};
@@ -22,7 +23,7 @@ pub struct Monitor {
 pub struct Target {
     pub host: Host,
     pub port: u16,
-    /// HTTP: path and query, beginning with `/`. TCP: empty.
+    /// HTTP: path and query, beginning with `/`. DNS: the name in question. Push: the token. Else empty.
     pub path: Box<str>,
 }
 
@@ -62,22 +63,60 @@ pub struct Policy {
     pub healthy_threshold: u8,
     /// Attempts within one check after the first one.
     pub retries: u8,
+    /// Slower than this is not as it should be, though it works.
+    pub max_latency: Option<MaxLatency>,
     pub groups: Box<[Box<str>]>,
+    pub about: About,
     pub codes: Codes,
+}
+
+/// What people wrote about a monitor for those who are told of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct About {
+    /// Names and values, sorted by name.
+    pub labels: Box<[(Box<str>, Box<str>)]>,
+    pub description: Option<Box<str>>,
+    /// An http(s) address.
+    pub runbook: Option<Box<str>>,
+}
+
+/// The limit of an attempt's time from its start until judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MaxLatency {
+    pub limit: Span,
+    /// Whether slower is a failure, and not only a warning.
+    pub fails: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Check {
-    Tcp,
+    Tcp(TcpCheck),
     Http(HttpCheck),
+    Icmp(IcmpCheck),
+    Script(ScriptCheck),
+    Dns(DnsCheck),
+    Push(PushCheck),
 }
 
 impl Check {
     /// As files and metrics name it.
     pub const fn kind(&self) -> CheckKind {
         match self {
-            Self::Tcp => CheckKind::Tcp,
+            Self::Tcp(_) => CheckKind::Tcp,
             Self::Http(_) => CheckKind::Http,
+            Self::Icmp(_) => CheckKind::Icmp,
+            Self::Script(_) => CheckKind::Script,
+            Self::Dns(_) => CheckKind::Dns,
+            Self::Push(_) => CheckKind::Push,
+        }
+    }
+
+    /// The TLS layer below the check's own protocol, if there is one.
+    pub const fn tls(&self) -> Option<&TlsPolicy> {
+        match self {
+            Self::Tcp(check) => check.tls.as_ref(),
+            Self::Http(check) => check.tls.as_ref(),
+            Self::Icmp(_) | Self::Script(_) | Self::Dns(_) | Self::Push(_) => None,
         }
     }
 }
@@ -86,17 +125,65 @@ impl Check {
 pub enum CheckKind {
     Tcp = 0,
     Http = 1,
+    Icmp = 2,
+    Script = 3,
+    Dns = 4,
+    Push = 5,
 }
 
 impl CheckKind {
-    pub const ALL: [Self; 2] = [Self::Tcp, Self::Http];
+    pub const ALL: [Self; 6] = [Self::Tcp, Self::Http, Self::Icmp, Self::Script, Self::Dns, Self::Push];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Http => "http",
+            Self::Icmp => "icmp",
+            Self::Script => "script",
+            Self::Dns => "dns",
+            Self::Push => "push",
         }
     }
+}
+
+/// Connect; with TLS, the handshake; then perhaps say something and wait for something.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TcpCheck {
+    pub tls: Option<TlsPolicy>,
+    /// Sent once the connection stands (after the handshake, where there is one).
+    pub send: Box<[u8]>,
+    /// Bytes that the answer must hold within the first [`crate::units::limits::EXPECT_WINDOW_MAX`].
+    pub expect: Box<[u8]>,
+}
+
+/// How a TLS connection is made, and what its certificate must be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TlsPolicy {
+    /// Whom the certificate must name; the default is the target's host.
+    pub server_name: Option<Box<str>>,
+    /// PEM, trusted beside the system's store.
+    pub ca_file: Option<PathBuf>,
+    pub client: Option<ClientCertificate>,
+    /// The certificate is not judged at all.
+    pub insecure_skip_verify: bool,
+    /// Fewer days until the certificate ends are a warning.
+    pub min_days_left: Option<u32>,
+    /// Plain text that comes before the handshake.
+    pub starttls: Option<StartTls>,
+}
+
+/// PEM files.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClientCertificate {
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StartTls {
+    Smtp,
+    Imap,
+    Postgres,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -106,10 +193,226 @@ pub struct HttpCheck {
     /// Names and values as sent, in order. Never `Host`, `Connection` or `Content-Length`, which the probe owns,
     /// but for a `Host` that overrides the target's.
     pub headers: Box<[(Box<str>, Box<str>)]>,
+    /// The value of `Authorization`.
+    pub authorization: Option<Secret>,
     pub body: Box<[u8]>,
     pub expected: StatusSet,
     /// Keep the connection for the next check of the same origin.
     pub keep_alive: bool,
+    /// Of https.
+    pub tls: Option<TlsPolicy>,
+    /// How many redirects are followed, at most [`crate::units::limits::REDIRECTS_MAX`]; 0: a 3xx is the answer.
+    pub redirects: u8,
+    pub assertions: Box<[Assertion]>,
+    /// Bytes of the body that are read for the assertions (after decompression); more is a failure.
+    pub body_max: u32,
+    pub proxy: Option<Proxy>,
+}
+
+impl Default for HttpCheck {
+    /// `GET`, and any status of success will do.
+    fn default() -> Self {
+        Self {
+            method: "GET".into(),
+            headers: Box::default(),
+            authorization: None,
+            body: Box::default(),
+            expected: StatusSet::success(),
+            keep_alive: false,
+            tls: None,
+            redirects: 0,
+            assertions: Box::default(),
+            body_max: crate::units::limits::RESPONSE_BODY_MAX as u32,
+            proxy: None,
+        }
+    }
+}
+
+impl HttpCheck {
+    /// Whether the body has to be read at all, but for the end of the answer.
+    pub fn wants_body(&self) -> bool {
+        self.assertions.iter().any(|assertion| !matches!(assertion, Assertion::Header { .. }))
+    }
+}
+
+/// What an answer must be beside its status.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Assertion {
+    Contains(Box<str>),
+    NotContains(Box<str>),
+    Matches(Pattern),
+    NotMatches(Pattern),
+    /// The value at an RFC 6901 pointer.
+    Json {
+        pointer: Box<str>,
+        rule: JsonRule,
+    },
+    /// A field of the head, by its lower-case name; a field that is there several times is joined with `, `.
+    Header {
+        name: Box<str>,
+        rule: HeaderRule,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum JsonRule {
+    Exists,
+    Absent,
+    /// The value as JSON text.
+    Equals(Box<str>),
+    NotEquals(Box<str>),
+    /// Compared as numbers; the number as JSON text.
+    Above(Box<str>),
+    Below(Box<str>),
+    AtLeast(Box<str>),
+    AtMost(Box<str>),
+    /// Of a string.
+    Matches(Pattern),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HeaderRule {
+    Exists,
+    Absent,
+    Equals(Box<str>),
+    Contains(Box<str>),
+    Matches(Pattern),
+}
+
+/// A regular expression, equal to another one when it is spelled alike.
+#[derive(Clone, Debug)]
+pub struct Pattern(regex::Regex);
+
+impl Pattern {
+    /// # Errors
+    /// What is wrong with it, or that it compiles to more than [`crate::units::limits::PATTERN_SIZE_MAX`].
+    pub fn new(pattern: &str) -> Result<Self, regex::Error> {
+        let limit = crate::units::limits::PATTERN_SIZE_MAX;
+        regex::RegexBuilder::new(pattern).size_limit(limit).dfa_size_limit(limit).build().map(Self)
+    }
+
+    pub fn is_match(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
+
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Pattern {}
+
+impl std::hash::Hash for Pattern {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+/// An HTTP proxy. Plain requests are sent to it in absolute form, TLS goes through its CONNECT.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Proxy {
+    pub host: Host,
+    pub port: u16,
+    /// The value of `Proxy-Authorization`.
+    pub authorization: Option<Secret>,
+}
+
+/// Text that must not be shown: neither by a log nor by an answer nor by a panic.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Secret(Box<str>);
+
+impl Secret {
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// For the one place that sends it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// Echo requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct IcmpCheck {
+    /// Requests of one attempt, spread evenly over a part of the timeout. At least 1.
+    pub count: u8,
+    /// Per cent of them that may get lost.
+    pub max_loss: u8,
+    /// Mean round trips above this fail.
+    pub max_rtt: Option<Span>,
+}
+
+/// A program, run as `[security] script_user` when the daemon is root, with a cleared environment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ScriptCheck {
+    /// The program (an absolute path) and its arguments. Never a shell unless it is named here.
+    pub argv: Box<[Box<str>]>,
+    /// Added to the cleared environment, sorted by name.
+    pub env: Box<[(Box<str>, Box<str>)]>,
+    /// The default is `/`.
+    pub cwd: Option<PathBuf>,
+}
+
+/// A question to a name server. The server is the target; the name in question is the target's path.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DnsCheck {
+    pub record: RecordType,
+    /// Each of these must be among the answers (as master files write them, names lower case with the final dot);
+    /// none: any answer will do.
+    pub expect: Box<[Box<str>]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RecordType {
+    A,
+    Aaaa,
+    Cname,
+    Mx,
+    Ns,
+    Ptr,
+    Soa,
+    Srv,
+    Txt,
+    Caa,
+}
+
+impl RecordType {
+    pub const ALL: [(&'static str, Self); 10] = [
+        ("A", Self::A),
+        ("AAAA", Self::Aaaa),
+        ("CNAME", Self::Cname),
+        ("MX", Self::Mx),
+        ("NS", Self::Ns),
+        ("PTR", Self::Ptr),
+        ("SOA", Self::Soa),
+        ("SRV", Self::Srv),
+        ("TXT", Self::Txt),
+        ("CAA", Self::Caa),
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(_, record)| *record == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// Nobody is asked: the job itself calls in within interval + grace, or it has failed. The token that it calls with is
+/// the target's path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PushCheck {
+    pub grace: Span,
 }
 
 /// Which HTTP statuses count as ok: inclusive ranges, sorted.

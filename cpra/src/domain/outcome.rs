@@ -17,9 +17,16 @@ pub enum Verdict {
     Void,
 }
 
-/// Where a check ended, by layer: L4 is the transport, L6 is TLS, L7 is the application's answer.
+/// Where a check ended, by layer: L3 is the network, L4 the transport, L6 TLS, L7 the application's answer; PROC is a
+/// program of ours, PUSH a job that calls in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Code {
+    L3Ok,
+    /// A router or the host itself said that it cannot be reached.
+    L3Con,
+    L3Tout,
+    /// Echoes came back, but too few or too late.
+    L3Rsp,
     L4Ok,
     /// Refused, reset or unreachable before a connection stood.
     L4Con,
@@ -36,6 +43,17 @@ pub enum Code {
     /// No answer, a broken one, or one that was cut off.
     L7Rsp,
     L7Tout,
+    /// All is well but for the time it took.
+    Slow,
+    ProcOk,
+    /// The program said so, or was ended by a signal.
+    ProcErr,
+    ProcTout,
+    PushOk,
+    /// The job said that it failed.
+    PushErr,
+    /// The job did not call in time.
+    PushTout,
     Void(VoidReason),
 }
 
@@ -60,12 +78,20 @@ pub enum VoidReason {
     Stall,
     /// EINVAL and other numbers that a working target cannot cause.
     Internal,
+    /// The script could not be started: missing, not executable, forbidden.
+    NotRunnable,
+    /// The script itself said that it does not know (Nagios exit code 3).
+    Unknown,
 }
 
 impl Code {
     /// As people, metrics and notices see it.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::L3Ok => "L3OK",
+            Self::L3Con => "L3CON",
+            Self::L3Tout => "L3TOUT",
+            Self::L3Rsp => "L3RSP",
             Self::L4Ok => "L4OK",
             Self::L4Con => "L4CON",
             Self::L4Tout => "L4TOUT",
@@ -78,6 +104,13 @@ impl Code {
             Self::L7Sts => "L7STS",
             Self::L7Rsp => "L7RSP",
             Self::L7Tout => "L7TOUT",
+            Self::Slow => "SLOW",
+            Self::ProcOk => "PROCOK",
+            Self::ProcErr => "PROCERR",
+            Self::ProcTout => "PROCTOUT",
+            Self::PushOk => "PUSHOK",
+            Self::PushErr => "PUSHERR",
+            Self::PushTout => "PUSHTOUT",
             Self::Void(VoidReason::Descriptors) => "VOID:EMFILE",
             Self::Void(VoidReason::Memory) => "VOID:ENOBUFS",
             Self::Void(VoidReason::Ports) => "VOID:EADDRNOTAVAIL",
@@ -87,11 +120,17 @@ impl Code {
             Self::Void(VoidReason::HostDrops) => "VOID:CONNTRACK",
             Self::Void(VoidReason::Stall) => "VOID:STALL",
             Self::Void(VoidReason::Internal) => "VOID:INTERNAL",
+            Self::Void(VoidReason::NotRunnable) => "VOID:NOEXEC",
+            Self::Void(VoidReason::Unknown) => "VOID:UNKNOWN",
         }
     }
 
     /// Every code, in the order of [`Code::index`].
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 34] = [
+        Self::L3Ok,
+        Self::L3Con,
+        Self::L3Tout,
+        Self::L3Rsp,
         Self::L4Ok,
         Self::L4Con,
         Self::L4Tout,
@@ -104,6 +143,13 @@ impl Code {
         Self::L7Sts,
         Self::L7Rsp,
         Self::L7Tout,
+        Self::Slow,
+        Self::ProcOk,
+        Self::ProcErr,
+        Self::ProcTout,
+        Self::PushOk,
+        Self::PushErr,
+        Self::PushTout,
         Self::Void(VoidReason::Descriptors),
         Self::Void(VoidReason::Memory),
         Self::Void(VoidReason::Ports),
@@ -113,29 +159,42 @@ impl Code {
         Self::Void(VoidReason::HostDrops),
         Self::Void(VoidReason::Stall),
         Self::Void(VoidReason::Internal),
+        Self::Void(VoidReason::NotRunnable),
+        Self::Void(VoidReason::Unknown),
     ];
 
     /// A dense number for tables of counters.
     pub const fn index(self) -> usize {
         match self {
-            Self::L4Ok => 0,
-            Self::L4Con => 1,
-            Self::L4Tout => 2,
-            Self::L4Dns => 3,
-            Self::L6Ok => 4,
-            Self::L6Tout => 5,
-            Self::L6Rsp => 6,
-            Self::L6Cert => 7,
-            Self::L7Ok => 8,
-            Self::L7Sts => 9,
-            Self::L7Rsp => 10,
-            Self::L7Tout => 11,
-            Self::Void(reason) => 12 + reason as usize,
+            Self::L3Ok => 0,
+            Self::L3Con => 1,
+            Self::L3Tout => 2,
+            Self::L3Rsp => 3,
+            Self::L4Ok => 4,
+            Self::L4Con => 5,
+            Self::L4Tout => 6,
+            Self::L4Dns => 7,
+            Self::L6Ok => 8,
+            Self::L6Tout => 9,
+            Self::L6Rsp => 10,
+            Self::L6Cert => 11,
+            Self::L7Ok => 12,
+            Self::L7Sts => 13,
+            Self::L7Rsp => 14,
+            Self::L7Tout => 15,
+            Self::Slow => 16,
+            Self::ProcOk => 17,
+            Self::ProcErr => 18,
+            Self::ProcTout => 19,
+            Self::PushOk => 20,
+            Self::PushErr => 21,
+            Self::PushTout => 22,
+            Self::Void(reason) => 23 + reason as usize,
         }
     }
 
     pub const fn is_timeout(self) -> bool {
-        matches!(self, Self::L4Tout | Self::L6Tout | Self::L7Tout)
+        matches!(self, Self::L3Tout | Self::L4Tout | Self::L6Tout | Self::L7Tout)
     }
 
     /// What an error of connecting says about the target. `local` is [`crate::ring::Completion::local`].
@@ -196,6 +255,8 @@ pub struct Latency {
     pub resolve: Span,
     /// Start of the connect until it stood.
     pub connect: Span,
+    /// The TLS handshake, with what plain text came before it.
+    pub tls: Span,
     /// Request sent until the first byte of the answer.
     pub first_byte: Span,
     /// Start of the attempt (name resolution included) until judged.
@@ -219,7 +280,13 @@ pub struct Outcome {
 
 impl Outcome {
     pub const fn of(code: Code) -> Self {
-        let latency = Latency { resolve: Span::ZERO, connect: Span::ZERO, first_byte: Span::ZERO, total: Span::ZERO };
+        let latency = Latency {
+            resolve: Span::ZERO,
+            connect: Span::ZERO,
+            tls: Span::ZERO,
+            first_byte: Span::ZERO,
+            total: Span::ZERO,
+        };
         Self { code, warn: false, status: None, latency, attempts: 1, evidence: None }
     }
 
@@ -238,9 +305,14 @@ impl Outcome {
     pub const fn verdict(&self) -> Verdict {
         match self.code {
             Code::Void(_) => Verdict::Void,
-            Code::L4Ok | Code::L6Ok | Code::L7Ok if self.warn => Verdict::Warn,
-            Code::L4Ok | Code::L6Ok | Code::L7Ok => Verdict::Ok,
-            Code::L4Con
+            Code::L3Ok | Code::L4Ok | Code::L6Ok | Code::L7Ok | Code::ProcOk | Code::PushOk if self.warn => {
+                Verdict::Warn
+            }
+            Code::L3Ok | Code::L4Ok | Code::L6Ok | Code::L7Ok | Code::ProcOk | Code::PushOk => Verdict::Ok,
+            Code::L3Con
+            | Code::L3Tout
+            | Code::L3Rsp
+            | Code::L4Con
             | Code::L4Tout
             | Code::L4Dns
             | Code::L6Tout
@@ -248,7 +320,12 @@ impl Outcome {
             | Code::L6Cert
             | Code::L7Sts
             | Code::L7Rsp
-            | Code::L7Tout => Verdict::Fail,
+            | Code::L7Tout
+            | Code::Slow
+            | Code::ProcErr
+            | Code::ProcTout
+            | Code::PushErr
+            | Code::PushTout => Verdict::Fail,
         }
     }
 

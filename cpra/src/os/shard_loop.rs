@@ -18,7 +18,8 @@ use super::uring::UringRing;
 use super::wait::WaitPolicy;
 use super::wake::WakeFd;
 use crate::pipeline::{Bell, Receiver, Sender};
-use crate::ring::{Ring as _, Wait};
+use crate::probe::errand::{Echo, ErrandEnd};
+use crate::ring::{Errno, Ring as _, Wait};
 use crate::shard::protocol::{Command, MonitorState, Resolution, Transition};
 use crate::shard::{Effect, Effects, Event, Shard, ShardStats};
 use crate::units::limits::TRANSITIONS_BACKLOG_MAX;
@@ -194,6 +195,14 @@ impl ShardLoop {
                 Effect::Close { slot } => self.ring.close(slot),
                 Effect::Submit { slot, generation, op, bytes: range } => {
                     self.ring.submit(slot, generation, &op, &bytes[range.start as usize..range.end as usize]);
+                }
+                Effect::Errand { slot, generation, .. } => {
+                    let end = Box::new(ErrandEnd::Refused(Errno::EINVAL));
+                    answers.push(Event::Returned { slot, generation, end });
+                }
+                Effect::Recall { .. } => {}
+                Effect::Ping { slot, generation, sequence, .. } => {
+                    answers.push(Event::Echoed { slot, generation, sequence, echo: Echo::Unsent(Errno::EINVAL) });
                 }
                 Effect::Resolve { name } => self.unasked.push_back(name),
                 Effect::SampleHost => answers.push(Event::HostSampled(self.host.sample(self.clock.now()))),

@@ -244,7 +244,9 @@ impl HttpProbe {
 fn check<'a>(request: &Request<'a>) -> &'a HttpCheck {
     match &request.policy.check {
         Check::Http(check) => check,
-        Check::Tcp => unreachable!("an HTTP probe is made for HTTP checks only"),
+        Check::Tcp(_) | Check::Icmp(_) | Check::Script(_) | Check::Dns(_) | Check::Push(_) => {
+            unreachable!("an HTTP probe is made for HTTP checks only")
+        }
     }
 }
 

@@ -8,12 +8,13 @@ use super::protocol::{Effect, Effects, Resolution};
 use super::slots::{Flight, State, Taken};
 use super::{Core, TimedOut};
 use crate::domain::{Cadence, Check, Code, HostRef, Outcome, Policy, Verdict, VoidReason};
+use crate::probe::errand::{Echo, ErrandEnd};
 use crate::probe::{Judgement, Ops, Probe, Request, Then};
 use crate::ring::{Completion, Family, Op, OpKind};
 use crate::schedule::Tick;
 use crate::units::limits::{FIN_WAIT, KEEP_ALIVE_IDLE, RETRY_PAUSE, SPARED_PER_STEP_MAX};
 use crate::units::planted::{self, Bug};
-use crate::units::{Instant, MonitorId, Slot, Span};
+use crate::units::{Generation, Instant, MonitorId, Slot, Span};
 use crate::world::{Components, Place};
 
 impl Core {
@@ -106,8 +107,11 @@ impl Core {
         let &Resolved { waiting, address, took } = resolved;
         let address = SocketAddr::new(address, self.catalog.target(self.id(waiting.monitor)).port);
         let policy = Arc::clone(self.policy(waiting.monitor));
+        let wired = Probe::uses_socket(&policy.check);
         let kept = if keeps_alive(&policy) { self.slots.take_idle(&address) } else { None };
-        let Some(slot) = kept.or_else(|| self.take_slot(Family::of(&address), effects)) else { return false };
+        let family = wired.then(|| Family::of(&address));
+        let Some(slot) = kept.or_else(|| self.take_slot(family, effects)) else { return false };
+        self.slots.entry(slot).wired = wired;
         let request = Request { policy: &policy, target: self.catalog.target(self.id(waiting.monitor)), address };
         let mut ops = std::mem::take(&mut self.ops);
         let probe = if kept.is_some() {
@@ -124,6 +128,7 @@ impl Core {
             due: waiting.due,
             started,
             attempt_started: started,
+            deadline: started + policy.timeout,
             attempt: 1,
             reused: kept.is_some(),
             stalled: false,
@@ -135,13 +140,20 @@ impl Core {
         c.timing_mut(waiting.monitor).place = Place::Flight;
         self.slots.change(slot, State::Flight(flight));
         let begins = if planted::is(Bug::TimeoutFromQueue) { self.clock.instant(waiting.due) } else { started };
-        self.slots.set_deadline(slot, Some(begins + policy.timeout));
-        self.submit_all(slot, &mut ops, effects);
+        self.set_out(slot, begins + policy.timeout, &mut ops, effects);
         self.ops = ops;
         true
     }
 
-    fn take_slot(&mut self, family: Family, effects: &mut Effects) -> Option<Slot> {
+    /// A slot with a socket of the family, or for a check that needs none.
+    fn take_slot(&mut self, family: Option<Family>, effects: &mut Effects) -> Option<Slot> {
+        let Some(family) = family else {
+            let slot = self.slots.take_bare();
+            if slot.is_none() {
+                self.spare_slots(effects);
+            }
+            return slot;
+        };
         match self.slots.take(family) {
             Some(Taken::Ready(slot)) => Some(slot),
             Some(Taken::Open(slot)) => {
@@ -178,7 +190,7 @@ impl Core {
         if !planted::is(Bug::StaleToken) {
             entry.generation = entry.generation.next();
         }
-        if entry.family.is_none() {
+        if entry.wired && entry.family.is_none() {
             let State::Paused(flight) = &entry.state else { unreachable!("only paused checks are relaunched") };
             let family = Family::of(&flight.address);
             entry.family = Some(family);
@@ -197,9 +209,83 @@ impl Core {
         flight.resolve = Span::ZERO;
         c.timing_mut(flight.monitor).place = Place::Flight;
         self.slots.change(slot, State::Flight(flight));
-        self.slots.set_deadline(slot, Some(now + policy.timeout));
+        self.set_out(slot, now + policy.timeout, &mut ops, effects);
+        self.ops = ops;
+    }
+
+    /// An attempt begins.
+    fn set_out(&mut self, slot: Slot, deadline: Instant, ops: &mut Ops, effects: &mut Effects) {
+        if let State::Flight(flight) = &mut self.slots.entry(slot).state {
+            flight.deadline = deadline;
+        }
+        self.slots.set_deadline(slot, Some(deadline));
+        self.submit_all(slot, ops, effects);
+    }
+
+    /// What a slot's errand came to.
+    pub(super) fn returned(
+        &mut self,
+        c: &mut Components<'_>,
+        slot: Slot,
+        generation: Generation,
+        end: &ErrandEnd,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        let Some(entry) = self.slots.get(slot) else { return };
+        if entry.generation != generation || !entry.has_errand() {
+            return;
+        }
+        entry.returned();
+        if let State::Flight(flight) = &mut entry.state {
+            let id = MonitorId::new(self.shard, flight.monitor);
+            let (policy, target) = (self.catalog.policy(id), self.catalog.target(id));
+            let request = Request { policy, target, address: flight.address };
+            let judgement = flight.probe.returned(&request, end, now);
+            self.attempt_ended(c, slot, judgement, now, effects);
+        }
+        self.settle(c, slot, now, effects);
+    }
+
+    /// What came back for an echo request.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one event")]
+    pub(super) fn echoed(
+        &mut self,
+        c: &mut Components<'_>,
+        slot: Slot,
+        generation: Generation,
+        sequence: u16,
+        echo: Echo,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        let current = self.slots.get(slot).is_some_and(|entry| entry.generation == generation);
+        if current {
+            self.drive(c, slot, now, effects, |probe, request, ops| probe.echoed(request, sequence, echo, now, ops));
+        }
+    }
+
+    /// Lets the probe of a slot in flight take something, does what it wants, and ends the attempt if it is judged.
+    fn drive(
+        &mut self,
+        c: &mut Components<'_>,
+        slot: Slot,
+        now: Instant,
+        effects: &mut Effects,
+        take: impl FnOnce(&mut Probe, &Request<'_>, &mut Ops) -> Option<Judgement>,
+    ) {
+        let State::Flight(flight) = &mut self.slots.entry(slot).state else { return };
+        let id = MonitorId::new(self.shard, flight.monitor);
+        let (policy, target) = (self.catalog.policy(id), self.catalog.target(id));
+        let request = Request { policy, target, address: flight.address };
+        let mut ops = std::mem::take(&mut self.ops);
+        let judgement = take(&mut flight.probe, &request, &mut ops);
         self.submit_all(slot, &mut ops, effects);
         self.ops = ops;
+        if let Some(judgement) = judgement {
+            self.attempt_ended(c, slot, judgement, now, effects);
+        }
+        self.settle(c, slot, now, effects);
     }
 
     /// A completion, for whatever the slot is doing by now.
@@ -267,6 +353,13 @@ impl Core {
                 continue;
             }
             match &self.slots.entry(slot).state {
+                State::Flight(flight) if now < flight.deadline => {
+                    // Not the end of the attempt: the probe wished to be woken.
+                    let deadline = flight.deadline;
+                    self.slots.set_deadline(slot, Some(deadline));
+                    self.drive(c, slot, now, effects, |probe, request, ops| probe.woken(request, now, ops));
+                    continue;
+                }
                 State::Flight(flight) => {
                     let id = MonitorId::new(self.shard, flight.monitor);
                     let (policy, target) = (self.catalog.policy(id), self.catalog.target(id));
@@ -363,7 +456,15 @@ impl Core {
         self.disconnect(slot, effects);
     }
 
+    /// Brings what is pending on a slot to an end.
     fn disconnect(&mut self, slot: Slot, effects: &mut Effects) {
+        let entry = self.slots.entry(slot);
+        if !entry.wired {
+            if entry.has_errand() {
+                effects.list.push(Effect::Recall { slot, generation: entry.generation });
+            }
+            return;
+        }
         if !self.slots.entry(slot).is_pending(OpKind::Disconnect) {
             self.submit(slot, Op::Disconnect, &[], effects);
         }
@@ -373,6 +474,20 @@ impl Core {
         for op in ops.list.drain(..) {
             let bytes: &[u8] = if op == Op::Send { &ops.bytes } else { &[] };
             self.submit(slot, op, bytes, effects);
+        }
+        let entry = self.slots.entry(slot);
+        let generation = entry.generation;
+        if let Some(errand) = ops.errand.take() {
+            entry.sent_off();
+            effects.list.push(Effect::Errand { slot, generation, errand });
+        }
+        if let State::Flight(flight) = &entry.state {
+            let (address, deadline) = (flight.address.ip(), flight.deadline);
+            let pings = ops.pings.drain(..);
+            effects.list.extend(pings.map(|sequence| Effect::Ping { slot, generation, address, sequence }));
+            if let Some(wake) = ops.wake {
+                self.slots.set_deadline(slot, Some(wake.min(deadline)));
+            }
         }
         ops.clear();
     }

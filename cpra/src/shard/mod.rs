@@ -224,6 +224,10 @@ impl Core {
     fn take_event(&mut self, c: &mut Components<'_>, event: &Event<'_>, now: Instant, effects: &mut Effects) {
         match event {
             Event::Completed(completion) => self.completed(c, completion, now, effects),
+            Event::Returned { slot, generation, end } => self.returned(c, *slot, *generation, end, now, effects),
+            Event::Echoed { slot, generation, sequence, echo } => {
+                self.echoed(c, *slot, *generation, *sequence, *echo, now, effects);
+            }
             Event::OpenFailed { slot, errno } => {
                 tracing::debug!(slot = slot.0, %errno, "no socket for a slot");
                 if let Some(entry) = self.slots.get(*slot) {

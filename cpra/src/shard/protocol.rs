@@ -6,6 +6,7 @@ use std::ops::Range;
 use crate::domain::health::Phase;
 use crate::domain::monitor::CheckKind;
 use crate::domain::{Code, Latency, Outcome, TransitionKind};
+use crate::probe::errand::{Echo, Errand, ErrandEnd};
 use crate::ring::{Completion, Errno, Family, Op};
 use crate::units::{Generation, Instant, MonitorId, Slot, Span};
 
@@ -17,6 +18,19 @@ pub enum Event<'a> {
     OpenFailed {
         slot: Slot,
         errno: Errno,
+    },
+    /// The end of an [`Effect::Errand`]: comes exactly once for each, also after [`Effect::Recall`].
+    Returned {
+        slot: Slot,
+        generation: Generation,
+        end: Box<ErrandEnd>,
+    },
+    /// Something came back for an [`Effect::Ping`], or it could not be sent. Need not come at all.
+    Echoed {
+        slot: Slot,
+        generation: Generation,
+        sequence: u16,
+        echo: Echo,
     },
     /// The answer to [`Effect::Resolve`]. Always comes, within [`crate::units::limits::RESOLVE_MAX`].
     Resolved {
@@ -55,6 +69,24 @@ pub enum Effect {
         generation: Generation,
         op: Op,
         bytes: Range<u32>,
+    },
+    /// Do this; answered by [`Event::Returned`].
+    Errand {
+        slot: Slot,
+        generation: Generation,
+        errand: Errand,
+    },
+    /// Bring the slot's errand to an end: its result is not wanted any more. It may be said twice.
+    Recall {
+        slot: Slot,
+        generation: Generation,
+    },
+    /// Send an echo request; answered by [`Event::Echoed`], perhaps.
+    Ping {
+        slot: Slot,
+        generation: Generation,
+        address: IpAddr,
+        sequence: u16,
     },
     Resolve {
         name: Box<str>,

@@ -39,6 +39,8 @@ pub(super) struct Flight {
     /// When the first attempt began: its name was asked for, or its slot taken. Waiting for a slot is not part of it.
     pub(super) started: Instant,
     pub(super) attempt_started: Instant,
+    /// When the attempt's time is up; the slot's own deadline may be earlier, where the probe wished to be woken.
+    pub(super) deadline: Instant,
     /// Counts from 1.
     pub(super) attempt: u8,
     /// On a kept connection: a failure there is no verdict yet.
@@ -69,14 +71,19 @@ pub(super) enum State {
 pub(super) struct Entry {
     pub(super) state: State,
     pub(super) generation: Generation,
-    /// A bit per [`OpKind`] that has not completed for good.
+    /// A bit per [`OpKind`] that has not completed for good, and [`ERRAND`].
     pending: u8,
+    /// The attempt uses the slot's socket.
+    pub(super) wired: bool,
     /// The family of its socket; `None` when it has none.
     pub(super) family: Option<Family>,
     deadline: Option<Instant>,
     /// Where its entry on the timer wheel lies.
     armed: Option<Tick>,
 }
+
+/// The bit of an errand that has not returned.
+const ERRAND: u8 = 1 << 7;
 
 impl Entry {
     pub(super) fn is_quiet(&self) -> bool {
@@ -88,6 +95,19 @@ impl Entry {
 
     pub(super) const fn is_pending(&self, kind: OpKind) -> bool {
         self.pending & 1 << kind as u8 != 0
+    }
+
+    pub(super) const fn has_errand(&self) -> bool {
+        self.pending & ERRAND != 0
+    }
+
+    pub(super) fn sent_off(&mut self) {
+        debug_assert!(!self.has_errand(), "one errand at a time");
+        self.pending |= ERRAND;
+    }
+
+    pub(super) fn returned(&mut self) {
+        self.pending &= !ERRAND;
     }
 
     pub(super) const fn has_deadline(&self) -> bool {
@@ -186,17 +206,8 @@ impl Slots {
             self.entries[index as usize].family = Some(family);
             return Some(Taken::Open(Slot(index)));
         }
-        if (self.entries.len() as u32) < self.max {
-            let index = self.entries.len() as u32;
-            self.entries.push(Entry {
-                state: State::Free,
-                generation: Generation::default(),
-                pending: 0,
-                family: Some(family),
-                deadline: None,
-                armed: None,
-            });
-            return Some(Taken::Open(Slot(index)));
+        if let Some(slot) = self.grow(Some(family)) {
+            return Some(Taken::Open(slot));
         }
         let other = match family {
             Family::V4 => Family::V6,
@@ -205,6 +216,32 @@ impl Slots {
         let Reverse(index) = self.free[other as usize].pop()?;
         self.entries[index as usize].family = Some(family);
         Some(Taken::Reopen(Slot(index)))
+    }
+
+    /// A quiet slot for a check that needs no socket; it may have one all the same.
+    pub(super) fn take_bare(&mut self) -> Option<Slot> {
+        if let Some(Reverse(index)) = self.bare.pop() {
+            return Some(Slot(index));
+        }
+        if let Some(slot) = self.grow(None) {
+            return Some(slot);
+        }
+        let Reverse(index) = self.free.iter_mut().find_map(BinaryHeap::pop)?;
+        Some(Slot(index))
+    }
+
+    fn grow(&mut self, family: Option<Family>) -> Option<Slot> {
+        let index = u32::try_from(self.entries.len()).ok().filter(|&index| index < self.max)?;
+        self.entries.push(Entry {
+            state: State::Free,
+            generation: Generation::default(),
+            pending: 0,
+            wired: false,
+            family,
+            deadline: None,
+            armed: None,
+        });
+        Some(Slot(index))
     }
 
     /// A kept connection to `origin`, to be used now. The origin's empty list stays: the connection is about to come

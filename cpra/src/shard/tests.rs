@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::protocol::{Command, CommandKind, HostSample, Resolution};
 use super::{Effect, Effects, Event, Settings, Shard};
-use crate::domain::{Check, Code, Codes, Host, HttpCheck, Monitor, Policy, StatusSet, Target, VoidReason};
+use crate::domain::monitor::About;
+use crate::domain::{Check, Code, Codes, Host, HttpCheck, Monitor, Policy, StatusSet, Target, TcpCheck, VoidReason};
 use crate::ring::{Completion, Errno, OpKind};
 use crate::units::limits::{FIN_WAIT, KEEP_ALIVE_IDLE};
 use crate::units::{Generation, Instant, Slot, Span};
@@ -43,6 +44,8 @@ fn monitor(name: &str, check: Check, host: Host) -> Monitor {
         unhealthy_threshold: 3,
         healthy_threshold: 2,
         retries: 0,
+        max_latency: None,
+        about: About::default(),
         groups: Box::default(),
         codes: Codes::default(),
     };
@@ -50,7 +53,7 @@ fn monitor(name: &str, check: Check, host: Host) -> Monitor {
 }
 
 fn tcp(name: &str) -> Monitor {
-    monitor(name, Check::Tcp, Host::Literal("10.0.0.1".parse().expect("an address")))
+    monitor(name, Check::Tcp(TcpCheck::default()), Host::Literal("10.0.0.1".parse().expect("an address")))
 }
 
 fn http(name: &str, keep_alive: bool) -> Monitor {
@@ -60,6 +63,7 @@ fn http(name: &str, keep_alive: bool) -> Monitor {
         body: Box::default(),
         expected: StatusSet::success(),
         keep_alive,
+        ..HttpCheck::default()
     };
     monitor(name, Check::Http(check), Host::Literal("10.0.0.2".parse().expect("an address")))
 }
@@ -185,7 +189,8 @@ impl Bench {
 
 #[test]
 fn a_named_check_that_waits_for_a_slot_keeps_its_timeout() {
-    let mut bench = Bench::new(vec![tcp("holder"), monitor("named", Check::Tcp, Host::Name("db".into()))]);
+    let mut bench =
+        Bench::new(vec![tcp("holder"), monitor("named", Check::Tcp(TcpCheck::default()), Host::Name("db".into()))]);
     bench.check("holder");
     bench.check("named");
     bench.pass(Span::from_secs(1));
@@ -211,7 +216,7 @@ fn a_named_check_that_waits_for_a_slot_keeps_its_timeout() {
 #[test]
 fn a_name_that_takes_most_of_the_time_leaves_nothing_to_blame_its_target_for() {
     for (asked_for, code) in [(4, Code::Void(VoidReason::Resolver)), (1, Code::L4Tout)] {
-        let mut bench = Bench::new(vec![monitor("named", Check::Tcp, Host::Name("db".into()))]);
+        let mut bench = Bench::new(vec![monitor("named", Check::Tcp(TcpCheck::default()), Host::Name("db".into()))]);
         bench.check("named");
         bench.pass(Span::from_secs(asked_for));
         let addresses = vec!["10.0.0.3".parse().expect("an address")];

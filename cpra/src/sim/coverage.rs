@@ -123,10 +123,25 @@ impl Coverage {
     }
 }
 
-/// There is no TLS in this version.
+/// What the seeds plan so far can lead to.
 const fn is_reachable(code: Code) -> bool {
     match code {
-        Code::L6Ok | Code::L6Tout | Code::L6Rsp | Code::L6Cert => false,
+        Code::L3Ok
+        | Code::L3Con
+        | Code::L3Tout
+        | Code::L3Rsp
+        | Code::L6Ok
+        | Code::L6Tout
+        | Code::L6Rsp
+        | Code::L6Cert
+        | Code::Slow
+        | Code::ProcOk
+        | Code::ProcErr
+        | Code::ProcTout
+        | Code::PushOk
+        | Code::PushErr
+        | Code::PushTout
+        | Code::Void(VoidReason::NotRunnable | VoidReason::Unknown) => false,
         Code::L4Ok
         | Code::L4Con
         | Code::L4Tout

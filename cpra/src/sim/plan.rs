@@ -14,8 +14,8 @@ use super::fault::{Fault, Ground, Scheduled};
 use super::network::{Behaviour, Target};
 use super::resolver::Name;
 use super::server::{Framing, Keeps, Server};
-use crate::domain::monitor::{CodeRule, Dispatch};
-use crate::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, StatusSet};
+use crate::domain::monitor::{About, CheckKind, CodeRule, Dispatch};
+use crate::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, StatusSet, TcpCheck};
 use crate::units::limits::{INTERVAL_MIN, RESOLVE_MAX, RETRY_PAUSE, VOID_PATIENCE};
 use crate::units::{Instant, Span};
 
@@ -171,7 +171,7 @@ const EVENTS: u64 = 4_000;
 /// How long it takes until checks have brought so many events, about: a connect and its end, and an exchange.
 fn time_for(events: u64, monitors: &[Planned]) -> Span {
     let per_hour = |monitor: &Planned| {
-        let each = if monitor.policy.check == Check::Tcp { 2 } else { 5 };
+        let each = if monitor.policy.check.kind() == CheckKind::Tcp { 2 } else { 5 };
         if monitor.enabled { each * 3_600_000 / monitor.policy.interval.as_millis() } else { 0 }
     };
     let per_hour: u64 = monitors.iter().map(per_hour).sum();
@@ -267,14 +267,16 @@ impl Draft {
         let timeout = interval.scaled(rng.u64(20..=100), 100).max(TIMEOUT_LEAST).min(Span::from_secs(5));
         let retry_interval = if rng.bool() { interval } else { interval.scaled(rng.u64(20..100), 100) };
         Policy {
-            check: if http { check(rng, false, &Server::default()) } else { Check::Tcp },
+            check: if http { check(rng, false, &Server::default()) } else { Check::Tcp(TcpCheck::default()) },
             interval,
             timeout,
             retry_interval,
             unhealthy_threshold: rng.u8(1..=5),
             healthy_threshold: rng.u8(1..=3),
             retries: if rng.u8(0..3) == 0 { rng.u8(1..=2) } else { 0 },
+            max_latency: None,
             groups: Box::default(),
+            about: About::default(),
             codes: Codes::default(),
         }
     }
@@ -320,7 +322,7 @@ impl Draft {
         storm_ends: Instant,
     ) -> Vec<(Instant, Behaviour)> {
         let rng = &mut self.rng;
-        let http = policy.check != Check::Tcp;
+        let http = policy.check.kind() != CheckKind::Tcp;
         let up_at_first = nature == Nature::Rock || rng.u8(0..5) > 0;
         let first = if up_at_first { Behaviour::Up } else { down(rng, http, policy) };
         let mut phases = vec![(Instant::ZERO, first)];
@@ -363,7 +365,14 @@ fn check(rng: &mut Rng, keep_alive: bool, server: &Server) -> Check {
         1 => ("POST", b"ping=1"),
         _ => ("GET", b""),
     };
-    Check::Http(HttpCheck { method: method.into(), headers: Box::default(), body: body.into(), expected, keep_alive })
+    Check::Http(HttpCheck {
+        method: method.into(),
+        headers: Box::default(),
+        body: body.into(),
+        expected,
+        keep_alive,
+        ..HttpCheck::default()
+    })
 }
 
 fn codes(rng: &mut Rng) -> Codes {

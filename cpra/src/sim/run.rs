@@ -444,6 +444,9 @@ impl Run {
                         actor.ring.enter(Wait::NONE).expect("a simulated ring is never broken");
                     }
                 }
+                shard::Effect::Errand { .. } | shard::Effect::Recall { .. } | shard::Effect::Ping { .. } => {
+                    unreachable!("no seed plans these yet")
+                }
                 shard::Effect::Resolve { name } => self.resolver.ask(shard, name, now),
                 shard::Effect::SampleHost => self.host.ask(shard, now),
                 shard::Effect::Transition(transition) => {

@@ -17,6 +17,10 @@ pub(super) fn note_shard_event(trace: &mut Trace, now: Instant, shard: u8, event
         shard::Event::Read { .. } => (0, 0, 14, None, None, false),
         shard::Event::DeskFull(full) => (0, 0, 15, None, None, *full),
         shard::Event::Drain => (0, 0, 16, None, None, false),
+        shard::Event::Returned { slot, generation, .. } => (slot.0, generation.0, 17, None, None, false),
+        shard::Event::Echoed { slot, generation, sequence, .. } => {
+            (slot.0, generation.0, 18, Some(Ok(u32::from(*sequence))), None, false)
+        }
     };
     trace.note(now, (3_u8, shard, value), || match event {
         shard::Event::Completed(done) => {
@@ -42,6 +46,9 @@ pub(super) fn note_shard_effect(trace: &mut Trace, now: Instant, shard: u8, effe
             (transition.monitor.index(), transition.kind as u32, transition.outcome.code.index() as u8)
         }
         shard::Effect::Report { .. } => (0, 0, 12),
+        shard::Effect::Errand { slot, generation, .. } => (slot.0, 3 + generation.0, 13),
+        shard::Effect::Recall { slot, generation } => (slot.0, 3 + generation.0, 14),
+        shard::Effect::Ping { slot, generation, .. } => (slot.0, 3 + generation.0, 15),
     };
     trace.note(now, (4_u8, shard, value), || format!("shard {shard} ▶ {effect:?}"));
 }

@@ -82,6 +82,13 @@ pub const TRAILERS_MAX: usize = 8 * 1024;
 /// One request as sent: line, headers and body.
 pub const REQUEST_MAX: usize = 64 * 1024;
 
+/// Redirects that one check follows.
+pub const REDIRECTS_MAX: u8 = 10;
+/// What a regular expression may compile to, in bytes.
+pub const PATTERN_SIZE_MAX: usize = 1024 * 1024;
+/// Bytes of an answer in which a tcp check looks for what it expects.
+pub const EXPECT_WINDOW_MAX: usize = 64 * 1024;
+
 /// Text kept about one outcome.
 pub const EVIDENCE_MAX: usize = 256;
 /// Outcomes of monitors that are not OK, kept with evidence by one shard.

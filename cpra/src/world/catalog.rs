@@ -11,11 +11,10 @@ use std::hash::Hasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use hashbrown::HashMap;
-use rustc_hash::{FxBuildHasher, FxHasher};
-
 use crate::domain::{Host, HostRef, Monitor, Policy, Target, TargetRef};
 use crate::units::{MonitorId, PolicyId, Span, limits};
+use hashbrown::HashMap;
+use rustc_hash::{FxBuildHasher, FxHasher};
 
 /// Everything that was loaded.
 #[derive(Debug, Default)]
@@ -356,17 +355,20 @@ fn push_host(bytes: &mut Vec<u8>, target: &Target, interned: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Check, Codes};
+    use crate::domain::monitor::About;
+    use crate::domain::{Check, Codes, TcpCheck};
 
     fn monitor(name: &str, target: Target) -> Monitor {
         let policy = Policy {
-            check: Check::Tcp,
+            check: Check::Tcp(TcpCheck::default()),
             interval: Span::from_secs(1),
             timeout: Span::from_secs(1),
             retry_interval: Span::from_secs(1),
             unhealthy_threshold: 3,
             healthy_threshold: 2,
             retries: 0,
+            max_latency: None,
+            about: About::default(),
             groups: Box::default(),
             codes: Codes::default(),
         };

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::fake::{Fake, Running};
+use crate::domain::monitor::CheckKind;
+use crate::domain::{Code, VoidReason};
 use crate::units::Span;
 
 type Labels = BTreeMap<String, String>;
@@ -67,8 +69,8 @@ fn scraped() -> Exposition {
         let mut shards = running.fake.shards.lock().expect("no test panics with it");
         shards.monitors[1] = 13;
         shards.degraded = 2;
-        shards.checks[0][0] = 40;
-        shards.checks[1][20] = 3;
+        shards.checks[0][Code::L4Ok.index()] = 40;
+        shards.checks[1][Code::Void(VoidReason::Internal).index()] = 3;
         shards.missed = 5;
         shards.skipped_busy = 6;
         shards.stalls = 1;
@@ -154,7 +156,7 @@ fn histograms_are_cumulative_and_count_what_they_hold() {
         let bound = labels.remove("le").expect("a bound").parse().expect("a number or +Inf");
         buckets.entry((family.to_owned(), labels)).or_default().push((bound, *value));
     }
-    assert_eq!(buckets.len(), 4, "lag, latency and a duration for each type");
+    assert_eq!(buckets.len(), 2 + CheckKind::ALL.len(), "lag, latency and a duration for each type");
     for ((family, labels), buckets) in &buckets {
         assert!(buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{family} {buckets:?}");
         let labels: Vec<_> = labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();

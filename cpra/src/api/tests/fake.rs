@@ -13,7 +13,10 @@ use crate::api::{AskError, Asked, Finding, Listeners, Readiness, Source, run};
 use crate::desk::DeskStats;
 use crate::desk::protocol::{Answer, Change, EpisodeView, Question, StoryKind};
 use crate::domain::health::Phase;
-use crate::domain::{Check, Code, Codes, Color, Host, HttpCheck, Latency, Monitor, Policy, StatusSet, Target};
+use crate::domain::monitor::About;
+use crate::domain::{
+    Check, Code, Codes, Color, Host, HttpCheck, Latency, Monitor, Policy, StatusSet, Target, TcpCheck,
+};
 use crate::shard::ShardStats;
 use crate::shard::protocol::MonitorState;
 use crate::units::{Instant, MonitorId, Span, Timestamp};
@@ -88,8 +91,10 @@ fn monitor(name: &str) -> Monitor {
         body: Box::default(),
         expected: StatusSet::success(),
         keep_alive: true,
+        ..HttpCheck::default()
     };
-    let (check, path) = if name == DOWN { (Check::Http(http), "/health?token=secret") } else { (Check::Tcp, "") };
+    let (check, path) =
+        if name == DOWN { (Check::Http(http), "/health?token=secret") } else { (Check::Tcp(TcpCheck::default()), "") };
     Monitor {
         name: name.into(),
         enabled: true,
@@ -102,6 +107,8 @@ fn monitor(name: &str) -> Monitor {
             unhealthy_threshold: 3,
             healthy_threshold: 2,
             retries: 0,
+            max_latency: None,
+            about: About::default(),
             groups: Box::new(["shop".into()]),
             codes: Codes::default(),
         },

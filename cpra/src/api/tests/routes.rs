@@ -1,6 +1,7 @@
 use std::sync::atomic::Ordering;
 
 use super::fake::{DOWN, Fake, ODD, Running};
+use crate::domain::Code;
 use crate::units::Span;
 
 /// Every byte that is not a letter or a digit.
@@ -34,7 +35,7 @@ fn the_status_holds_everything_at_a_glance() {
         let mut shards = running.fake.shards.lock().expect("no test panics with it");
         shards.monitors[1] = 12;
         shards.monitors[6] = 1;
-        shards.checks[0][0] = 5;
+        shards.checks[0][Code::L4Ok.index()] = 5;
         shards.lag.record(Span::from_micros(70));
     }
     running.fake.now_nanos.fetch_add(Span::from_millis(2_500).as_nanos(), Ordering::Relaxed);

@@ -1,8 +1,9 @@
 //! Every accepted key: changed, it changes the monitor, and nothing else.
 
 use super::*;
+use crate::domain::monitor::About;
 use crate::domain::monitor::{CodeRule, Dispatch};
-use crate::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Policy, StatusSet, Target};
+use crate::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Policy, StatusSet, Target, TcpCheck};
 use crate::units::Span;
 
 const HTTP: &str = "\
@@ -28,6 +29,7 @@ fn plain() -> Monitor {
         body: Box::default(),
         expected: StatusSet::success(),
         keep_alive: false,
+        ..HttpCheck::default()
     };
     Monitor {
         name: "a".into(),
@@ -41,6 +43,8 @@ fn plain() -> Monitor {
             unhealthy_threshold: 3,
             healthy_threshold: 2,
             retries: 0,
+            max_latency: None,
+            about: About::default(),
             groups: Box::default(),
             codes: Codes::default(),
         },
@@ -50,7 +54,7 @@ fn plain() -> Monitor {
 fn http(monitor: &mut Monitor) -> &mut HttpCheck {
     match &mut monitor.policy.check {
         Check::Http(check) => check,
-        Check::Tcp => panic!("an http check"),
+        Check::Tcp(_) | Check::Icmp(_) | Check::Script(_) | Check::Dns(_) | Check::Push(_) => panic!("an http check"),
     }
 }
 
@@ -159,7 +163,11 @@ fn tcp_checks_take_a_host_and_a_port() {
     ] {
         let monitor = tcp(config);
         assert_eq!(monitor.target, Target { host, port, path: "".into() }, "{config}");
-        assert_eq!((&monitor.policy.check, monitor.policy.retries), (&Check::Tcp, retries), "{config}");
+        assert_eq!(
+            (&monitor.policy.check, monitor.policy.retries),
+            (&Check::Tcp(TcpCheck::default()), retries),
+            "{config}"
+        );
     }
 }
 

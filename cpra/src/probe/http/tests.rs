@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::*;
+use crate::domain::monitor::About;
 use crate::domain::{Codes, Policy, StatusSet, TargetRef, Verdict, VoidReason};
 use crate::units::{Generation, Slot};
 
@@ -15,6 +16,7 @@ fn policy(change: impl FnOnce(&mut HttpCheck)) -> Policy {
         body: Box::new([]),
         expected: StatusSet::success(),
         keep_alive: false,
+        ..HttpCheck::default()
     };
     change(&mut check);
     Policy {
@@ -25,6 +27,8 @@ fn policy(change: impl FnOnce(&mut HttpCheck)) -> Policy {
         unhealthy_threshold: 3,
         healthy_threshold: 2,
         retries: 0,
+        max_latency: None,
+        about: About::default(),
         groups: Box::new([]),
         codes: Codes::default(),
     }

@@ -35,7 +35,11 @@ impl Checker {
     pub(in crate::sim) fn shard_hears(&mut self, shard: u8, event: &Event<'_>, now: Instant) {
         let log = &mut self.shards[usize::from(shard)];
         match event {
-            Event::Completed(_) | Event::OpenFailed { .. } | Event::Read { .. } => {}
+            Event::Completed(_)
+            | Event::OpenFailed { .. }
+            | Event::Read { .. }
+            | Event::Returned { .. }
+            | Event::Echoed { .. } => {}
             Event::Resolved { name, result } => {
                 let answered = Answered::from(result);
                 if let Answered::Found { addresses, ttl } = &answered {

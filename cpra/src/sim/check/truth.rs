@@ -40,8 +40,9 @@ fn is_free(check: &Check, attempt: &Attempt) -> bool {
 
 fn expects(check: &Check, status: u16) -> bool {
     match check {
-        Check::Tcp => true,
+        Check::Tcp(_) => true,
         Check::Http(http) => http.expected.contains(status),
+        Check::Icmp(_) | Check::Script(_) | Check::Dns(_) | Check::Push(_) => unreachable!("no seed plans these yet"),
     }
 }
 
@@ -51,6 +52,7 @@ fn decided(kind: CheckKind, attempt: &Attempt) -> Option<Instant> {
         (CheckKind::Tcp, Fate::Ours(..)) => attempt.connected.or(attempt.settled),
         (CheckKind::Tcp, _) if attempt.connected.is_some() => attempt.connected,
         (CheckKind::Tcp | CheckKind::Http, _) => attempt.settled,
+        (CheckKind::Icmp | CheckKind::Script | CheckKind::Dns | CheckKind::Push, _) => None,
     }
 }
 
@@ -279,7 +281,9 @@ fn is_true(
         Code::Void(VoidReason::Stall) => stalled_before,
         Code::Void(VoidReason::HostDrops) => lossy && (now >= deadline || attempt.fate == Fate::GivenUp),
         Code::Void(_) => matches!(attempt.fate, Fate::Ours(..)) && by(decided, now),
-        Code::L4Dns | Code::L6Ok | Code::L6Tout | Code::L6Rsp | Code::L6Cert => false,
+        Code::L4Dns | Code::L6Ok | Code::L6Tout | Code::L6Rsp | Code::L6Cert | Code::Slow => false,
+        Code::L3Ok | Code::L3Con | Code::L3Tout | Code::L3Rsp => false,
+        Code::ProcOk | Code::ProcErr | Code::ProcTout | Code::PushOk | Code::PushErr | Code::PushTout => false,
     };
     if holds { Ok(()) } else { Err("but that is not what it met".into()) }
 }
