@@ -6,21 +6,78 @@
 mod connect;
 pub mod errand;
 pub mod http;
+mod secure;
 pub mod tcp;
 
 use std::net::SocketAddr;
 
 use self::errand::{Echo, Errand, ErrandEnd};
-use crate::domain::{Check, Outcome, Policy, TargetRef};
+pub(crate) use self::secure::identity;
+pub use self::secure::{Kept, SecureProbe};
+use crate::domain::monitor::{ClientCertificate, TlsPolicy};
+use crate::domain::{Check, Host, HostRef, HttpCheck, Outcome, Policy, TargetRef};
 use crate::ring::{Completion, Op};
-use crate::units::Instant;
+use crate::units::{Instant, Span};
+use crate::wire::tls::Contexts;
 
 /// What an attempt is about; put together anew for each call, from what the catalog and the slot already hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     pub policy: &'a Policy,
+    /// The monitor's own.
     pub target: TargetRef<'a>,
+    /// What the slot's socket is connected to: the destination's, or its proxy's.
     pub address: SocketAddr,
+    /// What TLS is made from, where there is some.
+    pub contexts: &'a dyn Contexts,
+}
+
+impl<'a> Request<'a> {
+    /// Who is asked.
+    pub const fn destination(&self) -> TargetRef<'a> {
+        self.target
+    }
+
+    /// The TLS layer below the check's own protocol, if this connection has one.
+    pub fn tls(&self) -> Option<Secured<'a>> {
+        let policy = self.policy.check.tls();
+        policy.map(|policy| Secured { policy, host: self.destination().host, is_own: true })
+    }
+}
+
+/// How a connection is secured.
+#[derive(Clone, Copy, Debug)]
+pub struct Secured<'a> {
+    pub policy: &'a TlsPolicy,
+    host: HostRef<'a>,
+    /// It is the origin that the policy was written for.
+    is_own: bool,
+}
+
+impl<'a> Secured<'a> {
+    /// Whom the certificate must name.
+    pub fn server_name(&self) -> HostRef<'a> {
+        match &self.policy.server_name {
+            Some(name) if self.is_own => name.parse().map_or(HostRef::Name(name), HostRef::Literal),
+            _ => self.host,
+        }
+    }
+
+    /// The certificate to show when asked for one: to nobody but the monitor's own target.
+    pub fn client(&self) -> Option<&'a ClientCertificate> {
+        self.policy.client.as_ref().filter(|_| self.is_own)
+    }
+}
+
+/// Whom a socket is connected to for the sake of a target: the target itself, or the check's proxy.
+pub fn dialled<'a>(policy: &'a Policy, target: TargetRef<'a>) -> (HostRef<'a>, u16) {
+    match &policy.check {
+        Check::Http(HttpCheck { proxy: Some(proxy), .. }) => match &proxy.host {
+            Host::Literal(address) => (HostRef::Literal(*address), proxy.port),
+            Host::Name(name) => (HostRef::Name(name), proxy.port),
+        },
+        _ => (target.host, target.port),
+    }
 }
 
 /// What a probe wants done: operations on its slot's socket, in order, at most one of which sends; or work that no socket
@@ -70,11 +127,18 @@ pub enum Then {
 pub enum Probe {
     Tcp(tcp::TcpProbe),
     Http(http::HttpProbe),
+    /// One of the others, over TLS.
+    Secure(Box<SecureProbe>),
 }
 
 impl Probe {
     /// Begins on a slot without a connection: asks for the connect.
     pub fn start(request: &Request<'_>, now: Instant, ops: &mut Ops) -> Self {
+        let probe = Self::plain(request, now, ops);
+        if request.tls().is_none() { probe } else { Self::Secure(Box::new(SecureProbe::around(probe, now))) }
+    }
+
+    fn plain(request: &Request<'_>, now: Instant, ops: &mut Ops) -> Self {
         match &request.policy.check {
             Check::Tcp(_) => Self::Tcp(tcp::TcpProbe::start(request, now, ops)),
             Check::Http(_) => Self::Http(http::HttpProbe::start(request, now, ops)),
@@ -84,8 +148,51 @@ impl Probe {
     }
 
     /// Begins on a kept connection, on which a `Recv` is pending. Only for checks that keep connections.
-    pub fn resume(request: &Request<'_>, now: Instant, ops: &mut Ops) -> Self {
-        Self::Http(http::HttpProbe::resume(request, now, ops))
+    pub fn resume(request: &Request<'_>, kept: Option<Box<Kept>>, now: Instant, ops: &mut Ops) -> Self {
+        let Some(kept) = kept else { return Self::Http(http::HttpProbe::resume(request, now, ops)) };
+        let mut said = Ops::default();
+        let probe = Self::Http(http::HttpProbe::resume(request, now, &mut said));
+        Self::Secure(Box::new(SecureProbe::resume(probe, *kept, now, &mut said, ops)))
+    }
+
+    /// What has to be kept with a connection beside its socket. The attempt is over.
+    pub fn into_kept(self) -> Option<Box<Kept>> {
+        match self {
+            Self::Tcp(_) | Self::Http(_) => None,
+            Self::Secure(probe) => probe.into_kept(),
+        }
+    }
+
+    /// Whether taking this costs so much that the shard does only some of it in one step (see [`Probe::put_off`]).
+    pub fn is_costly(&self, completion: &Completion<'_>) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Http(_) => false,
+            Self::Secure(probe) => probe.is_costly(completion),
+        }
+    }
+
+    /// Keeps a completion for [`Probe::catch_up`]; what follows it waits behind it. Answers whether it did.
+    pub fn put_off(&mut self, completion: &Completion<'_>, now: Instant) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Http(_) => false,
+            Self::Secure(probe) => probe.put_off(completion, now),
+        }
+    }
+
+    /// Since when something waits that was put off.
+    pub fn behind_since(&self) -> Option<Instant> {
+        match self {
+            Self::Tcp(_) | Self::Http(_) => None,
+            Self::Secure(probe) => probe.behind_since(),
+        }
+    }
+
+    /// Takes what was put off.
+    pub fn catch_up(&mut self, request: &Request<'_>, now: Instant, held: Span, ops: &mut Ops) -> Option<Judgement> {
+        match self {
+            Self::Tcp(_) | Self::Http(_) => None,
+            Self::Secure(probe) => probe.catch_up(request, now, held, ops),
+        }
     }
 
     /// Takes a completion of this attempt. After the judgement it must not be called again.
@@ -97,8 +204,9 @@ impl Probe {
         ops: &mut Ops,
     ) -> Option<Judgement> {
         match self {
-            Self::Tcp(probe) => probe.on(request, completion, now),
+            Self::Tcp(probe) => probe.on(request, completion, now, ops),
             Self::Http(probe) => probe.on(request, completion, now, ops),
+            Self::Secure(probe) => probe.on(request, completion, now, ops),
         }
     }
 
@@ -113,7 +221,7 @@ impl Probe {
     /// The errand that the attempt asked for came to an end.
     pub fn returned(&mut self, _request: &Request<'_>, _end: &ErrandEnd, _now: Instant) -> Judgement {
         match self {
-            Self::Tcp(_) | Self::Http(_) => unreachable!("sockets run no errands"),
+            Self::Tcp(_) | Self::Http(_) | Self::Secure(_) => unreachable!("sockets run no errands"),
         }
     }
 
@@ -127,14 +235,15 @@ impl Probe {
         _ops: &mut Ops,
     ) -> Option<Judgement> {
         match self {
-            Self::Tcp(_) | Self::Http(_) => None,
+            Self::Tcp(_) | Self::Http(_) | Self::Secure(_) => None,
         }
     }
 
     /// The time has come that the probe wished to be woken at.
-    pub fn woken(&mut self, _request: &Request<'_>, _now: Instant, _ops: &mut Ops) -> Option<Judgement> {
+    pub fn woken(&mut self, request: &Request<'_>, now: Instant, ops: &mut Ops) -> Option<Judgement> {
         match self {
             Self::Tcp(_) | Self::Http(_) => None,
+            Self::Secure(probe) => probe.woken(request, now, ops),
         }
     }
 
@@ -143,6 +252,7 @@ impl Probe {
         match self {
             Self::Tcp(probe) => probe.expire(request, now),
             Self::Http(probe) => probe.expire(request, now),
+            Self::Secure(probe) => probe.expire(request, now),
         }
     }
 }
