@@ -8,10 +8,13 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cpra::domain::monitor::About;
+use cpra::domain::monitor::{About, ScriptCheck};
 use cpra::domain::{Check, Codes, Host, HttpCheck, Monitor, Outcome, Policy, StatusSet, Target};
 use cpra::os::clock::Clock;
+use cpra::os::spawn::{self, News, Order, Scripts, Want};
 use cpra::os::uring::{Options, UringRing};
+use cpra::pipeline::Bell;
+use cpra::probe::errand::Errand;
 use cpra::ring::{OpKind, Ring as _, Wait};
 use cpra::shard::protocol::{Command, CommandKind, HostSample, Resolution};
 use cpra::shard::{Effect, Effects, Event, Settings, Shard};
@@ -38,8 +41,19 @@ impl Monitored {
             keep_alive: false,
             ..HttpCheck::default()
         };
+        Self::of(Check::Http(check), address, path)
+    }
+
+    /// Runs a program, which has two seconds.
+    pub fn script(argv: &[&str]) -> Self {
+        let argv = argv.iter().map(|&argument| argument.into()).collect();
+        let check = ScriptCheck { argv, env: Box::default(), cwd: None };
+        Self::of(Check::Script(check), SocketAddr::from(([0, 0, 0, 0], 0)), "")
+    }
+
+    fn of(check: Check, address: SocketAddr, path: &str) -> Self {
         let policy = Policy {
-            check: Check::Http(check),
+            check,
             interval: Span::from_secs(10),
             timeout: Span::from_secs(2),
             retry_interval: Span::from_secs(10),
@@ -58,6 +72,14 @@ impl Monitored {
     pub fn with(mut self, change: impl FnOnce(&mut HttpCheck)) -> Self {
         if let Check::Http(check) = &mut self.policy.check {
             change(check);
+        }
+        self
+    }
+
+    #[must_use]
+    pub fn script_with(mut self, change: impl FnOnce(&mut ScriptCheck)) -> Self {
+        if let Check::Script(script) = &mut self.policy.check {
+            change(script);
         }
         self
     }
@@ -92,6 +114,8 @@ pub struct Engine {
     ids: Vec<MonitorId>,
     mail: Vec<Event<'static>>,
     effects: Effects,
+    scripts: Option<(Scripts, spawn::Handle)>,
+    script_settings: spawn::Settings,
     epoch: u8,
     /// Slots on which the peer's FIN came after the connect.
     fins: BTreeSet<Slot>,
@@ -119,12 +143,21 @@ impl Engine {
             ids,
             mail: Vec::new(),
             effects: Effects::default(),
+            scripts: None,
+            script_settings: spawn::Settings::default(),
             epoch: 0,
             fins: BTreeSet::new(),
             connects: 0,
             requests: 0,
             fin_came: false,
         }
+    }
+
+    /// Before the first script.
+    #[must_use]
+    pub fn with_scripts(mut self, settings: spawn::Settings) -> Self {
+        self.script_settings = settings;
+        self
     }
 
     /// Checks a monitor now, and waits for the outcome. Its connection may still be on its way out afterwards.
@@ -193,11 +226,18 @@ impl Engine {
             events.push(Event::Completed(completion));
         });
         events.append(&mut lend(std::mem::take(&mut self.mail)));
+        if let Some((scripts, _)) = &mut self.scripts {
+            events.extend(std::iter::from_fn(|| scripts.news.recv()).map(|news| match news {
+                News::Begun { slot, generation, at } => Event::Begun { slot, generation, at },
+                News::Returned { slot, generation, end } => Event::Returned { slot, generation, end },
+            }));
+        }
         self.shard.step(now, &events, &mut self.effects);
         drop(events);
         let outcome = self.carry_out();
         let now = Clock.now();
-        let bound = Span::from_millis(20);
+        // The news of scripts do not end a sleep in the ring.
+        let bound = Span::from_millis(if self.scripts.is_some() { 1 } else { 20 });
         let bound = self.shard.next_deadline().map_or(bound, |deadline| deadline.since(now).min(bound));
         let wait = if self.mail.is_empty() && bound > Span::ZERO { Wait { batch: 1, bound } } else { Wait::NONE };
         self.ring.enter(wait).expect("the ring is whole");
@@ -232,9 +272,20 @@ impl Engine {
                     self.mail.push(Event::HostSampled(sample));
                 }
                 Effect::Transition(transition) => outcome = Some(transition.outcome),
-                Effect::Errand { .. } | Effect::Recall { .. } | Effect::Ping { .. } => {
-                    unreachable!("only checks of sockets run here")
+                Effect::Errand { slot, generation, errand: Errand::Script(policy) } => {
+                    let (scripts, _) = self.scripts.get_or_insert_with(|| {
+                        let settings = self.script_settings.clone();
+                        let (mut scripts, handle) =
+                            spawn::spawn(settings, 64, vec![Bell::mute()]).expect("a thread can be had");
+                        (scripts.remove(0), handle)
+                    });
+                    scripts.orders.send(Order { slot, generation, want: Want::Run(policy) }).expect("there is room");
                 }
+                Effect::Recall { slot, generation } => {
+                    let (scripts, _) = self.scripts.as_mut().expect("only scripts are recalled");
+                    scripts.orders.send(Order { slot, generation, want: Want::Recall }).expect("there is room");
+                }
+                Effect::Errand { .. } | Effect::Ping { .. } => unreachable!("no driver here does that"),
                 Effect::Report { .. } => unreachable!("nobody asks"),
             }
         }

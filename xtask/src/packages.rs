@@ -17,10 +17,15 @@ struct Package {
     why: &'static str,
 }
 
-const PACKAGES: [Package; 4] = [
+const PACKAGES: [Package; 5] = [
     Package { name: "nginx", binary: "nginx", why: "a real HTTP server to check: keep-alive, close, large heads" },
     Package { name: "haproxy", binary: "haproxy", why: "the reference for check results by layer, and a TCP peer" },
     Package { name: "iproute2", binary: "ip", why: "network namespaces and veth pairs for unreachable targets" },
+    Package {
+        name: "monitoring-plugins-basic",
+        binary: "/usr/lib/nagios/plugins/check_dummy",
+        why: "real plugins to run as scripts",
+    },
     Package { name: "nftables", binary: "nft", why: "drops and rejects packets, fills conntrack" },
 ];
 

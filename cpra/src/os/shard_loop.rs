@@ -14,11 +14,12 @@ use std::sync::{Arc, Mutex};
 
 use super::clock::Clock;
 use super::host::HostCounters;
+use super::spawn::{News, Order, Scripts, Want};
 use super::uring::UringRing;
 use super::wait::WaitPolicy;
 use super::wake::WakeFd;
 use crate::pipeline::{Bell, Receiver, Sender};
-use crate::probe::errand::{Echo, ErrandEnd};
+use crate::probe::errand::{Echo, Errand, ErrandEnd};
 use crate::ring::{Errno, Ring as _, Wait};
 use crate::shard::protocol::{Command, MonitorState, Resolution, Transition};
 use crate::shard::{Effect, Effects, Event, Shard, ShardStats};
@@ -58,12 +59,13 @@ pub struct Mailbox {
     pub asks: Receiver<Ask>,
     pub resolutions: Receiver<(Box<str>, Resolution)>,
     pub names: Sender<Box<str>>,
+    pub scripts: Scripts,
     pub transitions: Sender<Box<Transition>>,
 }
 
 impl Mailbox {
     fn is_quiet(&self) -> bool {
-        self.commands.is_empty() && self.asks.is_empty() && self.resolutions.is_empty()
+        self.commands.is_empty() && self.asks.is_empty() && self.resolutions.is_empty() && self.scripts.news.is_empty()
     }
 }
 
@@ -81,6 +83,8 @@ pub struct ShardLoop {
     desk_full: bool,
     /// Names for which the resolver had no room.
     unasked: VecDeque<Box<str>>,
+    /// For scripts, for which their thread had no room.
+    unordered: VecDeque<Order>,
     replies: VecDeque<(u64, Reply)>,
     next_token: u64,
     next_publish: Instant,
@@ -116,6 +120,7 @@ impl ShardLoop {
             backlog: VecDeque::new(),
             desk_full: false,
             unasked: VecDeque::new(),
+            unordered: VecDeque::new(),
             replies: VecDeque::new(),
             next_token: 0,
             next_publish: now,
@@ -175,6 +180,12 @@ impl ShardLoop {
         while let Some((name, result)) = mailbox.resolutions.recv() {
             events.push(Event::Resolved { name, result });
         }
+        while let Some(news) = mailbox.scripts.news.recv() {
+            events.push(match news {
+                News::Begun { slot, generation, at } => Event::Begun { slot, generation, at },
+                News::Returned { slot, generation, end } => Event::Returned { slot, generation, end },
+            });
+        }
         // One question a turn: each is a bounded slice, and the checks come first.
         if let Some(ask) = mailbox.asks.recv() {
             *next_token += 1;
@@ -196,11 +207,16 @@ impl ShardLoop {
                 Effect::Submit { slot, generation, op, bytes: range } => {
                     self.ring.submit(slot, generation, &op, &bytes[range.start as usize..range.end as usize]);
                 }
-                Effect::Errand { slot, generation, .. } => {
+                Effect::Errand { slot, generation, errand: Errand::Script(policy) } => {
+                    self.unordered.push_back(Order { slot, generation, want: Want::Run(policy) });
+                }
+                Effect::Errand { slot, generation, errand: Errand::Dns { .. } } => {
                     let end = Box::new(ErrandEnd::Refused(Errno::EINVAL));
                     answers.push(Event::Returned { slot, generation, end });
                 }
-                Effect::Recall { .. } => {}
+                Effect::Recall { slot, generation } => {
+                    self.unordered.push_back(Order { slot, generation, want: Want::Recall });
+                }
                 Effect::Ping { slot, generation, sequence, .. } => {
                     answers.push(Event::Echoed { slot, generation, sequence, echo: Echo::Unsent(Errno::EINVAL) });
                 }
@@ -219,6 +235,7 @@ impl ShardLoop {
         bytes.clear();
         self.mailbox.transitions.send_all(&mut self.backlog);
         self.mailbox.names.send_all(&mut self.unasked);
+        self.mailbox.scripts.orders.send_all(&mut self.unordered);
     }
 
     fn publish(&mut self, now: Instant) {
@@ -244,7 +261,8 @@ impl ShardLoop {
         let deadline = self.shard.next_deadline();
         // A full queue has no bell for the sender: look again soon. Also when the backlog has just gone: the shard has
         // yet to hear of it, and starts no check before.
-        let blocked = !self.backlog.is_empty() || !self.unasked.is_empty() || self.desk_full;
+        let unsent = !self.unasked.is_empty() || !self.unordered.is_empty();
+        let blocked = !self.backlog.is_empty() || unsent || self.desk_full;
         let soon = blocked.then(|| now + Span::from_millis(2));
         let deadline = [deadline, soon].into_iter().flatten().min();
         let wait = self.wait.wait(now, self.ring.in_flight(), deadline);

@@ -222,6 +222,22 @@ impl Core {
         self.submit_all(slot, ops, effects);
     }
 
+    /// A slot's errand is under way: the attempt's time counts from then. Until now it may have waited for the driver,
+    /// which is ours to answer for.
+    pub(super) fn begun(&mut self, slot: Slot, generation: Generation, at: Instant) {
+        let Some(entry) = self.slots.get(slot) else { return };
+        if entry.generation != generation || !entry.has_errand() {
+            return;
+        }
+        let State::Flight(flight) = &mut entry.state else { return };
+        flight.probe.begun();
+        flight.attempt_started = at;
+        let policy = self.catalog.policy(MonitorId::new(self.shard, flight.monitor));
+        flight.deadline = at + policy.timeout;
+        let deadline = flight.deadline;
+        self.slots.set_deadline(slot, Some(deadline));
+    }
+
     /// What a slot's errand came to.
     pub(super) fn returned(
         &mut self,

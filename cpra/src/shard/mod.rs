@@ -224,6 +224,7 @@ impl Core {
     fn take_event(&mut self, c: &mut Components<'_>, event: &Event<'_>, now: Instant, effects: &mut Effects) {
         match event {
             Event::Completed(completion) => self.completed(c, completion, now, effects),
+            Event::Begun { slot, generation, at } => self.begun(*slot, *generation, *at),
             Event::Returned { slot, generation, end } => self.returned(c, *slot, *generation, end, now, effects),
             Event::Echoed { slot, generation, sequence, echo } => {
                 self.echoed(c, *slot, *generation, *sequence, *echo, now, effects);

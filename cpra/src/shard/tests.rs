@@ -1,5 +1,7 @@
 //! A shard whose completions are given by hand, on one slot: what happens when more than one check wants it.
 
+mod errands;
+
 use std::sync::Arc;
 
 use super::protocol::{Command, CommandKind, HostSample, Resolution};
@@ -30,6 +32,9 @@ struct Bench {
     /// What was submitted, and when.
     submitted: Vec<(Instant, OpKind)>,
     disconnected: bool,
+    /// Errands and recalls, by their slots' generations.
+    errands: Vec<Generation>,
+    recalls: Vec<Generation>,
     host_asked: bool,
     /// Packets that this host has dropped.
     drops: u64,
@@ -82,6 +87,8 @@ impl Bench {
             connecting: false,
             submitted: Vec::new(),
             disconnected: false,
+            errands: Vec::new(),
+            recalls: Vec::new(),
             host_asked: false,
             drops: 0,
         };
@@ -147,6 +154,8 @@ impl Bench {
                         self.connecting |= op.kind() == OpKind::Connect;
                         self.disconnected |= op.kind() == OpKind::Disconnect;
                     }
+                    Effect::Errand { generation, .. } => self.errands.push(generation),
+                    Effect::Recall { generation, .. } => self.recalls.push(generation),
                     Effect::SampleHost => self.host_asked = true,
                     _ => {}
                 }
