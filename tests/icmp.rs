@@ -5,7 +5,6 @@ mod counterparts;
 use std::net::IpAddr;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use cpra::domain::monitor::IcmpCheck;
@@ -13,10 +12,12 @@ use cpra::domain::{Check, Outcome, Verdict};
 use cpra::os::ping::Means;
 use cpra::units::Span;
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 use counterparts::engine::{Engine, Monitored};
 use counterparts::net::{Net, ip, isolated, nft, sysctl};
-use counterparts::responder::{HONEST, Manner, Responder};
 use counterparts::program;
+use counterparts::responder::{HONEST, Manner, Responder};
 
 fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")
@@ -30,8 +31,10 @@ const SOON: Duration = Duration::from_millis(300);
 
 #[track_caller]
 fn assert_outcome(outcome: &Outcome, code: &str, evidence: &str) {
-    let found = (outcome.code.as_str(), outcome.evidence.as_deref().unwrap_or(""));
-    assert_eq!(found, (code, evidence));
+    let words = outcome.evidence.as_deref().unwrap_or("");
+    // How long was waited in vain is measured, and not the timeout alone.
+    let told = if evidence.ends_with(" in") { words.starts_with(evidence) } else { words == evidence };
+    assert!(outcome.code.as_str() == code && told, "{} {words:?}, not {code} {evidence:?}", outcome.code);
     let verdict = match code {
         "L3OK" => Verdict::Ok,
         _ if code.starts_with("VOID") => Verdict::Void,
@@ -88,8 +91,8 @@ const NETWORK: [Row; 24] = [
     ("10.78.0.1", "L3OK", ""),
     ("10.77.0.254", "L3OK", ""),
     ("10.77.0.1", "L3OK", ""),
-    ("10.78.0.2", "L3TOUT", "no answer from 10.78.0.2 to 1 echo request in 500 ms"),
-    ("10.99.1.1", "L3TOUT", "no answer from 10.99.1.1 to 1 echo request in 500 ms"),
+    ("10.78.0.2", "L3TOUT", "no answer from 10.78.0.2 to 1 echo request in"),
+    ("10.99.1.1", "L3TOUT", "no answer from 10.99.1.1 to 1 echo request in"),
     ("10.78.0.3", "L3CON", "10.78.0.3 unreachable: administratively prohibited, says 10.77.0.254"),
     ("10.78.0.4", "L3CON", "10.78.0.4 unreachable: port unreachable, says 10.78.0.4"),
     ("10.78.0.6", "L3CON", "10.78.0.6 unreachable: network unreachable, says 10.78.0.6"),
@@ -100,8 +103,8 @@ const NETWORK: [Row; 24] = [
     ("10.99.3.1", "L3CON", "10.99.3.1 unreachable: administratively prohibited, says 10.77.0.254"),
     ("fd78::1", "L3OK", ""),
     ("fd77::254", "L3OK", ""),
-    ("fd78::2", "L3TOUT", "no answer from fd78::2 to 1 echo request in 500 ms"),
-    ("fd99:1::1", "L3TOUT", "no answer from fd99:1::1 to 1 echo request in 500 ms"),
+    ("fd78::2", "L3TOUT", "no answer from fd78::2 to 1 echo request in"),
+    ("fd99:1::1", "L3TOUT", "no answer from fd99:1::1 to 1 echo request in"),
     ("fd78::3", "L3CON", "fd78::3 unreachable: administratively prohibited, says fd77::254"),
     ("fd78::4", "L3CON", "fd78::4 unreachable: port unreachable, says fd78::4"),
     ("fd78::6", "L3CON", "fd78::6 unreachable: network unreachable, says fd78::6"),
@@ -118,6 +121,8 @@ fn judge_network() {
     let mut engine = Engine::on(&monitored.iter().collect::<Vec<_>>(), 64);
     println!("{:?}", engine.means());
     for round in 0..2 {
+        // For what a router is slow to say again.
+        engine.idle(Duration::from_secs(round));
         for ((to, code, evidence), outcome) in NETWORK.iter().zip(engine.check_all()) {
             println!("{round} {to}: {} {:?} {:?}", outcome.code, outcome.evidence, outcome.latency);
             assert_outcome(&outcome, code, evidence);
@@ -202,8 +207,9 @@ fn without_any_socket_nothing_is_known() {
 #[test]
 fn what_this_host_does_not_send_says_nothing() {
     isolated("what_this_host_does_not_send_says_nothing", || {
-        ip("link add a0 type dummy
+        ip("link add a0 type veth peer name a1
             link set a0 up
+            link set a1 up
             addr add 10.77.0.1/24 dev a0
             addr add fd77::1/64 dev a0 nodad
             route add blackhole 10.99.1.0/24
@@ -273,7 +279,7 @@ fn losses_count_by_their_share() {
             assert!(outcome.latency.first_byte < Span::from_millis(100), "{:?}", outcome.latency);
         }
         for to in ["10.78.0.2", "fd78::2"] {
-            let evidence = format!("no answer from {to} to 3 echo requests in 600 ms");
+            let evidence = format!("no answer from {to} to 3 echo requests in");
             assert_check(&ping(to).counted(3, 100).within(Duration::from_millis(600)), "L3TOUT", &evidence);
         }
         Ok(())
@@ -315,7 +321,7 @@ fn a_late_answer_is_not_the_next_checks() {
         let net = Net::new()?;
         let responder = Responder::start(&net.target)?;
         for to in ["10.78.0.1", "fd78::1"] {
-            let evidence = format!("no answer from {to} to 1 echo request in 300 ms");
+            let evidence = format!("no answer from {to} to 1 echo request in");
             let mut engine = Engine::of(&[&ping(to).within(SOON)]);
             responder.set(Manner::Replies { copies: 1, after: Duration::from_millis(450) });
             assert_outcome(&engine.check(0), "L3TOUT", &evidence);
@@ -357,7 +363,7 @@ fn what_is_made_up_counts_for_nothing() {
             for (manner, forged) in table {
                 responder.set(manner);
                 let before = engine.pinger.stats();
-                let evidence = format!("no answer from {to} to 1 echo request in 300 ms");
+                let evidence = format!("no answer from {to} to 1 echo request in");
                 println!("{to} {manner:?}");
                 assert_outcome(&engine.check(0), "L3TOUT", &evidence);
                 let after = engine.pinger.stats();
@@ -377,20 +383,17 @@ fn answers_without_room_are_this_hosts_own_fault() {
         let net = Net::new()?;
         let responder = Responder::start(&net.target)?;
         for to in ["10.78.0.1", "fd78::1"] {
-            let mut engine = Engine::of(&[&ping(to).within(SOON)]);
-            responder.set(Manner::Replies { copies: 200_000, after: Duration::ZERO });
-            assert_outcome(&engine.check(0), "L3OK", "");
-            // Nobody takes what comes until the socket is full.
-            let until = Instant::now() + Duration::from_secs(20);
-            while engine.pinger.dropped() == 0 {
-                assert!(Instant::now() < until, "the socket is never full");
-                thread::sleep(Duration::from_millis(50));
+            let mut engine = Engine::of(&[&ping(to).counted(2, 0).within(SOON)]);
+            for socket in engine.pinger.sockets() {
+                // The least that the kernel allows: a few packets.
+                setsockopt(&socket, sockopt::RcvBuf, &0).expect("less is always to be had");
             }
-            responder.set(Manner::Silent);
+            responder.set(HONEST);
+            assert_outcome(&engine.check(0), "L3OK", "");
+            responder.set(Manner::Once { copies: 5_000 });
             let outcome = engine.check(0);
-            let evidence =
-                format!("this host dropped packets meanwhile: no answer from {to} to 1 echo request in 300 ms");
-            assert_outcome(&outcome, "VOID:CONNTRACK", &evidence);
+            assert!(engine.pinger.dropped() > 0);
+            assert_outcome(&outcome, "VOID:CONNTRACK", "this host dropped packets meanwhile: 1 of 2 lost, at most 0 %");
         }
         Ok(())
     });

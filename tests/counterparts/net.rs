@@ -7,9 +7,11 @@
 //! ```
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
+use std::net::{IpAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -118,18 +120,37 @@ pub struct Net {
     pub target: Namespace,
 }
 
-/// Dead neighbours are given up within a third of a second, errors are sent as often as there is a reason, and addresses
-/// can be used at once.
-const CALM: &str = "ipv4/icmp_ratelimit 0
+/// Errors are sent as often as there is a reason (but for missing routes, of which a host speaks five times at first and
+/// then once a second), and addresses can be used at once.
+const CALM: &str = "ipv4/icmp_ratemask 0
     ipv6/icmp/ratelimit 0
     ipv6/conf/all/accept_dad 0
-    ipv6/conf/default/accept_dad 0
-    ipv4/neigh/default/mcast_solicit 1
-    ipv4/neigh/default/retrans_time_ms 300
-    ipv6/neigh/default/mcast_solicit 1
-    ipv6/neigh/default/retrans_time_ms 300";
+    ipv6/conf/default/accept_dad 0";
 const FORWARDING: &str = "ipv4/ip_forward 1
     ipv6/conf/all/forwarding 1";
+
+/// Neighbours that do not answer are given up within a third of a second.
+fn impatient(device: &str) -> Result<(), String> {
+    ["ipv4", "ipv6"].iter().try_for_each(|family| {
+        sysctl(&format!(
+            "{family}/neigh/{device}/mcast_solicit 2
+             {family}/neigh/{device}/retrans_time_ms 150"
+        ))
+    })
+}
+
+/// A new link takes up to a second until IPv6 believes in it. It is there when a port is refused.
+fn await_link(target: IpAddr) -> Result<(), String> {
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        let tried = TcpStream::connect_timeout(&(target, 9).into(), Duration::from_millis(200));
+        match tried {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Ok(()),
+            _ if Instant::now() > until => return Err(format!("no way to {target}: {tried:?}")),
+            _ => thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
 
 impl Net {
     pub fn new() -> Result<Self, String> {
@@ -141,6 +162,7 @@ impl Net {
         ip("addr add 10.77.0.1/24 dev a0
             addr add fd77::1/64 dev a0 nodad
             link set a0 up")?;
+        impatient("a0")?;
         let behind = target.pid();
         router.within(|| {
             ip(&format!("link add b0 type veth peer name b1 netns {behind}"))?;
@@ -150,7 +172,8 @@ impl Net {
                 addr add 10.78.0.254/24 dev b0
                 addr add fd78::254/64 dev b0 nodad
                 link set a1 up
-                link set b0 up")
+                link set b0 up")?;
+            impatient("b0")
         })?;
         target.within(|| {
             ip("link set lo up
@@ -166,6 +189,9 @@ impl Net {
         })?;
         ip("route add default via 10.77.0.254
             route add default via fd77::254")?;
+        for target in ["10.78.0.1", "fd78::1"] {
+            await_link(target.parse().expect("an address"))?;
+        }
         Ok(Self { router, target })
     }
 }

@@ -26,6 +26,10 @@ pub enum Manner {
         copies: u32,
         after: Duration,
     },
+    /// So many copies of one reply, and silence from then on.
+    Once {
+        copies: u32,
+    },
     /// With a byte of the data changed: that many bytes into it.
     Tampered(usize),
     /// With the identifier changed.
@@ -59,7 +63,7 @@ impl Responder {
             let (ready, made) = std::sync::mpsc::channel();
             let thread = thread::spawn(move || {
                 setns(entrance, CloneFlags::CLONE_NEWNET).expect("root may enter");
-                let socket = raw(family, protocol);
+                let socket = raw(family, protocol, 1);
                 ready.send(()).expect("somebody waits");
                 while !stop.load(Ordering::Relaxed) {
                     serve(&socket, family, protocol, &manner);
@@ -85,8 +89,14 @@ impl Drop for Responder {
     }
 }
 
-fn raw(family: AddressFamily, protocol: SockProtocol) -> OwnedFd {
+/// At one of the target's addresses: the first one is asked.
+fn raw(family: AddressFamily, protocol: SockProtocol, host: u8) -> OwnedFd {
     let socket = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).expect("root may have it");
+    let address: IpAddr = match family {
+        AddressFamily::Inet => [10, 78, 0, host].into(),
+        _ => [0xfd78, 0, 0, 0, 0, 0, 0, u16::from(host)].into(),
+    };
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, 0))).expect("it is the target's");
     // So that it sees when it is to stop.
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, 20_000)).expect("a time");
     socket
@@ -107,7 +117,14 @@ fn serve(socket: &OwnedFd, family: AddressFamily, protocol: SockProtocol, manner
     }
     let mut reply = message.to_vec();
     reply[0] = if v4 { 0 } else { 129 };
-    let manner = *manner.lock().expect("no thread panics with it");
+    let manner = {
+        let mut set = manner.lock().expect("no thread panics with it");
+        let manner = *set;
+        if matches!(manner, Manner::Once { .. }) {
+            *set = Manner::Silent;
+        }
+        manner
+    };
     let (mut copies, mut elsewhere) = (1, None);
     match manner {
         Manner::Silent => copies = 0,
@@ -115,13 +132,11 @@ fn serve(socket: &OwnedFd, family: AddressFamily, protocol: SockProtocol, manner
             copies = wanted;
             thread::sleep(after);
         }
+        Manner::Once { copies: wanted } => copies = wanted,
         Manner::Tampered(at) => reply[8 + at] ^= 1,
         Manner::OtherIdent => reply[4] ^= 0xFF,
         Manner::FromElsewhere => {
-            let own = raw(family, protocol);
-            let address: IpAddr = if v4 { "10.78.0.9" } else { "fd78::9" }.parse().expect("an address");
-            bind(own.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, 0))).expect("it is the target's");
-            elsewhere = Some(own);
+            elsewhere = Some(raw(family, protocol, 9));
         }
         Manner::Truncated => drop(reply.pop()),
         Manner::Padded => reply.extend([0; 8]),
