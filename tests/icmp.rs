@@ -2,15 +2,18 @@
 
 mod counterparts;
 
-use std::net::IpAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use cpra::daemon::{self, Plan};
 use cpra::domain::monitor::IcmpCheck;
-use cpra::domain::{Check, Outcome, Verdict};
+use cpra::domain::{Check, Host, Monitor, Outcome, Target, Verdict};
 use cpra::os::ping::Means;
 use cpra::units::Span;
+use cpra::world::Catalog;
 
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -447,4 +450,87 @@ fn ten_thousand_targets_in_a_second() {
         assert!(took < Duration::from_secs(2), "{took:?}");
         Ok(())
     });
+}
+
+/// The daemon itself, with a thousand targets five times a second: the loop that sleeps, wakes and batches.
+#[test]
+fn the_daemon_pings() {
+    isolated("the_daemon_pings", || {
+        const COUNT: u32 = 1_000;
+        let folder = tempfile::tempdir().expect("a directory");
+        let first = u32::from(std::net::Ipv4Addr::new(127, 1, 0, 1));
+        let addresses = (0..COUNT).map(|n| IpAddr::from(std::net::Ipv4Addr::from(first + n)));
+        let monitors = addresses.chain([address("::1")]).map(|to| {
+            let mut policy = Monitored::ping(to).within(Duration::from_millis(150)).policy;
+            policy.interval = Span::from_millis(200);
+            policy.retry_interval = Span::from_millis(200);
+            let target = Target { host: Host::Literal(to), port: 0, path: "".into() };
+            Monitor { name: to.to_string().into(), enabled: true, target, policy }
+        });
+        let api = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let at = api.local_addr().expect("it is bound");
+        let plan = Plan {
+            instance: "test".into(),
+            catalog: Catalog::build(monitors, 1).expect("the monitors are sound"),
+            loaded: true,
+            queue_capacity: 1024,
+            slots_max: 2_048,
+            batch_size: 1024,
+            log_dirs: vec![folder.path().to_owned()],
+            state_dir: folder.path().to_owned(),
+            api,
+            profile: None,
+            names: Vec::new(),
+            findings: Vec::new(),
+        };
+        let daemon = daemon::start(plan).expect("the daemon starts");
+        let metric = |sample: &str| metric(at, sample);
+        let outcome = |code: &str| metric(&format!("cpra_checks_total{{type=\"icmp\",outcome=\"{code}\"}}"));
+        let all = f64::from(COUNT + 1);
+        eventually("all are up", || metric("cpra_monitors{state=\"up\"}") == all);
+        eventually("they are checked again and again", || outcome("L3OK") > 20.0 * all);
+        let began = Instant::now();
+        let (before, enters) = (outcome("L3OK"), metric("cpra_icmp_packets_total{direction=\"out\"}"));
+        std::thread::sleep(Duration::from_secs(2));
+        let rate = (outcome("L3OK") - before) / began.elapsed().as_secs_f64();
+        println!("{rate:.0} checks/s, {} requests", metric("cpra_icmp_packets_total{direction=\"out\"}") - enters);
+        // Of 5,000 a second; nothing is optimised here, and others use the machine.
+        assert!(rate > 2_500.0, "{rate}");
+        let quick = metric("cpra_check_duration_seconds_bucket{le=\"0.05\",type=\"icmp\"}");
+        println!("{quick} of {} checks within 50 ms", outcome("L3OK"));
+        for never in ["L3TOUT", "L3CON", "L3RSP"] {
+            assert_eq!(outcome(never), 0.0, "{never}");
+        }
+        assert_eq!(metric("cpra_icmp_forged_total") + metric("cpra_icmp_dropped_total"), 0.0);
+
+        sysctl("ipv4/icmp_echo_ignore_all 1")?;
+        eventually("the silent are down", || metric("cpra_monitors{state=\"down\"}") == f64::from(COUNT));
+        assert!(outcome("L3TOUT") >= f64::from(COUNT));
+        assert_eq!(metric("cpra_monitors{state=\"up\"}"), 1.0, "the other family goes on");
+        sysctl("ipv4/icmp_echo_ignore_all 0")?;
+        eventually("all are up again", || metric("cpra_monitors{state=\"up\"}") == all);
+        assert_eq!(metric("cpra_monitors_lost"), 0.0);
+        assert!(daemon.stop(), "it ends in order");
+        Ok(())
+    });
+}
+
+/// A sample of the metrics page, by name and labels as printed.
+fn metric(api: SocketAddr, sample: &str) -> f64 {
+    let mut stream = TcpStream::connect(api).expect("the API listens");
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("it takes requests");
+    let mut page = String::new();
+    stream.read_to_string(&mut page).expect("it answers");
+    let line = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.trim().parse().expect("a number"))
+}
+
+fn eventually(what: &str, condition: impl Fn() -> bool) {
+    for _ in 0..300 {
+        if condition() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("not within 15 s: {what}");
 }
