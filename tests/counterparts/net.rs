@@ -11,8 +11,10 @@ use std::io::{ErrorKind, Write as _};
 use std::net::{IpAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use cpra::os::clock::Clock;
+use cpra::units::Span;
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::support::skip;
@@ -141,12 +143,12 @@ fn impatient(device: &str) -> Result<(), String> {
 
 /// A new link takes up to a second until IPv6 believes in it. It is there when a port is refused.
 fn await_link(target: IpAddr) -> Result<(), String> {
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Clock.now() + Span::from_secs(10);
     loop {
         let tried = TcpStream::connect_timeout(&(target, 9).into(), Duration::from_millis(200));
         match tried {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Ok(()),
-            _ if Instant::now() > until => return Err(format!("no way to {target}: {tried:?}")),
+            _ if Clock.now() > until => return Err(format!("no way to {target}: {tried:?}")),
             _ => thread::sleep(Duration::from_millis(20)),
         }
     }

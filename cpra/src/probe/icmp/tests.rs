@@ -70,7 +70,7 @@ impl Attempt {
     }
 }
 
-fn reply(millis: u64) -> Echo {
+const fn reply(millis: u64) -> Echo {
     Echo::Reply { rtt: Span::from_millis(millis) }
 }
 
@@ -100,14 +100,16 @@ fn after_a_stall_what_is_late_leaves_at_once() {
     assert_eq!((&attempt.ops.pings[..], attempt.ops.wake), (&[1, 2, 3][..], Some(at(400))));
 }
 
+/// Count, loss, limit of the mean; what comes back; the outcome, and whether it is known before the time is up.
+type Row<'a> = (u8, u8, Option<u64>, &'a [(u16, Echo)], Code, &'a str, bool);
+
 #[test]
 fn the_verdicts() {
     use Code::{L3Con, L3Ok, L3Rsp, L3Tout};
     const LOST: &[(u16, Echo)] = &[];
-    let prohibited = Echo::Error { kind: 3, code: 13, from: None };
-    let unknown = Echo::Error { kind: 77, code: 7, from: Some(ROUTER) };
-    // Count, loss, limit of the mean; what comes back; the outcome, and whether it is known before the time is up.
-    let table: &[(u8, u8, Option<u64>, &[(u16, Echo)], Code, &str, bool)] = &[
+    const PROHIBITED: Echo = Echo::Error { kind: 3, code: 13, from: None };
+    const UNKNOWN: Echo = Echo::Error { kind: 77, code: 7, from: Some(ROUTER) };
+    let table: &[Row<'_>] = &[
         (1, 0, None, &[(0, reply(5))], L3Ok, "", true),
         (1, 0, Some(5), &[(0, reply(5))], L3Ok, "", true),
         (1, 0, Some(5), &[(0, reply(6))], L3Rsp, "mean round trip 6.0 ms, at most 5.0 ms", true),
@@ -140,15 +142,15 @@ fn the_verdicts() {
             false,
         ),
         (1, 0, None, &[(0, HOST)], L3Con, "192.0.2.1 unreachable: host unreachable, says 192.0.2.254", true),
-        (1, 0, None, &[(0, prohibited)], L3Con, "192.0.2.1 unreachable: administratively prohibited", true),
-        (1, 0, None, &[(0, unknown)], L3Con, "192.0.2.1 unreachable: ICMP type 77 code 7, says 192.0.2.254", true),
+        (1, 0, None, &[(0, PROHIBITED)], L3Con, "192.0.2.1 unreachable: administratively prohibited", true),
+        (1, 0, None, &[(0, UNKNOWN)], L3Con, "192.0.2.1 unreachable: ICMP type 77 code 7, says 192.0.2.254", true),
         // Once too few can be answered, the rest is not waited for; the first error speaks.
         (3, 20, None, &[(1, HOST)], L3Con, "192.0.2.1 unreachable: host unreachable, says 192.0.2.254", true),
         (
             3,
             100,
             None,
-            &[(1, HOST), (2, prohibited)],
+            &[(1, HOST), (2, PROHIBITED)],
             L3Con,
             "192.0.2.1 unreachable: host unreachable, says 192.0.2.254",
             false,
