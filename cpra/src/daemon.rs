@@ -238,8 +238,10 @@ fn start_shard(
                 return Ok(());
             }
         };
-        let shard = Shard::new(&settings, catalog, Clock.now());
-        let driver = match ShardLoop::new(shard, ring, mailbox, &door, shard_bell, shard_board) {
+        let shard = Shard::new(&settings, Arc::clone(&catalog), Clock.now());
+        let driver = ShardLoop::new(shard, ring, mailbox, &door, shard_bell, shard_board)
+            .and_then(|mut driver| driver.open_pinger(&catalog).map(|()| driver));
+        let driver = match driver {
             Ok(driver) => driver,
             Err(error) => {
                 let _ = ready.send(Err(StartError::from(error)));

@@ -3,14 +3,15 @@
 //!
 //! What is left out is the desk and the queues: the answers to a shard's effects come from here, at once.
 
-use std::collections::BTreeSet;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cpra::domain::monitor::{About, ScriptCheck};
+use cpra::domain::monitor::{About, IcmpCheck, ScriptCheck};
 use cpra::domain::{Check, Codes, Host, HttpCheck, Monitor, Outcome, Policy, StatusSet, Target};
 use cpra::os::clock::Clock;
+use cpra::os::ping::{Means, Ping, Pinger};
 use cpra::os::spawn::{self, News, Order, Scripts, Want};
 use cpra::os::uring::{Options, UringRing};
 use cpra::pipeline::Bell;
@@ -68,6 +69,23 @@ impl Monitored {
         Self { address, host: Host::Literal(address.ip()), path: path.into(), policy }
     }
 
+    /// One echo request, within two seconds.
+    pub fn ping(address: IpAddr) -> Self {
+        let mut monitored = Self::get((address, 0).into(), "");
+        monitored.policy.check = Check::Icmp(IcmpCheck { count: 1, max_loss: 0, max_rtt: None });
+        monitored
+    }
+
+    /// So many, of which so many per cent may get lost.
+    #[must_use]
+    pub fn counted(mut self, requests: u8, lost: u8) -> Self {
+        if let Check::Icmp(check) = &mut self.policy.check {
+            check.count = requests;
+            check.max_loss = lost;
+        }
+        self
+    }
+
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut HttpCheck)) -> Self {
         if let Check::Http(check) = &mut self.policy.check {
@@ -111,6 +129,7 @@ impl Monitored {
 pub struct Engine {
     shard: Shard,
     ring: UringRing,
+    pub pinger: Pinger,
     ids: Vec<MonitorId>,
     mail: Vec<Event<'static>>,
     effects: Effects,
@@ -119,6 +138,10 @@ pub struct Engine {
     epoch: u8,
     /// Slots on which the peer's FIN came after the connect.
     fins: BTreeSet<Slot>,
+    /// What the last turn judged.
+    judged: Vec<(MonitorId, Outcome)>,
+    /// Echo requests that were to be sent.
+    pub pings: u32,
     /// Connects that were tried.
     pub connects: u32,
     /// Requests that were sent, or tried to.
@@ -132,14 +155,25 @@ const PATIENCE: Span = Span::from_secs(60);
 
 impl Engine {
     pub fn of(monitored: &[&Monitored]) -> Self {
+        Self::on(monitored, 8)
+    }
+
+    /// With so many slots.
+    pub fn on(monitored: &[&Monitored], slots_max: u32) -> Self {
         let names: Vec<String> = (0..monitored.len()).map(|index| format!("monitor-{index}")).collect();
         let monitors = monitored.iter().zip(&names).map(|(monitored, name)| monitored.monitor(name));
         let catalog = Arc::new(Catalog::build(monitors, 1).expect("the monitors are sound"));
         let ids = names.iter().map(|name| catalog.find(name).expect("it is there")).collect();
-        let settings = Settings { shard: 0, slots_max: 8, seed: 1 };
+        let settings = Settings { shard: 0, slots_max, seed: 1 };
+        let mut ring =
+            UringRing::new(Options { unit_slots: slots_max, ..Options::default() }).expect("this host has io_uring");
+        let mut pinger = Pinger::new().expect("there are random bytes");
+        pinger.open();
+        pinger.sockets().for_each(|socket| ring.watch_socket(socket).expect("a socket can be watched"));
         Self {
             shard: Shard::new(&settings, catalog, Clock.now()),
-            ring: UringRing::new(Options { unit_slots: 8, ..Options::default() }).expect("this host has io_uring"),
+            ring,
+            pinger,
             ids,
             mail: Vec::new(),
             effects: Effects::default(),
@@ -147,6 +181,8 @@ impl Engine {
             script_settings: spawn::Settings::default(),
             epoch: 0,
             fins: BTreeSet::new(),
+            judged: Vec::new(),
+            pings: 0,
             connects: 0,
             requests: 0,
             fin_came: false,
@@ -177,6 +213,33 @@ impl Engine {
         self.command(index, CommandKind::Disable { epoch: self.epoch });
         self.turn();
         outcome
+    }
+
+    /// Checks each of the monitors once, all at the same time.
+    pub fn check_all(&mut self) -> Vec<Outcome> {
+        self.epoch += 1;
+        for index in 0..self.ids.len() {
+            self.command(index, CommandKind::Enable { epoch: self.epoch });
+            self.command(index, CommandKind::CheckNow);
+        }
+        let until = Clock.now() + PATIENCE;
+        let mut outcomes = BTreeMap::new();
+        while outcomes.len() < self.ids.len() {
+            assert!(Clock.now() < until, "outcomes of {} monitors of {}", outcomes.len(), self.ids.len());
+            self.turn();
+            outcomes.extend(self.judged.drain(..));
+        }
+        self.epoch += 1;
+        for index in 0..self.ids.len() {
+            self.command(index, CommandKind::Disable { epoch: self.epoch });
+        }
+        self.turn();
+        self.ids.iter().filter_map(|id| outcomes.remove(id)).collect()
+    }
+
+    /// By what echo requests leave.
+    pub fn means(&mut self) -> [Means; 2] {
+        self.pinger.open()
     }
 
     /// Turns until nothing is left but kept connections, and answers how many those are.
@@ -211,6 +274,7 @@ impl Engine {
         if self.shard.expires_by(now) {
             self.ring.enter(Wait::NONE).expect("the ring is whole");
         }
+        self.pinger.receive(&mut self.mail);
         let mut events = Vec::new();
         let fins = &mut self.fins;
         self.ring.reap(&mut |completion| {
@@ -246,7 +310,7 @@ impl Engine {
 
     fn carry_out(&mut self) -> Option<Outcome> {
         let Effects { list, bytes } = &mut self.effects;
-        let mut outcome = None;
+        self.judged.clear();
         for effect in list.drain(..) {
             match effect {
                 Effect::Open { slot, family } => self.ring.open(slot, family).expect("a socket can be made"),
@@ -268,10 +332,14 @@ impl Engine {
                     self.mail.push(Event::Resolved { name, result });
                 }
                 Effect::SampleHost => {
-                    let sample = HostSample { taken: Clock.now(), drops: 0, table_full: false };
+                    let sample = HostSample { taken: Clock.now(), drops: self.pinger.dropped(), table_full: false };
                     self.mail.push(Event::HostSampled(sample));
                 }
-                Effect::Transition(transition) => outcome = Some(transition.outcome),
+                Effect::Transition(transition) => self.judged.push((transition.monitor, transition.outcome)),
+                Effect::Ping { slot, generation, address, sequence } => {
+                    self.pings += 1;
+                    self.pinger.push(Ping { slot, generation, address, sequence });
+                }
                 Effect::Errand { slot, generation, errand: Errand::Script(policy) } => {
                     let (scripts, _) = self.scripts.get_or_insert_with(|| {
                         let settings = self.script_settings.clone();
@@ -285,12 +353,13 @@ impl Engine {
                     let (scripts, _) = self.scripts.as_mut().expect("only scripts are recalled");
                     scripts.orders.send(Order { slot, generation, want: Want::Recall }).expect("there is room");
                 }
-                Effect::Errand { .. } | Effect::Ping { .. } => unreachable!("no driver here does that"),
+                Effect::Errand { .. } => unreachable!("no driver here does that"),
                 Effect::Report { .. } => unreachable!("nobody asks"),
             }
         }
         bytes.clear();
-        outcome
+        self.pinger.send(&mut self.mail);
+        self.judged.last().map(|(_, outcome)| outcome.clone())
     }
 }
 

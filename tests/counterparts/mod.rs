@@ -8,9 +8,11 @@
 
 pub mod engine;
 pub mod haproxy;
+pub mod net;
 pub mod nginx;
 pub mod process;
 pub mod raw;
+pub mod responder;
 
 #[path = "../support/mod.rs"]
 pub mod support;

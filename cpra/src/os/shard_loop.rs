@@ -14,17 +14,20 @@ use std::sync::{Arc, Mutex};
 
 use super::clock::Clock;
 use super::host::HostCounters;
+use super::ping::{Means, Ping, Pinger};
 use super::spawn::{News, Order, Scripts, Want};
 use super::uring::UringRing;
 use super::wait::WaitPolicy;
 use super::wake::WakeFd;
+use crate::domain::Check;
 use crate::pipeline::{Bell, Receiver, Sender};
-use crate::probe::errand::{Echo, Errand, ErrandEnd};
+use crate::probe::errand::{Errand, ErrandEnd};
 use crate::ring::{Errno, Ring as _, Wait};
 use crate::shard::protocol::{Command, MonitorState, Resolution, Transition};
 use crate::shard::{Effect, Effects, Event, Shard, ShardStats};
 use crate::units::limits::TRANSITIONS_BACKLOG_MAX;
 use crate::units::{Instant, Span};
+use crate::world::Catalog;
 
 /// How often counters are copied out.
 const PUBLISH_EVERY: Span = Span::from_millis(100);
@@ -74,6 +77,9 @@ pub struct ShardLoop {
     ring: UringRing,
     clock: Clock,
     host: HostCounters,
+    pinger: Pinger,
+    /// How often echoes come.
+    echo_wait: WaitPolicy,
     mailbox: Mailbox,
     bell: Bell,
     board: Arc<ShardBoard>,
@@ -113,6 +119,8 @@ impl ShardLoop {
             ring,
             clock: Clock,
             host: HostCounters::new(Path::new("/proc")),
+            pinger: Pinger::new()?,
+            echo_wait: WaitPolicy::new(now),
             mailbox,
             bell,
             board,
@@ -126,6 +134,24 @@ impl ShardLoop {
             next_publish: now,
             drain_told: false,
         })
+    }
+
+    /// Makes the sockets for echo requests, where the catalog has checks that send some. Which there are is said here,
+    /// once; a check for which there is none says so each time.
+    ///
+    /// # Errors
+    /// If a socket cannot be watched.
+    pub fn open_pinger(&mut self, catalog: &Catalog) -> io::Result<()> {
+        if !catalog.policies().iter().any(|policy| matches!(policy.check, Check::Icmp(_))) {
+            return Ok(());
+        }
+        let [v4, v6] = self.pinger.open();
+        if [v4, v6].iter().all(|means| matches!(means, Means::None(_))) {
+            tracing::warn!(ipv4 = %v4, ipv6 = %v6, "no echo request can leave: icmp checks are void");
+        } else {
+            tracing::info!(ipv4 = %v4, ipv6 = %v6, "how echo requests leave");
+        }
+        self.pinger.sockets().try_for_each(|socket| self.ring.watch_socket(socket))
     }
 
     /// Turns until it is told to stop.
@@ -142,6 +168,10 @@ impl ShardLoop {
             if self.shard.expires_by(now) {
                 self.ring.enter(Wait::NONE)?;
             }
+            // What echo requests came to is there before a deadline is judged, as completions are.
+            let before = answers.len();
+            self.pinger.receive(&mut answers);
+            self.echo_wait.observe(now, answers.len() - before);
             let mut events = lend(mem::take(&mut spare));
             let mut completions = 0;
             self.ring.reap(&mut |completion| {
@@ -217,11 +247,16 @@ impl ShardLoop {
                 Effect::Recall { slot, generation } => {
                     self.unordered.push_back(Order { slot, generation, want: Want::Recall });
                 }
-                Effect::Ping { slot, generation, sequence, .. } => {
-                    answers.push(Event::Echoed { slot, generation, sequence, echo: Echo::Unsent(Errno::EINVAL) });
+                Effect::Ping { slot, generation, address, sequence } => {
+                    self.pinger.push(Ping { slot, generation, address, sequence });
                 }
                 Effect::Resolve { name } => self.unasked.push_back(name),
-                Effect::SampleHost => answers.push(Event::HostSampled(self.host.sample(self.clock.now()))),
+                Effect::SampleHost => {
+                    let mut sample = self.host.sample(self.clock.now());
+                    // Replies that our own sockets had no room for are lost by this host as well.
+                    sample.drops += self.pinger.dropped();
+                    answers.push(Event::HostSampled(sample));
+                }
                 Effect::Transition(transition) => self.backlog.push_back(transition),
                 Effect::Report { token, states } => {
                     if let Some(position) = self.replies.iter().position(|(asked, _)| *asked == token)
@@ -233,6 +268,7 @@ impl ShardLoop {
             }
         }
         bytes.clear();
+        self.pinger.send(answers);
         self.mailbox.transitions.send_all(&mut self.backlog);
         self.mailbox.names.send_all(&mut self.unasked);
         self.mailbox.scripts.orders.send_all(&mut self.unordered);
@@ -250,6 +286,7 @@ impl ShardLoop {
         self.next_publish = now + PUBLISH_EVERY;
         if let Ok(mut stats) = self.board.stats.lock() {
             stats.clone_from(self.shard.stats());
+            stats.echoes = self.pinger.stats();
         }
     }
 
@@ -265,7 +302,13 @@ impl ShardLoop {
         let blocked = !self.backlog.is_empty() || unsent || self.desk_full;
         let soon = blocked.then(|| now + Span::from_millis(2));
         let deadline = [deadline, soon].into_iter().flatten().min();
-        let wait = self.wait.wait(now, self.ring.in_flight(), deadline);
+        let mut wait = self.wait.wait(now, self.ring.in_flight(), deadline);
+        // Echoes in quick succession are fetched once in a while instead of one by one.
+        let echoes = self.echo_wait.wait(now, usize::MAX, deadline);
+        self.ring.heed_sockets(echoes.batch < 2);
+        if echoes.batch > 1 {
+            wait.bound = wait.bound.min(echoes.bound);
+        }
         self.bell.declare_sleep();
         let stop =
             self.board.stop.load(Ordering::Relaxed) || (self.board.drain.load(Ordering::Relaxed) && !self.drain_told);

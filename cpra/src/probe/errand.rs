@@ -6,7 +6,7 @@
 //!
 //! A driver that lets errands wait says when one begins: an attempt's time counts from then.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::domain::Policy;
@@ -76,8 +76,10 @@ pub enum DnsTrouble {
 pub enum Echo {
     /// Answered; `rtt` is from the packet's way out until its way in, by the best clock that the driver has.
     Reply { rtt: Span },
-    /// An ICMP error that quotes the request: its type and code.
-    Error { kind: u8, code: u8 },
+    /// An ICMP error that quotes the request: its type and code, and the router or host that sent it.
+    Error { kind: u8, code: u8, from: Option<IpAddr> },
     /// It was not sent.
     Unsent(Errno),
+    /// There is no socket that could send it, and this is why.
+    NoSocket(Errno),
 }

@@ -6,6 +6,7 @@
 mod connect;
 pub mod errand;
 pub mod http;
+pub mod icmp;
 pub mod script;
 pub mod tcp;
 
@@ -72,6 +73,7 @@ pub enum Then {
 pub enum Probe {
     Tcp(tcp::TcpProbe),
     Http(http::HttpProbe),
+    Icmp(icmp::IcmpProbe),
     Script(script::ScriptProbe),
 }
 
@@ -81,8 +83,9 @@ impl Probe {
         match &request.policy.check {
             Check::Tcp(_) => Self::Tcp(tcp::TcpProbe::start(request, now, ops)),
             Check::Http(_) => Self::Http(http::HttpProbe::start(request, now, ops)),
+            Check::Icmp(_) => Self::Icmp(icmp::IcmpProbe::start(request, now, ops)),
             Check::Script(_) => Self::Script(script::ScriptProbe::start(request, ops)),
-            Check::Icmp(_) | Check::Dns(_) => unreachable!("the files do not let these in yet"),
+            Check::Dns(_) => unreachable!("the files do not let these in yet"),
             Check::Push(_) => unreachable!("nobody is asked"),
         }
     }
@@ -103,6 +106,7 @@ impl Probe {
         match self {
             Self::Tcp(probe) => probe.on(request, completion, now),
             Self::Http(probe) => probe.on(request, completion, now, ops),
+            Self::Icmp(_) => unreachable!("echo requests have no socket of their own"),
             Self::Script(_) => unreachable!("a script has no socket"),
         }
     }
@@ -119,7 +123,7 @@ impl Probe {
     pub fn begun(&mut self) {
         match self {
             Self::Script(probe) => probe.begun(),
-            Self::Tcp(_) | Self::Http(_) => {}
+            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) => {}
         }
     }
 
@@ -127,27 +131,29 @@ impl Probe {
     pub fn returned(&mut self, request: &Request<'_>, end: &ErrandEnd, _now: Instant) -> Judgement {
         match self {
             Self::Script(probe) => probe.returned(request, end),
-            Self::Tcp(_) | Self::Http(_) => unreachable!("sockets run no errands"),
+            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) => unreachable!("these run no errands"),
         }
     }
 
     /// Something came back for an echo request.
     pub fn echoed(
         &mut self,
-        _request: &Request<'_>,
-        _sequence: u16,
-        _echo: Echo,
-        _now: Instant,
+        request: &Request<'_>,
+        sequence: u16,
+        echo: Echo,
+        now: Instant,
         _ops: &mut Ops,
     ) -> Option<Judgement> {
         match self {
+            Self::Icmp(probe) => probe.echoed(request, sequence, echo, now),
             Self::Tcp(_) | Self::Http(_) | Self::Script(_) => None,
         }
     }
 
     /// The time has come that the probe wished to be woken at.
-    pub fn woken(&mut self, _request: &Request<'_>, _now: Instant, _ops: &mut Ops) -> Option<Judgement> {
+    pub fn woken(&mut self, request: &Request<'_>, now: Instant, ops: &mut Ops) -> Option<Judgement> {
         match self {
+            Self::Icmp(probe) => probe.woken(request, now, ops),
             Self::Tcp(_) | Self::Http(_) | Self::Script(_) => None,
         }
     }
@@ -157,6 +163,7 @@ impl Probe {
         match self {
             Self::Tcp(probe) => probe.expire(request, now),
             Self::Http(probe) => probe.expire(request, now),
+            Self::Icmp(probe) => probe.expire(request, now),
             Self::Script(probe) => probe.expire(request),
         }
     }

@@ -82,6 +82,17 @@ pub const TRAILERS_MAX: usize = 8 * 1024;
 /// One request as sent: line, headers and body.
 pub const REQUEST_MAX: usize = 64 * 1024;
 
+/// Between two echo requests of one attempt, at most; a short timeout makes it shorter.
+pub const ECHO_GAP_MAX: Span = Span::from_millis(200);
+/// Echo requests handed to the kernel by one call, and replies taken from it by one.
+pub const ECHO_BATCH: usize = 64;
+/// What the socket for echo replies may hold, in bytes (the kernel doubles it, and counts at least 512 per packet) ...
+pub const ECHO_RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+/// ... so that one look takes everything that was there when it began, and ends however fast more comes.
+pub const ECHOES_PER_TURN_MAX: usize = 16_384;
+/// ICMP errors taken by one look.
+pub const ECHO_ERRORS_PER_TURN_MAX: usize = 16_384;
+
 /// Redirects that one check follows.
 pub const REDIRECTS_MAX: u8 = 10;
 /// What a regular expression may compile to, in bytes.
@@ -180,6 +191,8 @@ const _: () = assert!(INTERVAL_MIN.as_nanos() >= TICK.as_nanos());
 const _: () = assert!(INTERVAL_MAX.as_nanos() / TICK.as_nanos() < (u32::MAX / 2) as u64);
 // Scripts in flight can be ended within the time that their checks get.
 const _: () = assert!(SCRIPT_GRACE.as_nanos() + SCRIPT_KILL_WAIT.as_nanos() < DRAIN_CHECKS.as_nanos());
+const _: () = assert!(ECHOES_PER_TURN_MAX >= 2 * ECHO_RECEIVE_BUFFER / 512);
+const _: () = assert!(ECHO_ERRORS_PER_TURN_MAX >= 2 * ECHO_RECEIVE_BUFFER / 512);
 const _: () = assert!(RESPONSE_HEAD_MAX < RESPONSE_BODY_MAX as usize);
 // A destination that cannot be had gives up on its own before the lane gives up on it.
 const _: () = {
