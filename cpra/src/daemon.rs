@@ -240,9 +240,15 @@ fn start_shard(
         };
         let shard = Shard::new(&settings, Arc::clone(&catalog), Clock.now());
         let driver = ShardLoop::new(shard, ring, mailbox, &door, shard_bell, shard_board)
-            .and_then(|mut driver| driver.open_pinger(&catalog).map(|()| driver));
+            .and_then(|mut driver| driver.open_pinger(&catalog).map(|means| (driver, means)));
         let driver = match driver {
-            Ok(driver) => driver,
+            Ok((driver, means)) => {
+                // The other shards' are alike.
+                if let (0, Some([v4, v6])) = (settings.shard, means) {
+                    tracing::info!(ipv4 = %v4, ipv6 = %v6, "how echo requests leave");
+                }
+                driver
+            }
             Err(error) => {
                 let _ = ready.send(Err(StartError::from(error)));
                 return Ok(());

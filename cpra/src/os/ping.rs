@@ -186,7 +186,7 @@ impl Pinger {
             heard.extend(pings.iter().map(|ping| event(ping.slot, ping.generation, ping.sequence, echo)));
             return;
         };
-        // One time for all: they leave within microseconds of each other.
+        // One time for all, see ECHO_BATCH.
         let sent = Clock.now();
         let departures: Vec<Departure> = pings
             .iter()

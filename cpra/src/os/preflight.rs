@@ -180,7 +180,9 @@ fn conntrack(demand: &Demand, host: &Host) -> Option<Finding> {
         ("net.netfilter.nf_conntrack_tcp_timeout_close", 10)
     };
     let linger = host.number(timeout).unwrap_or(default);
-    let wanted = product(demand.connects_per_second, linger).saturating_add(demand.sockets_in_flight);
+    // Echo requests to one address are one entry, since all of them have the same identifier.
+    let others = demand.sockets_in_flight.saturating_add(demand.echoing);
+    let wanted = product(demand.connects_per_second, linger).saturating_add(others);
     Some(finding(CONNTRACK_MAX, wanted, available, |room| {
         format!(
             "{wanted} connections are tracked at a time ({:.0} per second, kept {linger} s after their end), and beyond \

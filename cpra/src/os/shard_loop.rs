@@ -136,22 +136,18 @@ impl ShardLoop {
         })
     }
 
-    /// Makes the sockets for echo requests, where the catalog has checks that send some. Which there are is said here,
-    /// once; a check for which there is none says so each time.
+    /// Makes the sockets for echo requests, where the catalog has checks that send some, and answers by what means those
+    /// leave by IPv4 and by IPv6. A check for which there are none says so each time.
     ///
     /// # Errors
     /// If a socket cannot be watched.
-    pub fn open_pinger(&mut self, catalog: &Catalog) -> io::Result<()> {
+    pub fn open_pinger(&mut self, catalog: &Catalog) -> io::Result<Option<[Means; 2]>> {
         if !catalog.policies().iter().any(|policy| matches!(policy.check, Check::Icmp(_))) {
-            return Ok(());
+            return Ok(None);
         }
-        let [v4, v6] = self.pinger.open();
-        if [v4, v6].iter().all(|means| matches!(means, Means::None(_))) {
-            tracing::warn!(ipv4 = %v4, ipv6 = %v6, "no echo request can leave: icmp checks are void");
-        } else {
-            tracing::info!(ipv4 = %v4, ipv6 = %v6, "how echo requests leave");
-        }
-        self.pinger.sockets().try_for_each(|socket| self.ring.watch_socket(socket))
+        let means = self.pinger.open();
+        self.pinger.sockets().try_for_each(|socket| self.ring.watch_socket(socket))?;
+        Ok(Some(means))
     }
 
     /// Turns until it is told to stop.
