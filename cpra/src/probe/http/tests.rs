@@ -98,7 +98,7 @@ impl Attempt {
 
 fn request(policy: &Policy, address: SocketAddr) -> Request<'_> {
     let target = TargetRef { host: HostRef::Literal(address.ip()), port: address.port(), path: "/health" };
-    Request { policy, target, address }
+    Request { policy, target, address, hop: None }
 }
 
 #[track_caller]
