@@ -3,7 +3,7 @@
 //!
 //! What is left out is the desk and the queues: the answers to a shard's effects come from here, at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +93,8 @@ pub struct Engine {
     mail: Vec<Event<'static>>,
     effects: Effects,
     epoch: u8,
+    /// What the resolver says; of other names, what this host's says.
+    pub names: BTreeMap<Box<str>, Resolution>,
     /// Slots on which the peer's FIN came after the connect.
     fins: BTreeSet<Slot>,
     /// Connects that were tried.
@@ -120,6 +122,7 @@ impl Engine {
             mail: Vec::new(),
             effects: Effects::default(),
             epoch: 0,
+            names: BTreeMap::new(),
             fins: BTreeSet::new(),
             connects: 0,
             requests: 0,
@@ -219,6 +222,9 @@ impl Engine {
                         OpKind::Recv => {}
                     }
                     self.ring.submit(slot, generation, &op, &bytes[range.start as usize..range.end as usize]);
+                }
+                Effect::Resolve { name } if let Some(result) = self.names.get(&name) => {
+                    self.mail.push(Event::Resolved { name, result: result.clone() });
                 }
                 Effect::Resolve { name } => {
                     let found = (&*name, 0).to_socket_addrs().expect("the name is known here");

@@ -11,6 +11,8 @@ pub mod haproxy;
 pub mod nginx;
 pub mod process;
 pub mod raw;
+pub mod site;
+pub mod tinyproxy;
 
 #[path = "../support/mod.rs"]
 pub mod support;

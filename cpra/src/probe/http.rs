@@ -193,7 +193,10 @@ impl HttpProbe {
                     ops.hop = Some(Box::new(hop));
                     return None;
                 }
-                Err(why) => return Some(self.end(request, Code::L7Rsp, &why)),
+                Err(why) => {
+                    let outcome = words::discreet(request, self.outcome(Code::L7Rsp).with_evidence(&why));
+                    return Some(Judgement { outcome, then: Then::Disconnect });
+                }
             }
         }
         let outcome = if !check.expected.contains(status) {

@@ -269,6 +269,7 @@ fn chain(asked: &[Box<str>]) -> String {
         steps.push(if origin == before { path.to_owned() } else { url.clone().into_string() });
         before = origin.to_owned();
     }
+    // The ends say most, and the evidence is bounded.
     if steps.len() > CHAIN_SHOWN {
         steps.splice(2..steps.len() - 2, ["…".to_owned()]);
     }

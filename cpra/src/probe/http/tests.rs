@@ -1,5 +1,8 @@
 //! One test per row of what can become of an HTTP check, driven by completions made by hand.
 
+mod content;
+mod redirect;
+
 use std::net::SocketAddr;
 
 use super::*;

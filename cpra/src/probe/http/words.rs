@@ -36,8 +36,7 @@ pub(super) fn unexpected(
     format!("{status}{space}{reason}, expected {expected}{colon}{excerpt}")
 }
 
-/// The evidence of a failure with what led to it: the proxy, and the address that redirects have led to. Without
-/// secrets, which servers may well send back.
+/// The evidence of a failure with what led to it: the proxy, and the address that redirects have led to.
 pub(super) fn in_full(request: &Request<'_>, outcome: Outcome) -> Outcome {
     let Some(evidence) = &outcome.evidence else { return outcome };
     let check = check(request);
@@ -50,6 +49,14 @@ pub(super) fn in_full(request: &Request<'_>, outcome: Outcome) -> Outcome {
         let s = if count == 1 { "" } else { "s" };
         text = format!("{} (after {count} redirect{s}): {text}", hop.url());
     }
+    discreet(request, if *text == **evidence { outcome } else { outcome.with_evidence(&text) })
+}
+
+/// The outcome without secrets, which servers may well send back.
+pub(super) fn discreet(request: &Request<'_>, outcome: Outcome) -> Outcome {
+    let Some(evidence) = &outcome.evidence else { return outcome };
+    let check = check(request);
+    let mut text = evidence.clone().into_string();
     let of_proxy = check.proxy.as_ref().and_then(|proxy| proxy.authorization.as_ref());
     for secret in [check.authorization.as_ref(), of_proxy].into_iter().flatten() {
         hide(&mut text, secret);
