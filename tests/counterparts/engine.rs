@@ -136,6 +136,8 @@ pub struct Engine {
     scripts: Option<(Scripts, spawn::Handle)>,
     script_settings: spawn::Settings,
     epoch: u8,
+    /// What the resolver says; of other names, what this host's says.
+    pub names: BTreeMap<Box<str>, Resolution>,
     /// Slots on which the peer's FIN came after the connect.
     fins: BTreeSet<Slot>,
     /// What the last turn judged.
@@ -180,6 +182,7 @@ impl Engine {
             scripts: None,
             script_settings: spawn::Settings::default(),
             epoch: 0,
+            names: BTreeMap::new(),
             fins: BTreeSet::new(),
             judged: Vec::new(),
             pings: 0,
@@ -323,6 +326,9 @@ impl Engine {
                         OpKind::Recv => {}
                     }
                     self.ring.submit(slot, generation, &op, &bytes[range.start as usize..range.end as usize]);
+                }
+                Effect::Resolve { name } if let Some(result) = self.names.get(&name) => {
+                    self.mail.push(Event::Resolved { name, result: result.clone() });
                 }
                 Effect::Resolve { name } => {
                     let found = (&*name, 0).to_socket_addrs().expect("the name is known here");

@@ -96,6 +96,8 @@ pub const ECHO_ERRORS_PER_TURN_MAX: usize = 16_384;
 
 /// Redirects that one check follows.
 pub const REDIRECTS_MAX: u8 = 10;
+/// A connection that a redirect leads away from gets this long for the peer's FIN: the attempt waits for it.
+pub const HOP_FIN_WAIT: Span = Span::from_millis(20);
 /// What a regular expression may compile to, in bytes.
 pub const PATTERN_SIZE_MAX: usize = 1024 * 1024;
 /// Bytes of an answer in which a tcp check looks for what it expects.

@@ -1,5 +1,8 @@
 //! One test per row of what can become of an HTTP check, driven by completions made by hand.
 
+mod content;
+mod redirect;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -100,7 +103,7 @@ impl Attempt {
 
 fn request(policy: &Arc<Policy>, address: SocketAddr) -> Request<'_> {
     let target = TargetRef { host: HostRef::Literal(address.ip()), port: address.port(), path: "/health" };
-    Request { policy, target, address }
+    Request { policy, target, address, hop: None }
 }
 
 #[track_caller]
