@@ -9,10 +9,14 @@
 pub mod authority;
 pub mod engine;
 pub mod haproxy;
+pub mod net;
 pub mod nginx;
 pub mod process;
 pub mod raw;
+pub mod responder;
 pub mod secured;
+pub mod site;
+pub mod tinyproxy;
 
 #[path = "../support/mod.rs"]
 pub mod support;

@@ -13,9 +13,12 @@ use crate::daemon::{self, Plan};
 use crate::os::clock::Clock;
 use crate::os::limits::NofileLimit;
 use crate::os::logging;
+use crate::os::ping;
 use crate::os::preflight::{self, Demand, Severity};
 use crate::os::signals::Signals;
+use crate::os::spawn;
 use crate::os::tls;
+use crate::ring::Family;
 use crate::units::{Instant, Span};
 use crate::wire::tls::Trust;
 use crate::world::Catalog;
@@ -73,6 +76,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         names: Vec::new(),
         findings,
         contexts,
+        scripts: spawn::Settings::default(),
     };
     let daemon = daemon::start(plan)?;
     // A clean end is a success even where a notice was left behind: that was told, loudly, and is not undone by 1.
@@ -185,7 +189,8 @@ fn banner(args: &Args, settings: &Settings, loaded: &Loaded, took: Span, finding
 
 /// Where this host is near its limits, for people.
 fn findings(demand: &Demand, files: NofileLimit) -> Vec<api::Finding> {
-    let judged = preflight::judge(demand, Path::new("/proc"), files.soft);
+    let mut judged = preflight::judge(demand, Path::new("/proc"), files.soft);
+    judged.extend(preflight::echo(demand, [Family::V4, Family::V6].map(ping::means)));
     let notable = judged.into_iter().filter(|finding| finding.severity != Severity::Ok);
     let told = notable.map(|finding| {
         let verdict = if finding.severity == Severity::Short { "too low" } else { "tight" };

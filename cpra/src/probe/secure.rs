@@ -564,6 +564,13 @@ impl SecureProbe {
             }
         }
         ops.wake = wanted.wake.or(ops.wake);
+        if let Some(hop) = wanted.hop.take() {
+            // The attempt goes on elsewhere; the peer is left in order.
+            ops.hop = Some(hop);
+            if let Some(session) = &mut self.session {
+                session.close();
+            }
+        }
         Ok(())
     }
 

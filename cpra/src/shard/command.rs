@@ -74,7 +74,11 @@ impl Core {
             }
             Place::Flight | Place::Pause => {
                 let slot = self.slots.iter_mut().find_map(|(slot, entry)| match &entry.state {
-                    State::Flight(flight) | State::Paused(flight) if flight.monitor == index => Some(slot),
+                    State::Flight(flight) | State::Paused(flight) | State::Hopping(flight)
+                        if flight.monitor == index =>
+                    {
+                        Some(slot)
+                    }
                     _ => None,
                 });
                 if let Some(slot) = slot {

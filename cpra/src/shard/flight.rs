@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::hops::Leg;
 use super::names::{Resolved, Waiting};
 use super::protocol::{Effect, Effects, Resolution};
 use super::slots::{Flight, Idle, Origin, State, Taken};
 use super::{Core, TimedOut};
-use crate::domain::{Cadence, Check, Code, HostRef, Outcome, Policy, Verdict, VoidReason};
+use crate::domain::{Cadence, Check, Code, HostRef, HttpCheck, Outcome, Policy, Verdict, VoidReason};
 use crate::probe::errand::{Echo, ErrandEnd};
 use crate::probe::{Judgement, Ops, Probe, Request, Then, dialled, identity};
 use crate::ring::{Completion, Family, Op, OpKind};
@@ -15,7 +16,8 @@ use crate::schedule::Tick;
 use crate::units::limits::{FIN_WAIT, KEEP_ALIVE_IDLE, RETRY_PAUSE, SPARED_PER_STEP_MAX};
 use crate::units::planted::{self, Bug};
 use crate::units::{Generation, Instant, MonitorId, Slot, Span};
-use crate::world::{Components, Place};
+use crate::wire::tls::Contexts;
+use crate::world::{Catalog, Components, Place};
 
 impl Core {
     /// Starts the check of a monitor that has just been taken off the ready list; `false` when there is no slot.
@@ -108,10 +110,12 @@ impl Core {
         let catalog = Arc::clone(&self.catalog);
         let contexts = Arc::clone(&self.contexts);
         let id = self.id(waiting.monitor);
-        let address = SocketAddr::new(address, dialled(catalog.policy(id), catalog.target(id)).1);
         let policy = Arc::clone(self.policy(waiting.monitor));
+        let (_, port) = dialled(&policy, catalog.target(id));
+        let address = SocketAddr::new(address, port);
         let wired = Probe::uses_socket(&policy.check);
-        let request = Request { policy: &policy, target: catalog.target(id), address, contexts: &*contexts };
+        let target = catalog.target(id);
+        let request = Request { policy: &policy, target, address, hop: None, contexts: &*contexts };
         let idle = if keeps_alive(&policy) { self.slots.take_idle(&origin(&request)) } else { None };
         let reused = idle.is_some();
         let family = wired.then(|| Family::of(&address));
@@ -140,6 +144,7 @@ impl Core {
             attempt_started: started,
             deadline: started + policy.timeout,
             attempt: 1,
+            leg: None,
             reused,
             stalled: false,
             address,
@@ -200,19 +205,16 @@ impl Core {
         if !planted::is(Bug::StaleToken) {
             entry.generation = entry.generation.next();
         }
-        if entry.wired && entry.family.is_none() {
-            let State::Paused(flight) = &entry.state else { unreachable!("only paused checks are relaunched") };
-            let family = Family::of(&flight.address);
-            entry.family = Some(family);
-            effects.list.push(Effect::Open { slot, family });
-        }
         let State::Paused(mut flight) = self.slots.change(slot, State::Leaving) else {
             unreachable!("only paused checks are relaunched")
         };
         let policy = Arc::clone(self.policy(flight.monitor));
+        self.fit_socket(slot, &flight.address, effects);
         let target = self.catalog.target(self.id(flight.monitor));
-        let request = Request { policy: &policy, target, address: flight.address, contexts: &*self.contexts };
+        let (address, contexts) = (flight.address, &*self.contexts);
+        let request = Request { policy: &policy, target, address, hop: None, contexts };
         let mut ops = std::mem::take(&mut self.ops);
+        flight.leg = None;
         flight.probe = Probe::start(&request, now, &mut ops);
         flight.attempt_started = now;
         flight.reused = false;
@@ -223,13 +225,42 @@ impl Core {
         self.ops = ops;
     }
 
-    /// An attempt begins.
-    fn set_out(&mut self, slot: Slot, deadline: Instant, ops: &mut Ops, effects: &mut Effects) {
+    /// Gives a quiet slot a socket for the address, if it has none that fits and its check needs one.
+    pub(super) fn fit_socket(&mut self, slot: Slot, address: &SocketAddr, effects: &mut Effects) {
+        let entry = self.slots.entry(slot);
+        let family = Family::of(address);
+        if !entry.wired || entry.family == Some(family) {
+            return;
+        }
+        if entry.family.replace(family).is_some() {
+            effects.list.push(Effect::Close { slot });
+        }
+        effects.list.push(Effect::Open { slot, family });
+    }
+
+    /// An attempt begins, or goes on elsewhere.
+    pub(super) fn set_out(&mut self, slot: Slot, deadline: Instant, ops: &mut Ops, effects: &mut Effects) {
         if let State::Flight(flight) = &mut self.slots.entry(slot).state {
             flight.deadline = deadline;
         }
         self.slots.set_deadline(slot, Some(deadline));
         self.submit_all(slot, ops, effects);
+    }
+
+    /// A slot's errand is under way: the attempt's time counts from then. Until now it may have waited for the driver,
+    /// which is ours to answer for.
+    pub(super) fn begun(&mut self, slot: Slot, generation: Generation, at: Instant) {
+        let Some(entry) = self.slots.get(slot) else { return };
+        if entry.generation != generation || !entry.has_errand() {
+            return;
+        }
+        let State::Flight(flight) = &mut entry.state else { return };
+        flight.probe.begun();
+        flight.attempt_started = at;
+        let policy = self.catalog.policy(MonitorId::new(self.shard, flight.monitor));
+        flight.deadline = at + policy.timeout;
+        let deadline = flight.deadline;
+        self.slots.set_deadline(slot, Some(deadline));
     }
 
     /// What a slot's errand came to.
@@ -249,8 +280,7 @@ impl Core {
         entry.returned();
         if let State::Flight(flight) = &mut entry.state {
             let id = MonitorId::new(self.shard, flight.monitor);
-            let (policy, target) = (self.catalog.policy(id), self.catalog.target(id));
-            let request = Request { policy, target, address: flight.address, contexts: &*self.contexts };
+            let request = request(&self.catalog, &*self.contexts, id, flight.address, flight.leg.as_deref());
             let judgement = flight.probe.returned(&request, end, now);
             self.attempt_ended(c, slot, judgement, now, effects);
         }
@@ -286,14 +316,16 @@ impl Core {
     ) {
         let State::Flight(flight) = &mut self.slots.entry(slot).state else { return };
         let id = MonitorId::new(self.shard, flight.monitor);
-        let (policy, target) = (self.catalog.policy(id), self.catalog.target(id));
-        let request = Request { policy, target, address: flight.address, contexts: &*self.contexts };
+        let request = request(&self.catalog, &*self.contexts, id, flight.address, flight.leg.as_deref());
         let mut ops = std::mem::take(&mut self.ops);
         let judgement = take(&mut flight.probe, &request, &mut ops);
+        let hop = ops.hop.take();
         self.submit_all(slot, &mut ops, effects);
         self.ops = ops;
         if let Some(judgement) = judgement {
             self.attempt_ended(c, slot, judgement, now, effects);
+        } else if let Some(hop) = hop {
+            self.follow(c, slot, *hop, now, effects);
         }
         self.settle(c, slot, now, effects);
     }
@@ -325,16 +357,19 @@ impl Core {
                 }
                 self.handshakes_left = self.handshakes_left.saturating_sub(usize::from(costly));
                 let id = MonitorId::new(self.shard, flight.monitor);
-                let (policy, target) = (self.catalog.policy(id), self.catalog.target(id));
-                let request = Request { policy, target, address: flight.address, contexts: &*self.contexts };
+                let request = request(&self.catalog, &*self.contexts, id, flight.address, flight.leg.as_deref());
                 let mut ops = std::mem::take(&mut self.ops);
                 let judgement = flight.probe.on(&request, completion, now, &mut ops);
+                let hop = ops.hop.take();
                 self.submit_all(slot, &mut ops, effects);
                 self.ops = ops;
                 if let Some(judgement) = judgement {
                     self.attempt_ended(c, slot, judgement, now, effects);
+                } else if let Some(hop) = hop {
+                    self.follow(c, slot, *hop, now, effects);
                 }
             }
+            State::Hopping(_) if !receiving => self.part(slot, effects),
             State::Idle(Idle { kept, .. }) => {
                 if !kept.as_mut().is_some_and(|kept| kept.hears(completion)) {
                     // The peer closed a kept connection, or spoke unasked: either way it is of no more use.
@@ -344,7 +379,7 @@ impl Core {
                 }
             }
             State::Lingering if !receiving => self.leave(slot, effects),
-            State::Lingering | State::Free | State::Leaving | State::Paused(_) => {}
+            State::Lingering | State::Free | State::Leaving | State::Paused(_) | State::Hopping(_) => {}
         }
         self.settle(c, slot, now, effects);
     }
@@ -378,7 +413,7 @@ impl Core {
     }
 
     /// What a slot does once it is quiet.
-    fn settle(&mut self, c: &mut Components<'_>, slot: Slot, now: Instant, effects: &mut Effects) {
+    pub(super) fn settle(&mut self, c: &mut Components<'_>, slot: Slot, now: Instant, effects: &mut Effects) {
         let entry = self.slots.entry(slot);
         if !entry.is_quiet() {
             return;
@@ -390,6 +425,7 @@ impl Core {
             }
             // The pause is over, and only the old connection was in the way.
             State::Paused(flight) if flight.attempt_started <= now => self.relaunch(c, slot, now, effects),
+            State::Hopping(_) => self.land(c, slot, now, effects),
             State::Paused(_) | State::Free | State::Flight(_) | State::Idle(_) | State::Lingering => {}
         }
     }
@@ -420,12 +456,12 @@ impl Core {
                 }
                 State::Flight(flight) => {
                     let id = MonitorId::new(self.shard, flight.monitor);
-                    let (policy, target) = (self.catalog.policy(id), self.catalog.target(id));
-                    let request = Request { policy, target, address: flight.address, contexts: &*self.contexts };
+                    let request = request(&self.catalog, &*self.contexts, id, flight.address, flight.leg.as_deref());
                     let outcome = flight.probe.expire(&request, now);
                     let judgement = Judgement { outcome, then: Then::Disconnect };
                     self.attempt_ended(c, slot, judgement, now, effects);
                 }
+                State::Hopping(_) => self.hop_expired(c, slot, now, effects),
                 State::Lingering | State::Idle(_) => self.leave(slot, effects),
                 State::Paused(_) | State::Leaving | State::Free => {}
             }
@@ -435,7 +471,7 @@ impl Core {
     }
 
     /// An attempt is over: again, on a fresh connection, or judge the check.
-    fn attempt_ended(
+    pub(super) fn attempt_ended(
         &mut self,
         c: &mut Components<'_>,
         slot: Slot,
@@ -443,7 +479,7 @@ impl Core {
         now: Instant,
         effects: &mut Effects,
     ) {
-        let State::Flight(mut flight) = self.slots.change(slot, State::Leaving) else {
+        let (State::Flight(mut flight) | State::Hopping(mut flight)) = self.slots.change(slot, State::Leaving) else {
             unreachable!("an attempt ends in flight")
         };
         let Judgement { mut outcome, then } = judgement;
@@ -451,6 +487,11 @@ impl Core {
         outcome.latency.total = now.since(flight.attempt_started);
         outcome.attempts = flight.attempt;
         let policy = Arc::clone(self.policy(flight.monitor));
+        if let Some(most) = policy.max_latency
+            && !flight.stalled
+        {
+            outcome = most.judged(outcome);
+        }
         if let Some(again) = next_attempt(&flight, &outcome, &policy, now) {
             // Until it begins, this says when it may.
             flight.attempt_started = match again {
@@ -467,13 +508,10 @@ impl Core {
             self.slots.set_deadline(slot, Some(begins));
             return;
         }
-        let request = Request {
-            policy: &policy,
-            target: self.catalog.target(self.id(flight.monitor)),
-            address: flight.address,
-            contexts: &*self.contexts,
-        };
-        let origin = origin(&request);
+        let (address, contexts) = (flight.address, &*self.contexts);
+        let target = self.catalog.target(self.id(flight.monitor));
+        let request = Request { policy: &policy, target, address, hop: None, contexts };
+        let origin = keeps_alive(&policy).then(|| origin(&request));
         self.end_connection(slot, then, origin, flight.probe, now, effects);
         if outcome.verdict() == Verdict::Fail && flight.stalled && !planted::is(Bug::StallCountsAsFailure) {
             let evidence = format!("this process stood still meanwhile ({})", outcome.cause());
@@ -503,14 +541,14 @@ impl Core {
         &mut self,
         slot: Slot,
         then: Then,
-        origin: Origin,
+        origin: Option<Origin>,
         probe: Probe,
         now: Instant,
         effects: &mut Effects,
     ) {
         let receiving = self.slots.entry(slot).is_pending(OpKind::Recv);
         match then {
-            Then::Keep if receiving && self.slots.may_keep(&origin) => {
+            Then::Keep if let Some(origin) = origin.filter(|origin| receiving && self.slots.may_keep(origin)) => {
                 self.slots.change(slot, State::Idle(Idle { origin, kept: probe.into_kept() }));
                 self.slots.set_deadline(slot, Some(now + KEEP_ALIVE_IDLE));
             }
@@ -530,7 +568,7 @@ impl Core {
     }
 
     /// Brings what is pending on a slot to an end.
-    fn disconnect(&mut self, slot: Slot, effects: &mut Effects) {
+    pub(super) fn disconnect(&mut self, slot: Slot, effects: &mut Effects) {
         let entry = self.slots.entry(slot);
         if !entry.wired {
             if entry.has_errand() {
@@ -582,9 +620,23 @@ fn keeps_alive(policy: &Policy) -> bool {
     matches!(&policy.check, Check::Http(http) if http.keep_alive)
 }
 
+/// What a flight is about.
+pub(super) fn request<'a>(
+    catalog: &'a Catalog,
+    contexts: &'a dyn Contexts,
+    id: MonitorId,
+    address: SocketAddr,
+    leg: Option<&'a Leg>,
+) -> Request<'a> {
+    let (policy, target) = (catalog.policy(id), catalog.target(id));
+    let address = leg.and_then(|leg| leg.address).unwrap_or(address);
+    Request { policy, target, address, hop: leg.map(|leg| &leg.hop), contexts }
+}
+
 /// Which kept connections would do for an attempt.
 fn origin(request: &Request<'_>) -> Origin {
-    Origin { address: request.address, identity: identity(request) }
+    let proxied = matches!(&request.policy.check, Check::Http(HttpCheck { proxy: Some(_), .. }));
+    Origin { address: request.address, proxied, identity: identity(request) }
 }
 
 enum Again {

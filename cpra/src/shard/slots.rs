@@ -8,6 +8,8 @@
 //!   │  attempts left│  │ │                                                   │ next attempt
 //!   │               ▼  │ └──────▶ Idle (kept connection) ──────────────▶─────┘
 //!   └──────────── Paused
+//!
+//!  Flight ── a redirect ──▶ Hopping ── quiet, and the address known ──▶ Flight
 //! ```
 //! **A slot is reused only when it is quiet**: when every operation submitted on it has completed for good. An
 //! operation of the old connection would otherwise answer for the next target (see [`crate::ring`]).
@@ -23,6 +25,7 @@ use std::net::SocketAddr;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
+use super::hops::Leg;
 use crate::probe::{Kept, Probe};
 use crate::ring::{Family, OpKind};
 use crate::schedule::wheel::{Owner, TickClock};
@@ -43,21 +46,26 @@ pub(super) struct Flight {
     pub(super) deadline: Instant,
     /// Counts from 1.
     pub(super) attempt: u8,
+    /// Where a redirect has led this attempt, or is leading it.
+    pub(super) leg: Option<Box<Leg>>,
     /// On a kept connection: a failure there is no verdict yet.
     pub(super) reused: bool,
     /// The loop stood still meanwhile.
     pub(super) stalled: bool,
+    /// Where the attempts begin; see `leg`.
     pub(super) address: SocketAddr,
-    /// How long the name took; part of the first attempt.
+    /// How long names took; part of the attempt.
     pub(super) resolve: Span,
     pub(super) probe: Probe,
 }
 
-/// Which checks may use a kept connection: those of the same address, secured alike.
+/// Whose connection it is: only a check of the same may have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Origin {
     pub(super) address: SocketAddr,
-    /// [`crate::probe::identity`]; 0 without TLS.
+    /// It leads to a proxy, which is spoken to otherwise than a server.
+    pub(super) proxied: bool,
+    /// How and for whom it is secured ([`crate::probe::identity`]); 0 without TLS.
     pub(super) identity: u128,
 }
 
@@ -73,6 +81,8 @@ pub(super) enum State {
     Flight(Flight),
     /// Between two attempts; the next one begins when the deadline has passed and the slot is quiet.
     Paused(Flight),
+    /// Between two connections of one attempt, the `leg` before it; the attempt's time goes on.
+    Hopping(Flight),
     /// A kept connection that nobody uses.
     Idle(Idle),
     /// Judged; the peer was asked to close.
@@ -142,6 +152,7 @@ impl Entry {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Census {
     pub(super) flights: usize,
+    /// Between two attempts, or two connections of one.
     pub(super) paused: usize,
     pub(super) idle: usize,
     /// Disconnecting: free before long.
@@ -302,7 +313,7 @@ impl Slots {
     pub(super) fn change(&mut self, slot: Slot, state: State) -> State {
         match &state {
             State::Flight(_) => self.census.flights += 1,
-            State::Paused(_) => self.census.paused += 1,
+            State::Paused(_) | State::Hopping(_) => self.census.paused += 1,
             State::Idle(Idle { origin, .. }) => {
                 self.census.idle += 1;
                 self.idle.entry(*origin).or_default().push(slot.0);
@@ -322,7 +333,7 @@ impl Slots {
         let before = std::mem::replace(&mut self.entries[slot.index()].state, state);
         match &before {
             State::Flight(_) => self.census.flights -= 1,
-            State::Paused(_) => self.census.paused -= 1,
+            State::Paused(_) | State::Hopping(_) => self.census.paused -= 1,
             State::Idle(Idle { origin, .. }) => {
                 self.census.idle -= 1;
                 // Not taken by `take_idle`: it leaves for another reason.
@@ -447,13 +458,15 @@ mod tests {
     #[test]
     fn kept_connections_are_found_by_origin_and_bounded() {
         let mut slots = slots(100);
-        let origin = Origin { address: "10.0.0.1:80".parse().expect("an address"), identity: 0 };
+        let origin = Origin { address: "10.0.0.1:80".parse().expect("an address"), proxied: false, identity: 0 };
         for index in 0..KEEP_ALIVE_PER_ORIGIN_MAX {
             slots.take(Family::V4).expect("there is room");
             assert!(slots.may_keep(&origin));
             slots.change(Slot(index as u32), State::Idle(Idle { origin, kept: None }));
         }
         assert!(!slots.may_keep(&origin));
+        assert!(slots.take_idle(&Origin { proxied: true, ..origin }).is_none(), "a proxy's is another one");
+        assert!(slots.take_idle(&Origin { identity: 1, ..origin }).is_none(), "and so is one that is secured");
         let (slot, _) = slots.take_idle(&origin).expect("one is kept");
         slots.change(slot, State::Leaving);
         assert_eq!(slots.census().idle, KEEP_ALIVE_PER_ORIGIN_MAX - 1);
@@ -471,7 +484,7 @@ mod tests {
             slots.change(Slot(index), State::Leaving);
         }
         assert_eq!(slots.spare(), None);
-        let origin = Origin { address: "10.0.0.1:80".parse().expect("an address"), identity: 0 };
+        let origin = Origin { address: "10.0.0.1:80".parse().expect("an address"), proxied: false, identity: 0 };
         slots.change(Slot(130), State::Lingering);
         slots.change(Slot(199), State::Idle(Idle { origin, kept: None }));
         slots.change(Slot(7), State::Lingering);

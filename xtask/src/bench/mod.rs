@@ -6,6 +6,7 @@
 mod child;
 mod daemon;
 mod epoll;
+mod icmp;
 mod pace;
 mod pulse;
 mod report;
@@ -20,6 +21,11 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 pub(crate) enum Bench {
     /// CPU per check: the daemon beside the leanest loop that io_uring allows and a plain tokio prober
     Pulse(pulse::Options),
+    /// CPU per echo check: the daemon beside a loop of `sendmmsg` and `recvmmsg`
+    Icmp(icmp::Options),
+    /// One run of either (started by `icmp`)
+    #[command(hide = true)]
+    IcmpLoad(icmp::Load),
     /// HTTPS checks per CPU second, with and without resumption, beside a bare loop over rustls
     Tls(tls::Options),
     /// The server that is checked (started by `tls`)
@@ -42,6 +48,8 @@ pub(crate) enum Bench {
 pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
     match bench {
         Bench::Pulse(options) => pulse::run(options),
+        Bench::Icmp(options) => icmp::run(options),
+        Bench::IcmpLoad(load) => icmp::load(load),
         Bench::Tls(options) => tls::run(options),
         Bench::TlsTarget => tls::target(),
         Bench::TlsLoop(load) => tls::check(load),
