@@ -510,6 +510,7 @@ fn the_daemon_pings() {
             profile: None,
             names: Vec::new(),
             findings: Vec::new(),
+            scripts: cpra::os::spawn::Settings::default(),
         };
         let daemon = daemon::start(plan).expect("the daemon starts");
         let metric = |sample: &str| metric(at, sample);

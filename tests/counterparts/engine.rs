@@ -8,12 +8,14 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cpra::domain::monitor::About;
-use cpra::domain::monitor::IcmpCheck;
+use cpra::domain::monitor::{About, IcmpCheck, ScriptCheck};
 use cpra::domain::{Check, Codes, Host, HttpCheck, Monitor, Outcome, Policy, StatusSet, Target};
 use cpra::os::clock::Clock;
 use cpra::os::ping::{Means, Ping, Pinger};
+use cpra::os::spawn::{self, News, Order, Scripts, Want};
 use cpra::os::uring::{Options, UringRing};
+use cpra::pipeline::Bell;
+use cpra::probe::errand::Errand;
 use cpra::ring::{OpKind, Ring as _, Wait};
 use cpra::shard::protocol::{Command, CommandKind, HostSample, Resolution};
 use cpra::shard::{Effect, Effects, Event, Settings, Shard};
@@ -40,8 +42,19 @@ impl Monitored {
             keep_alive: false,
             ..HttpCheck::default()
         };
+        Self::of(Check::Http(check), address, path)
+    }
+
+    /// Runs a program, which has two seconds.
+    pub fn script(argv: &[&str]) -> Self {
+        let argv = argv.iter().map(|&argument| argument.into()).collect();
+        let check = ScriptCheck { argv, env: Box::default(), cwd: None };
+        Self::of(Check::Script(check), SocketAddr::from(([0, 0, 0, 0], 0)), "")
+    }
+
+    fn of(check: Check, address: SocketAddr, path: &str) -> Self {
         let policy = Policy {
-            check: Check::Http(check),
+            check,
             interval: Span::from_secs(10),
             timeout: Span::from_secs(2),
             retry_interval: Span::from_secs(10),
@@ -82,6 +95,14 @@ impl Monitored {
     }
 
     #[must_use]
+    pub fn script_with(mut self, change: impl FnOnce(&mut ScriptCheck)) -> Self {
+        if let Check::Script(script) = &mut self.policy.check {
+            change(script);
+        }
+        self
+    }
+
+    #[must_use]
     pub fn kept(self) -> Self {
         self.with(|check| check.keep_alive = true)
     }
@@ -112,7 +133,11 @@ pub struct Engine {
     ids: Vec<MonitorId>,
     mail: Vec<Event<'static>>,
     effects: Effects,
+    scripts: Option<(Scripts, spawn::Handle)>,
+    script_settings: spawn::Settings,
     epoch: u8,
+    /// What the resolver says; of other names, what this host's says.
+    pub names: BTreeMap<Box<str>, Resolution>,
     /// Slots on which the peer's FIN came after the connect.
     fins: BTreeSet<Slot>,
     /// What the last turn judged.
@@ -154,7 +179,10 @@ impl Engine {
             ids,
             mail: Vec::new(),
             effects: Effects::default(),
+            scripts: None,
+            script_settings: spawn::Settings::default(),
             epoch: 0,
+            names: BTreeMap::new(),
             fins: BTreeSet::new(),
             judged: Vec::new(),
             pings: 0,
@@ -162,6 +190,13 @@ impl Engine {
             requests: 0,
             fin_came: false,
         }
+    }
+
+    /// Before the first script.
+    #[must_use]
+    pub fn with_scripts(mut self, settings: spawn::Settings) -> Self {
+        self.script_settings = settings;
+        self
     }
 
     /// Checks a monitor now, and waits for the outcome. Its connection may still be on its way out afterwards.
@@ -258,11 +293,18 @@ impl Engine {
             events.push(Event::Completed(completion));
         });
         events.append(&mut lend(std::mem::take(&mut self.mail)));
+        if let Some((scripts, _)) = &mut self.scripts {
+            events.extend(std::iter::from_fn(|| scripts.news.recv()).map(|news| match news {
+                News::Begun { slot, generation, at } => Event::Begun { slot, generation, at },
+                News::Returned { slot, generation, end } => Event::Returned { slot, generation, end },
+            }));
+        }
         self.shard.step(now, &events, &mut self.effects);
         drop(events);
         let outcome = self.carry_out();
         let now = Clock.now();
-        let bound = Span::from_millis(20);
+        // The news of scripts do not end a sleep in the ring.
+        let bound = Span::from_millis(if self.scripts.is_some() { 1 } else { 20 });
         let bound = self.shard.next_deadline().map_or(bound, |deadline| deadline.since(now).min(bound));
         let wait = if self.mail.is_empty() && bound > Span::ZERO { Wait { batch: 1, bound } } else { Wait::NONE };
         self.ring.enter(wait).expect("the ring is whole");
@@ -285,6 +327,9 @@ impl Engine {
                     }
                     self.ring.submit(slot, generation, &op, &bytes[range.start as usize..range.end as usize]);
                 }
+                Effect::Resolve { name } if let Some(result) = self.names.get(&name) => {
+                    self.mail.push(Event::Resolved { name, result: result.clone() });
+                }
                 Effect::Resolve { name } => {
                     let found = (&*name, 0).to_socket_addrs().expect("the name is known here");
                     let mut addresses: Vec<_> = found.map(|address| address.ip()).collect();
@@ -301,7 +346,20 @@ impl Engine {
                     self.pings += 1;
                     self.pinger.push(Ping { slot, generation, address, sequence });
                 }
-                Effect::Errand { .. } | Effect::Recall { .. } => unreachable!("no check runs errands here"),
+                Effect::Errand { slot, generation, errand: Errand::Script(policy) } => {
+                    let (scripts, _) = self.scripts.get_or_insert_with(|| {
+                        let settings = self.script_settings.clone();
+                        let (mut scripts, handle) =
+                            spawn::spawn(settings, 64, vec![Bell::mute()]).expect("a thread can be had");
+                        (scripts.remove(0), handle)
+                    });
+                    scripts.orders.send(Order { slot, generation, want: Want::Run(policy) }).expect("there is room");
+                }
+                Effect::Recall { slot, generation } => {
+                    let (scripts, _) = self.scripts.as_mut().expect("only scripts are recalled");
+                    scripts.orders.send(Order { slot, generation, want: Want::Recall }).expect("there is room");
+                }
+                Effect::Errand { .. } => unreachable!("no driver here does that"),
                 Effect::Report { .. } => unreachable!("nobody asks"),
             }
         }

@@ -13,6 +13,8 @@ pub mod nginx;
 pub mod process;
 pub mod raw;
 pub mod responder;
+pub mod site;
+pub mod tinyproxy;
 
 #[path = "../support/mod.rs"]
 pub mod support;

@@ -15,6 +15,7 @@ use crate::os::logging;
 use crate::os::ping;
 use crate::os::preflight::{self, Demand, Severity};
 use crate::os::signals::Signals;
+use crate::os::spawn;
 use crate::ring::Family;
 use crate::units::{Instant, Span};
 use crate::world::Catalog;
@@ -70,6 +71,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         profile,
         names: Vec::new(),
         findings,
+        scripts: spawn::Settings::default(),
     };
     let daemon = daemon::start(plan)?;
     // A clean end is a success even where a notice was left behind: that was told, loudly, and is not undone by 1.

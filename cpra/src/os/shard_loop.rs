@@ -15,12 +15,13 @@ use std::sync::{Arc, Mutex};
 use super::clock::Clock;
 use super::host::HostCounters;
 use super::ping::{Means, Ping, Pinger};
+use super::spawn::{News, Order, Scripts, Want};
 use super::uring::UringRing;
 use super::wait::WaitPolicy;
 use super::wake::WakeFd;
 use crate::domain::Check;
 use crate::pipeline::{Bell, Receiver, Sender};
-use crate::probe::errand::ErrandEnd;
+use crate::probe::errand::{Errand, ErrandEnd};
 use crate::ring::{Errno, Ring as _, Wait};
 use crate::shard::protocol::{Command, MonitorState, Resolution, Transition};
 use crate::shard::{Effect, Effects, Event, Shard, ShardStats};
@@ -61,12 +62,13 @@ pub struct Mailbox {
     pub asks: Receiver<Ask>,
     pub resolutions: Receiver<(Box<str>, Resolution)>,
     pub names: Sender<Box<str>>,
+    pub scripts: Scripts,
     pub transitions: Sender<Box<Transition>>,
 }
 
 impl Mailbox {
     fn is_quiet(&self) -> bool {
-        self.commands.is_empty() && self.asks.is_empty() && self.resolutions.is_empty()
+        self.commands.is_empty() && self.asks.is_empty() && self.resolutions.is_empty() && self.scripts.news.is_empty()
     }
 }
 
@@ -87,6 +89,8 @@ pub struct ShardLoop {
     desk_full: bool,
     /// Names for which the resolver had no room.
     unasked: VecDeque<Box<str>>,
+    /// For scripts, for which their thread had no room.
+    unordered: VecDeque<Order>,
     replies: VecDeque<(u64, Reply)>,
     next_token: u64,
     next_publish: Instant,
@@ -124,6 +128,7 @@ impl ShardLoop {
             backlog: VecDeque::new(),
             desk_full: false,
             unasked: VecDeque::new(),
+            unordered: VecDeque::new(),
             replies: VecDeque::new(),
             next_token: 0,
             next_publish: now,
@@ -201,6 +206,12 @@ impl ShardLoop {
         while let Some((name, result)) = mailbox.resolutions.recv() {
             events.push(Event::Resolved { name, result });
         }
+        while let Some(news) = mailbox.scripts.news.recv() {
+            events.push(match news {
+                News::Begun { slot, generation, at } => Event::Begun { slot, generation, at },
+                News::Returned { slot, generation, end } => Event::Returned { slot, generation, end },
+            });
+        }
         // One question a turn: each is a bounded slice, and the checks come first.
         if let Some(ask) = mailbox.asks.recv() {
             *next_token += 1;
@@ -222,11 +233,16 @@ impl ShardLoop {
                 Effect::Submit { slot, generation, op, bytes: range } => {
                     self.ring.submit(slot, generation, &op, &bytes[range.start as usize..range.end as usize]);
                 }
-                Effect::Errand { slot, generation, .. } => {
+                Effect::Errand { slot, generation, errand: Errand::Script(policy) } => {
+                    self.unordered.push_back(Order { slot, generation, want: Want::Run(policy) });
+                }
+                Effect::Errand { slot, generation, errand: Errand::Dns { .. } } => {
                     let end = Box::new(ErrandEnd::Refused(Errno::EINVAL));
                     answers.push(Event::Returned { slot, generation, end });
                 }
-                Effect::Recall { .. } => {}
+                Effect::Recall { slot, generation } => {
+                    self.unordered.push_back(Order { slot, generation, want: Want::Recall });
+                }
                 Effect::Ping { slot, generation, address, sequence } => {
                     self.pinger.push(Ping { slot, generation, address, sequence });
                 }
@@ -251,6 +267,7 @@ impl ShardLoop {
         self.pinger.send(answers);
         self.mailbox.transitions.send_all(&mut self.backlog);
         self.mailbox.names.send_all(&mut self.unasked);
+        self.mailbox.scripts.orders.send_all(&mut self.unordered);
     }
 
     fn publish(&mut self, now: Instant) {
@@ -277,7 +294,8 @@ impl ShardLoop {
         let deadline = self.shard.next_deadline();
         // A full queue has no bell for the sender: look again soon. Also when the backlog has just gone: the shard has
         // yet to hear of it, and starts no check before.
-        let blocked = !self.backlog.is_empty() || !self.unasked.is_empty() || self.desk_full;
+        let unsent = !self.unasked.is_empty() || !self.unordered.is_empty();
+        let blocked = !self.backlog.is_empty() || unsent || self.desk_full;
         let soon = blocked.then(|| now + Span::from_millis(2));
         let deadline = [deadline, soon].into_iter().flatten().min();
         let mut wait = self.wait.wait(now, self.ring.in_flight(), deadline);

@@ -19,6 +19,12 @@ pub enum Event<'a> {
         slot: Slot,
         errno: Errno,
     },
+    /// An [`Effect::Errand`] is under way since `at`. Need not come; where it does, it comes before the end.
+    Begun {
+        slot: Slot,
+        generation: Generation,
+        at: Instant,
+    },
     /// The end of an [`Effect::Errand`]: comes exactly once for each, also after [`Effect::Recall`].
     Returned {
         slot: Slot,

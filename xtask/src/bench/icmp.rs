@@ -148,6 +148,7 @@ fn whole(load: &Load) -> anyhow::Result<()> {
         profile: None,
         names: Vec::new(),
         findings: Vec::new(),
+        scripts: cpra::os::spawn::Settings::default(),
     };
     let _daemon = daemon::start(plan)?;
     // The first checks are spread over up to five seconds; then everything is up.

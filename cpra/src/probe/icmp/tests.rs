@@ -3,6 +3,7 @@
 use super::*;
 use crate::domain::monitor::About;
 use crate::domain::{Codes, HostRef, Policy, TargetRef, Verdict};
+use std::sync::Arc;
 
 fn policy(count: u8, max_loss: u8, max_rtt: Option<u64>) -> Policy {
     Policy {
@@ -22,7 +23,7 @@ fn policy(count: u8, max_loss: u8, max_rtt: Option<u64>) -> Policy {
 
 /// A probe in the shard's hands.
 struct Attempt {
-    policy: Policy,
+    policy: Arc<Policy>,
     now: Instant,
     ops: Ops,
     probe: IcmpProbe,
@@ -31,9 +32,9 @@ struct Attempt {
 const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const ROUTER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 254));
 
-fn request(policy: &Policy) -> Request<'_> {
+fn request(policy: &Arc<Policy>) -> Request<'_> {
     let target = TargetRef { host: HostRef::Literal(ADDRESS), port: 0, path: "" };
-    Request { policy, target, address: (ADDRESS, 0).into() }
+    Request { policy, target, address: (ADDRESS, 0).into(), hop: None }
 }
 
 fn at(millis: u64) -> Instant {
@@ -42,6 +43,7 @@ fn at(millis: u64) -> Instant {
 
 impl Attempt {
     fn start(policy: Policy) -> Self {
+        let policy = Arc::new(policy);
         let mut ops = Ops::default();
         let probe = IcmpProbe::start(&request(&policy), Instant::ZERO, &mut ops);
         Self { policy, now: Instant::ZERO, ops, probe }
