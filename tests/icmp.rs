@@ -232,13 +232,13 @@ fn what_this_host_does_not_send_says_nothing() {
         let network = "network unreachable";
         let rows = [
             ("10.50.0.1", "VOID:ENETUNREACH", network),
-            ("10.99.1.1", "VOID:INTERNAL", "Invalid argument (os error 22)"),
+            ("10.99.1.1", "VOID:INTERNAL", "it takes the address for invalid (a blackhole route?)"),
             ("10.99.2.1", "VOID:ENETUNREACH", "host unreachable"),
             ("10.99.3.1", "VOID:EPERM", "forbidden by this host"),
             ("10.77.0.2", "VOID:EPERM", "forbidden by this host"),
             ("10.77.0.255", "VOID:EPERM", "forbidden by this host"),
             ("fd50::1", "VOID:ENETUNREACH", network),
-            ("fd99:1::1", "VOID:INTERNAL", "Invalid argument (os error 22)"),
+            ("fd99:1::1", "VOID:INTERNAL", "it takes the address for invalid (a blackhole route?)"),
             ("fd99:2::1", "VOID:ENETUNREACH", "host unreachable"),
             ("fd99:3::1", "VOID:EPERM", "forbidden by this host"),
             ("fd77::2", "VOID:EPERM", "forbidden by this host"),
@@ -285,6 +285,33 @@ fn losses_count_by_their_share() {
         for to in ["10.78.0.2", "fd78::2"] {
             let evidence = format!("no answer from {to} to 3 echo requests in");
             assert_check(&ping(to).counted(3, 100).within(Duration::from_millis(600)), "L3TOUT", &evidence);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn requests_without_room_are_this_hosts_own_fault() {
+    isolated("requests_without_room_are_this_hosts_own_fault", || {
+        let _net = Net::new()?;
+        // They wait for neighbours that are not there, and hold the room that the socket has: three of each, which are
+        // more than a socket has room for by default.
+        let dead = |n: u32| ping(&format!("10.77.0.{n}")).within(Duration::from_millis(600));
+        let targets: Vec<Monitored> = (2..252).map(|n| dead(n).counted(3, 0)).collect();
+        for outcome in Engine::on(&targets.iter().collect::<Vec<_>>(), 256).check_all() {
+            assert_eq!(outcome.code.as_str(), "L3CON", "{:?}", outcome.evidence);
+        }
+        let targets: Vec<Monitored> = (2..252).map(dead).collect();
+        let mut engine = Engine::on(&targets.iter().collect::<Vec<_>>(), 256);
+        for socket in engine.pinger.sockets() {
+            setsockopt(&socket, sockopt::SndBuf, &0).expect("less is always to be had");
+        }
+        let outcomes = engine.check_all();
+        let dead = outcomes.iter().take_while(|outcome| outcome.code.as_str() == "L3CON").count();
+        assert!((1..20).contains(&dead), "{dead} had room");
+        for (outcome, n) in outcomes.iter().zip(2..).skip(dead) {
+            let evidence = format!("this host sends no echo request to 10.77.0.{n}: its queues are full");
+            assert_outcome(outcome, "VOID:ENOBUFS", &evidence);
         }
         Ok(())
     });

@@ -37,7 +37,9 @@ use crate::probe::errand::Echo;
 use crate::ring::{Errno, Family};
 use crate::shard::Event;
 use crate::shard::protocol::EchoStats;
-use crate::units::limits::{ECHO_BATCH, ECHO_ERRORS_PER_TURN_MAX, ECHO_RECEIVE_BUFFER, ECHOES_PER_TURN_MAX};
+use crate::units::limits::{
+    ECHO_BATCH, ECHO_ERRORS_PER_TURN_MAX, ECHO_RECEIVE_BUFFER, ECHO_SEND_BUFFER, ECHOES_PER_TURN_MAX,
+};
 use crate::units::{Generation, Instant, Slot, Span};
 use crate::wire::icmp::{self, Cookie, Echoed, Key};
 
@@ -404,6 +406,9 @@ fn prepare(socket: &OwnedFd, family: Family, means: Means, key: &Key) -> Result<
     // Beyond the host's usual limit where that is allowed, else as far as it goes.
     if setsockopt(socket, sockopt::RcvBufForce, &ECHO_RECEIVE_BUFFER).is_err() {
         let _ = setsockopt(socket, sockopt::RcvBuf, &ECHO_RECEIVE_BUFFER);
+    }
+    if setsockopt(socket, sockopt::SndBufForce, &ECHO_SEND_BUFFER).is_err() {
+        let _ = setsockopt(socket, sockopt::SndBuf, &ECHO_SEND_BUFFER);
     }
     Ok(())
 }

@@ -194,8 +194,13 @@ fn judgement(outcome: Outcome) -> Judgement {
 /// This host did not let it out: no route, a full queue, a packet filter.
 fn unsent(request: &Request<'_>, errno: Errno) -> Outcome {
     let address = request.address.ip();
+    let why = match errno {
+        Errno::EAGAIN | Errno::ENOBUFS => "its queues are full".to_owned(),
+        Errno::EINVAL => "it takes the address for invalid (a blackhole route?)".to_owned(),
+        errno => errno.to_string(),
+    };
     Outcome::of(Code::of_local_error(errno))
-        .with_evidence(&format!("this host sends no echo request to {address}: {errno}"))
+        .with_evidence(&format!("this host sends no echo request to {address}: {why}"))
 }
 
 fn no_socket(errno: Errno) -> Outcome {

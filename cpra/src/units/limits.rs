@@ -87,7 +87,10 @@ pub const ECHO_GAP_MAX: Span = Span::from_millis(200);
 /// Echo requests handed to the kernel by one call, and replies taken from it by one. All requests of a call have one send
 /// time: with 4 µs for each, the last one's round trip looks an eighth of a millisecond too long.
 pub const ECHO_BATCH: usize = 32;
-/// What the socket for echo replies may hold, in bytes (the kernel doubles it, and counts at least 512 per packet) ...
+/// What the socket for echo requests may hold on its way out, in bytes: those to neighbours that are not there stay in the
+/// kernel for seconds, and must not use up the room of the others.
+pub const ECHO_SEND_BUFFER: usize = 4 * 1024 * 1024;
+/// What it may hold of replies (the kernel doubles it, and counts at least 512 per packet) ...
 pub const ECHO_RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 /// ... so that one look takes everything that was there when it began, and ends however fast more comes.
 pub const ECHOES_PER_TURN_MAX: usize = 16_384;

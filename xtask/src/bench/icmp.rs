@@ -82,7 +82,14 @@ fn measure(rate: u32, seconds: u64, daemon: bool) -> anyhow::Result<f64> {
     if daemon {
         arguments.push("--daemon".into());
     }
-    let line = Process::own(&arguments)?.line()?;
+    let mut process = Process::own(&arguments)?;
+    // The daemon tells its story on the same output.
+    let line = loop {
+        let line = process.line()?;
+        if line.starts_with('{') {
+            break line;
+        }
+    };
     let result: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
     println!("  {} {line}", if daemon { "cpra" } else { "bare" });
     let number = |key: &str| result[key].as_f64().context("a number");

@@ -216,7 +216,12 @@ fn what_this_host_does_not_send_says_nothing_about_the_target() {
         (
             Echo::Unsent(Errno::ENOBUFS),
             "VOID:ENOBUFS",
-            "this host sends no echo request to 192.0.2.1: out of memory for sockets".to_owned(),
+            "this host sends no echo request to 192.0.2.1: its queues are full".to_owned(),
+        ),
+        (
+            Echo::Unsent(Errno::EAGAIN),
+            "VOID:ENOBUFS",
+            "this host sends no echo request to 192.0.2.1: its queues are full".to_owned(),
         ),
         (
             Echo::NoSocket(Errno::EACCES),
