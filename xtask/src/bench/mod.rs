@@ -10,6 +10,7 @@ mod pace;
 mod pulse;
 mod report;
 mod ring;
+mod scripts;
 mod target;
 
 use std::fmt;
@@ -19,6 +20,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 pub(crate) enum Bench {
     /// CPU per check: the daemon beside the leanest loop that io_uring allows and a plain tokio prober
     Pulse(pulse::Options),
+    /// Scripts per second: the daemon beside a bare loop of posix_spawn
+    Scripts(scripts::Options),
     /// The server that is checked (started by `pulse`)
     #[command(hide = true)]
     Target(target::Options),
@@ -28,11 +31,20 @@ pub(crate) enum Bench {
     /// The plain loop: tokio on epoll, one thread (started by `pulse`)
     #[command(hide = true)]
     Epoll(Load),
+    /// posix_spawn and waitpid, and nothing else (started by `scripts`)
+    #[command(hide = true)]
+    SpawnLoop(scripts::Load),
+    /// The daemon, with nothing but scripts to run (started by `scripts`)
+    #[command(hide = true)]
+    SpawnDaemon(scripts::Load),
 }
 
 pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
     match bench {
         Bench::Pulse(options) => pulse::run(options),
+        Bench::Scripts(options) => scripts::run(options),
+        Bench::SpawnLoop(load) => scripts::spawn_loop(load),
+        Bench::SpawnDaemon(load) => scripts::spawn_daemon(load),
         Bench::Target(options) => target::run(options),
         Bench::Ring(load) => ring::run(load),
         Bench::Epoll(load) => epoll::run(load),
