@@ -9,9 +9,11 @@
 //!    └──▶ no room, not to be started ──────────────────────────────────▶ returned
 //! ```
 //! Every order to run is answered exactly once, whatever becomes of the script. It is over when the program itself has
-//! ended: what it has started and left running in its session is killed then, so that nothing piles up; whoever wants to
-//! outlive a check's script must leave its session by setsid(2), and is nobody's any more. Nobody waits for the end of the
-//! *pipes*, which a grandchild may hold for as long as it likes.
+//! ended: what it has started and left running in its process group is killed then, so that nothing piles up. Where it was
+//! brought to its end, so is everything in its session: timeout(1) and shells with job control make groups of their own.
+//! (After every script that would mean to look through all processes of the host, which costs more than the script.) Who has
+//! left the session by setsid(2) is nobody's any more. Nobody waits for the end of the *pipes*, which a grandchild may hold
+//! for as long as it likes.
 //!
 //! Of each output the first [`SCRIPT_OUTPUT_KEPT`] bytes are kept. The rest is read and dropped, so that the script does
 //! not stand still in a write, up to [`SCRIPT_OUTPUT_MAX`]; then it is killed.
@@ -30,7 +32,9 @@ mod wait;
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -331,6 +335,8 @@ struct Driver {
     clients: Vec<Client>,
     waiting: VecDeque<(Place, Arc<Policy>)>,
     runs: Runs,
+    /// Programs that have ended, and are to be collected.
+    ended: Vec<usize>,
     /// Made for the first script: where there is none, nobody has to have a user for them.
     launcher: Option<Launcher>,
     /// Why no script can be run, and since when.
@@ -352,6 +358,7 @@ impl Driver {
             clients,
             waiting: VecDeque::new(),
             runs: Runs::default(),
+            ended: Vec::new(),
             launcher: None,
             barred: None,
             complained: None,
@@ -396,6 +403,7 @@ impl Driver {
                     token => self.happened(token),
                 }
             }
+            self.collect_ended();
         }
     }
 
@@ -608,7 +616,7 @@ impl Driver {
         let source = match token & 3 {
             0 => Source::Out,
             1 => Source::Err,
-            _ => return self.ended(index),
+            _ => return self.ended.push(index),
         };
         run.read_once(source, &mut self.scratch);
         if run.written > SCRIPT_OUTPUT_MAX {
@@ -623,10 +631,29 @@ impl Driver {
         }
     }
 
-    fn ended(&mut self, index: usize) {
+    /// What they have left running goes with them. Before their ends are collected: until then the numbers of group and
+    /// session are theirs. One look at all processes does for all that ended at this time.
+    fn collect_ended(&mut self) {
+        let ended = mem::take(&mut self.ended);
+        let mut sessions = vec![];
+        for run in ended.iter().filter_map(|&index| self.runs.places.get(index)?.as_ref()) {
+            wait::signal_group(run.pid, libc::SIGKILL);
+            if !matches!(run.phase, Phase::Running) {
+                sessions.push(run.pid);
+            }
+        }
+        if !sessions.is_empty() {
+            wait::kill_sessions(Path::new("/proc"), &sessions);
+        }
+        for &index in &ended {
+            self.collect(index);
+        }
+        self.ended = ended;
+        self.ended.clear();
+    }
+
+    fn collect(&mut self, index: usize) {
         let Some(run) = self.runs.get_mut(index) else { return };
-        // What it has left running goes with it. Before the end is collected: until then the group's number is its own.
-        wait::signal_group(run.pid, libc::SIGKILL);
         let exit = match wait::try_collect(&run.pidfd) {
             Ok(None) => return,
             Ok(Some(exit)) => Ok(exit),

@@ -11,6 +11,7 @@ mod pace;
 mod pulse;
 mod report;
 mod ring;
+mod scripts;
 mod target;
 mod tls;
 
@@ -34,6 +35,8 @@ pub(crate) enum Bench {
     /// The bare loop, or the daemon's shard (started by `tls`)
     #[command(hide = true)]
     TlsLoop(tls::Load),
+    /// Scripts per second: the daemon beside a bare loop of posix_spawn
+    Scripts(scripts::Options),
     /// The server that is checked (started by `pulse`)
     #[command(hide = true)]
     Target(target::Options),
@@ -43,6 +46,12 @@ pub(crate) enum Bench {
     /// The plain loop: tokio on epoll, one thread (started by `pulse`)
     #[command(hide = true)]
     Epoll(Load),
+    /// posix_spawn and waitpid, and nothing else (started by `scripts`)
+    #[command(hide = true)]
+    SpawnLoop(scripts::Load),
+    /// The daemon, with nothing but scripts to run (started by `scripts`)
+    #[command(hide = true)]
+    SpawnDaemon(scripts::Load),
 }
 
 pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
@@ -53,6 +62,9 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::Tls(options) => tls::run(options),
         Bench::TlsTarget => tls::target(),
         Bench::TlsLoop(load) => tls::check(load),
+        Bench::Scripts(options) => scripts::run(options),
+        Bench::SpawnLoop(load) => scripts::spawn_loop(load),
+        Bench::SpawnDaemon(load) => scripts::spawn_daemon(load),
         Bench::Target(options) => target::run(options),
         Bench::Ring(load) => ring::run(load),
         Bench::Epoll(load) => epoll::run(load),

@@ -87,7 +87,8 @@ fn what_cannot_be_killed_is_left_behind_and_keeps_its_place() {
     // At last: it is collected, and nobody is told a second time.
     kill(Pid::from_raw(i32::try_from(child.id()).expect("a small number")), Signal::SIGKILL).expect("it is ours");
     while bench.driver.runs.len == 1 {
-        bench.driver.ended(index);
+        bench.driver.ended.push(index);
+        bench.driver.collect_ended();
         thread::yield_now();
     }
     assert!(child.wait().is_err(), "the driver has collected it");
@@ -104,10 +105,12 @@ fn an_event_of_the_one_before_is_not_the_next_ones() {
     assert_eq!(again, index, "the place is used again");
     next.kill().expect("it is ours");
     bench.driver.happened(old);
+    bench.driver.collect_ended();
     assert_eq!(bench.driver.runs.len, 1, "not its event");
     let new = token(bench.driver.runs.places[index].as_ref().expect("it runs").serial, index, Source::End);
     while bench.driver.runs.len == 1 {
         bench.driver.happened(new);
+        bench.driver.collect_ended();
         thread::yield_now();
     }
     assert_eq!(bench.news().len(), 1);

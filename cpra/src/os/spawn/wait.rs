@@ -1,6 +1,8 @@
 //! Processes that have ended, and signals for those that have not.
 
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::path::Path;
+use std::ptr;
 
 use nix::libc;
 
@@ -42,4 +44,71 @@ pub(super) fn collect(pidfd: &OwnedFd) {
 pub(super) fn signal_group(leader: libc::pid_t, signal: libc::c_int) {
     // SAFETY: touches no memory. ESRCH and EPERM are of no use: nothing is left, or nothing that we may end.
     unsafe { libc::kill(-leader, signal) };
+}
+
+/// Kills every process of these sessions, whose leaders have ended and are not collected. Rounds, because a process that is
+/// not seen may start another before it is; a chain that grows faster is left to its limits.
+pub(super) fn kill_sessions(proc: &Path, leaders: &[libc::pid_t]) {
+    const ROUNDS: usize = 3;
+    for _ in 0..ROUNDS {
+        let Ok(entries) = std::fs::read_dir(proc) else { return };
+        let mut found = false;
+        for entry in entries.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<libc::pid_t>().ok()) else {
+                continue;
+            };
+            if leaders.contains(&pid) {
+                continue;
+            }
+            let stat = entry.path().join("stat");
+            let is_theirs = || {
+                let text = std::fs::read_to_string(&stat).ok();
+                text.and_then(|text| living_in(&text)).is_some_and(|session| leaders.contains(&session))
+            };
+            // Asked again once the process is held by a descriptor: the number may have become another's meanwhile.
+            if is_theirs()
+                && let Some(process) = pidfd_of(pid)
+                && is_theirs()
+            {
+                found = true;
+                let nothing = ptr::null::<libc::siginfo_t>();
+                // SAFETY: touches no memory; without a siginfo the kernel makes one as kill(2) does.
+                unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), libc::SIGKILL, nothing, 0) };
+            }
+        }
+        if !found {
+            return;
+        }
+    }
+}
+
+fn pidfd_of(pid: libc::pid_t) -> Option<OwnedFd> {
+    // SAFETY: asks for a descriptor, and touches no memory.
+    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let descriptor = i32::try_from(descriptor).ok().filter(|&descriptor| descriptor >= 0)?;
+    // SAFETY: the kernel has just made it for us.
+    Some(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// The session in a line of /proc/PID/stat, of a process that has not ended.
+fn living_in(stat: &str) -> Option<libc::pid_t> {
+    // The name is in parentheses and may hold any of them itself.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace();
+    let state = fields.next()?;
+    let session = fields.nth(2)?.parse().ok()?;
+    (!matches!(state, "Z" | "X")).then_some(session)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_session_is_read_behind_any_name() {
+        assert_eq!(living_in("7 (a) b (c) S 1 70 77 0 -1"), Some(77));
+        assert_eq!(living_in("7 (a) Z 1 70 77 0 -1"), None, "it has ended");
+        assert_eq!(living_in("7 (a) S"), None);
+        assert_eq!(living_in(""), None);
+    }
 }
