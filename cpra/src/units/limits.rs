@@ -104,6 +104,9 @@ pub const VOID_PATIENCE: Span = Span::from_secs(600);
 /// A resolver answers within this, if only to say that it could not find out.
 pub const RESOLVE_MAX: Span = Span::from_secs(10);
 
+/// After this process stood still, a job's call that is overdue may lie unread for this long.
+pub const PUSH_SETTLE: Span = Span::from_secs(5);
+
 /// Sampling of the host's own drop counters while timed-out checks wait to be judged.
 pub const HOST_SAMPLE_EVERY: Span = Span::from_millis(5);
 

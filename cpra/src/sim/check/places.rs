@@ -39,6 +39,7 @@ impl Checker {
             | Event::OpenFailed { .. }
             | Event::Read { .. }
             | Event::Returned { .. }
+            | Event::Pushed { .. }
             | Event::Echoed { .. } => {}
             Event::Resolved { name, result } => {
                 let answered = Answered::from(result);
