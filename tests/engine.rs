@@ -102,6 +102,8 @@ fn start(monitors: Vec<Monitor>, folder: &Path) -> Running {
         state_dir: folder.to_owned(),
         api,
         profile: None,
+        local: None,
+        token: None,
         names: Vec::new(),
         findings: Vec::new(),
     };

@@ -96,6 +96,8 @@ fn start(monitors: impl FnOnce(&Path) -> Vec<Monitor>, slots_max: u32) -> Runnin
         state_dir: folder.path().to_owned(),
         api,
         profile: None,
+        local: None,
+        token: None,
         names: Vec::new(),
         findings: Vec::new(),
     };

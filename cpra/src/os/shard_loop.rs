@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,11 +20,11 @@ use super::wait::WaitPolicy;
 use super::wake::WakeFd;
 use crate::pipeline::{Bell, Receiver, Sender};
 use crate::probe::errand::{Echo, ErrandEnd};
-use crate::ring::{Errno, Ring as _, Wait};
-use crate::shard::protocol::{Command, MonitorState, Resolution, Transition};
+use crate::ring::{Errno, Op, Ring as _, Wait};
+use crate::shard::protocol::{Command, CommandKind, MonitorState, Resolution, Transition};
 use crate::shard::{Effect, Effects, Event, Shard, ShardStats};
-use crate::units::limits::TRANSITIONS_BACKLOG_MAX;
-use crate::units::{Instant, Span};
+use crate::units::limits::{CALLS_PER_TURN_MAX, TRANSITIONS_BACKLOG_MAX};
+use crate::units::{Instant, MonitorId, Span};
 
 /// How often counters are copied out.
 const PUBLISH_EVERY: Span = Span::from_millis(100);
@@ -52,10 +53,31 @@ pub struct Ask {
     pub reply: Reply,
 }
 
+/// What comes from outside for one monitor, and is not answered.
+#[derive(Debug)]
+pub enum Call {
+    /// The job of a monitor that waits for its calls.
+    Pushed { index: u32, ok: bool, message: Box<str> },
+    /// A person: check now.
+    CheckNow(MonitorId),
+}
+
+/// What passes by between a shard and the network, for somebody who looks on.
+#[derive(Debug)]
+pub enum Sight<'a> {
+    Resolved { name: &'a str, result: &'a Resolution },
+    Connecting(SocketAddr),
+    Received(&'a [u8]),
+}
+
+/// Somebody who looks on.
+pub type Onlooker = Box<dyn FnMut(Sight<'_>) + Send>;
+
 /// A shard's ends of its queues.
 pub struct Mailbox {
     pub commands: Receiver<Command>,
     pub asks: Receiver<Ask>,
+    pub calls: Receiver<Call>,
     pub resolutions: Receiver<(Box<str>, Resolution)>,
     pub names: Sender<Box<str>>,
     pub transitions: Sender<Box<Transition>>,
@@ -63,7 +85,7 @@ pub struct Mailbox {
 
 impl Mailbox {
     fn is_quiet(&self) -> bool {
-        self.commands.is_empty() && self.asks.is_empty() && self.resolutions.is_empty()
+        self.commands.is_empty() && self.asks.is_empty() && self.calls.is_empty() && self.resolutions.is_empty()
     }
 }
 
@@ -85,6 +107,8 @@ pub struct ShardLoop {
     next_token: u64,
     next_publish: Instant,
     drain_told: bool,
+    /// Nobody, in the daemon.
+    onlooker: Option<Onlooker>,
 }
 
 impl ShardLoop {
@@ -120,7 +144,14 @@ impl ShardLoop {
             next_token: 0,
             next_publish: now,
             drain_told: false,
+            onlooker: None,
         })
+    }
+
+    #[must_use]
+    pub fn watched_by(mut self, onlooker: Onlooker) -> Self {
+        self.onlooker = Some(onlooker);
+        self
     }
 
     /// Turns until it is told to stop.
@@ -141,10 +172,22 @@ impl ShardLoop {
             let mut completions = 0;
             self.ring.reap(&mut |completion| {
                 completions += 1;
+                if let Some(onlooker) = &mut self.onlooker
+                    && !completion.data.is_empty()
+                {
+                    onlooker(Sight::Received(completion.data));
+                }
                 events.push(Event::Completed(completion));
             });
             events.append(&mut lend(mem::take(&mut answers)));
             Self::read_mail(&mut self.mailbox, &mut self.replies, &mut self.next_token, &mut events);
+            if let Some(onlooker) = &mut self.onlooker {
+                for event in &events {
+                    if let Event::Resolved { name, result } = event {
+                        onlooker(Sight::Resolved { name, result });
+                    }
+                }
+            }
             let full = self.backlog.len() >= TRANSITIONS_BACKLOG_MAX;
             if mem::replace(&mut self.desk_full, full) != full {
                 events.push(Event::DeskFull(full));
@@ -175,6 +218,13 @@ impl ShardLoop {
         while let Some((name, result)) = mailbox.resolutions.recv() {
             events.push(Event::Resolved { name, result });
         }
+        for _ in 0..CALLS_PER_TURN_MAX {
+            let Some(call) = mailbox.calls.recv() else { break };
+            events.push(match call {
+                Call::Pushed { index, ok, message } => Event::Pushed { index, ok, message },
+                Call::CheckNow(monitor) => Event::Command(Command { monitor, kind: CommandKind::CheckNow }),
+            });
+        }
         // One question a turn: each is a bounded slice, and the checks come first.
         if let Some(ask) = mailbox.asks.recv() {
             *next_token += 1;
@@ -194,6 +244,9 @@ impl ShardLoop {
                 }
                 Effect::Close { slot } => self.ring.close(slot),
                 Effect::Submit { slot, generation, op, bytes: range } => {
+                    if let (Some(onlooker), Op::Connect(address)) = (&mut self.onlooker, &op) {
+                        onlooker(Sight::Connecting(*address));
+                    }
                     self.ring.submit(slot, generation, &op, &bytes[range.start as usize..range.end as usize]);
                 }
                 Effect::Errand { slot, generation, .. } => {
