@@ -11,15 +11,17 @@ use std::fs::{File, Metadata};
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::Mutex;
 
-use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::http::StatusCode;
+use axum::http::header::{self, HeaderMap, HeaderValue};
 use subtle::ConstantTimeEq as _;
 
 use super::door::Peer;
 use super::failure::Failure;
 use crate::os::local;
-use crate::units::limits::{API_TOKEN_MAX, API_TOKEN_MIN};
+use crate::units::Instant;
+use crate::units::limits::{API_STRANGERS_EVERY, API_TOKEN_MAX, API_TOKEN_MIN};
 
 /// Who changes something, for the audit: `root (uid 0, process 4711)`, `the token, from 10.0.0.5:40000`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +102,24 @@ fn judge(file: &Metadata, own: u32) -> Result<(), TokenError> {
     Ok(())
 }
 
+/// Those who show a token that nobody has: counted, and written about now and then, so that neither a typing error in a
+/// crontab nor somebody who guesses stays unseen, nor fills a disk.
+#[derive(Debug, Default)]
+pub struct Strangers(Mutex<(u64, Option<Instant>)>);
+
+impl Strangers {
+    /// Counts one; answers with how many have come since it was written about last, when it is time for that again.
+    pub(super) fn count(&self, now: Instant) -> Option<u64> {
+        let mut counted = self.0.lock().ok()?;
+        counted.0 += 1;
+        if counted.1.is_some_and(|last| now.since(last) < API_STRANGERS_EVERY) {
+            return None;
+        }
+        counted.1 = Some(now);
+        Some(std::mem::take(&mut counted.0))
+    }
+}
+
 /// Whether the peer may change something, and who that is.
 pub(super) fn actor(peer: Peer, headers: &HeaderMap, token: Option<&Token>) -> Result<Actor, Failure> {
     match peer {
@@ -149,6 +169,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::units::Span;
 
     const TOKEN: &str = "0123456789abcdef0123";
 
@@ -178,6 +199,15 @@ mod tests {
         assert!(matches!(Token::read(&folder.path().join("no")), Err(TokenError::Unreadable(_))));
         let foreign = fs::metadata("/proc/self/status").expect("it is there");
         assert!(matches!(judge(&foreign, 0), Err(TokenError::Open { .. })));
+    }
+
+    #[test]
+    fn strangers_are_written_about_now_and_then() {
+        let strangers = Strangers::default();
+        let at = |secs| Instant::from_nanos(Span::from_secs(secs).as_nanos());
+        assert_eq!(strangers.count(at(1_000)), Some(1));
+        assert_eq!((strangers.count(at(1_001)), strangers.count(at(1_059))), (None, None));
+        assert_eq!(strangers.count(at(1_060)), Some(3));
     }
 
     #[test]

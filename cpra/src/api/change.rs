@@ -51,7 +51,7 @@ pub(super) fn split(path: &str) -> Option<(&str, Action)> {
 
 /// Percent-decoded, if that is UTF-8.
 pub(super) fn decoded(text: &str) -> Option<String> {
-    percent_decode_str(text).decode_utf8().ok().map(|text| text.into_owned())
+    percent_decode_str(text).decode_utf8().ok().map(std::borrow::Cow::into_owned)
 }
 
 pub(super) async fn change(

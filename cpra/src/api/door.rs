@@ -25,7 +25,8 @@ use tokio::time::{sleep, timeout};
 use crate::units::Span;
 use crate::units::limits::{
     API_CONNECTION_GRACE, API_CONNECTION_LIFE, API_CONNECTIONS_MAX, API_FAREWELLS_MAX, API_HEAD_WAIT,
-    API_REQUEST_HEAD_MAX, API_REQUEST_HEADERS_MAX, LOCAL_CONNECTIONS_MAX, PROFILE_CONNECTION_LIFE, PROFILE_CONNECTIONS_MAX,
+    API_REQUEST_HEAD_MAX, API_REQUEST_HEADERS_MAX, LOCAL_CONNECTIONS_MAX, PROFILE_CONNECTION_LIFE,
+    PROFILE_CONNECTIONS_MAX,
 };
 
 /// Who is at the other end of the connection. An extension of every request.
@@ -33,7 +34,10 @@ use crate::units::limits::{
 pub enum Peer {
     Tcp(SocketAddr),
     /// On the unix socket, as the kernel knows it.
-    Local { uid: u32, pid: Option<i32> },
+    Local {
+        uid: u32,
+        pid: Option<i32>,
+    },
 }
 
 impl Peer {
@@ -41,6 +45,15 @@ impl Peer {
         match self {
             Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
             Self::Local { .. } => true,
+        }
+    }
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Local { uid, .. } => write!(f, "uid {uid}"),
         }
     }
 }

@@ -19,9 +19,10 @@ use axum::http::{Method, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::access::{self, Token};
+use super::access::{self, Strangers, Token};
 use super::door::Peer;
 use super::failure::Failure;
+use crate::os::clock::Clock;
 
 /// The names that a listener answers to.
 #[derive(Clone, Debug)]
@@ -74,7 +75,8 @@ pub struct Guard {
     /// `None`: any host may be named.
     pub hosts: Option<Hosts>,
     /// What has to be shown to change something over TCP.
-    pub token: Option<Arc<Token>>,
+    pub token: Option<Token>,
+    pub strangers: Strangers,
 }
 
 /// What may be done at a path.
@@ -152,22 +154,41 @@ impl Guard {
             Purpose::Calling if *method == Method::POST => return Ok(()),
             Purpose::Calling => {
                 // Link previews and scanners follow links: a call must not come about by looking.
-                return not_allowed(format!("{named} is not a call: a call changes something"), "use POST: curl -d '' URL", "POST");
+                return not_allowed(
+                    format!("{named} is not a call: a call changes something"),
+                    "use POST: curl -d '' URL",
+                    "POST",
+                );
             }
             Purpose::Changing if *method == Method::POST => {
                 let Some(&peer) = request.extensions().get::<Peer>() else {
                     return Err(refused(Failure::unavailable("it is not known who asks", "report this as a defect")));
                 };
-                let actor = access::actor(peer, request.headers(), self.token.as_deref()).map_err(refused)?;
+                let actor = access::actor(peer, request.headers(), self.token.as_ref()).map_err(|failure| {
+                    if failure.status == StatusCode::UNAUTHORIZED
+                        && let Some(count) = self.strangers.count(Clock.now())
+                    {
+                        tracing::warn!(count, last = %peer, "changes without the token were refused");
+                    }
+                    refused(failure)
+                })?;
                 request.extensions_mut().insert(actor);
             }
             // A monitor's name may end like one of those paths: looking is always allowed.
             Purpose::Changing | Purpose::Reading if reads => {}
             Purpose::Changing => {
-                return not_allowed(format!("{named} is not allowed here"), "use POST to change, GET to look", "GET, HEAD, POST");
+                return not_allowed(
+                    format!("{named} is not allowed here"),
+                    "use POST to change, GET to look",
+                    "GET, HEAD, POST",
+                );
             }
             Purpose::Reading => {
-                return not_allowed(format!("{named} is not allowed: there is only something to look at here"), "use GET or HEAD", "GET, HEAD");
+                return not_allowed(
+                    format!("{named} is not allowed: there is only something to look at here"),
+                    "use GET or HEAD",
+                    "GET, HEAD",
+                );
             }
         }
         if request.body().size_hint().exact() != Some(0) {

@@ -40,7 +40,7 @@ use axum::routing::{get, post};
 use axum::{Router, middleware};
 use tokio::sync::{oneshot, watch};
 
-use self::access::Token;
+use self::access::{Strangers, Token};
 use self::door::{Bounds, Door, Gate};
 use self::failure::Failure;
 use self::guard::{Guard, Hosts};
@@ -53,7 +53,7 @@ pub(crate) struct App {
     source: Arc<dyn Source>,
     metrics: Metrics,
     door: Arc<Door>,
-    strangers: push::Strangers,
+    strangers: Strangers,
 }
 
 /// What the API listens on.
@@ -86,9 +86,12 @@ async fn serve(listeners: Listeners, source: Arc<dyn Source>, stop: oneshot::Rec
     let door = Arc::new(Door::new(Bounds::API));
     let hosts = Hosts::new(api.local_addr()?, names.clone());
     let routes = routes(source, door.clone());
-    let guard = Guard { hosts: Some(hosts), token: token.map(Arc::new) };
+    let guard = Guard { hosts: Some(hosts), token, strangers: Strangers::default() };
     let local_gate = match &local {
-        Some(local) => Some((local_gate(local)?, guarded(routes.clone(), Guard { hosts: None, token: None }))),
+        Some(local) => Some((
+            local_gate(local)?,
+            guarded(routes.clone(), Guard { hosts: None, token: None, strangers: Strangers::default() }),
+        )),
         None => None,
     };
     let router = guarded(routes, guard);
@@ -96,7 +99,7 @@ async fn serve(listeners: Listeners, source: Arc<dyn Source>, stop: oneshot::Rec
     let profile = match profile {
         Some(profile) => {
             let hosts = Hosts::new(profile.local_addr()?, names);
-            let guard = Guard { hosts: Some(hosts), token: None };
+            let guard = Guard { hosts: Some(hosts), token: None, strangers: Strangers::default() };
             Some((Gate::Tcp(tokio_listener(profile)?), guarded(profile::routes(), guard)))
         }
         None => None,
@@ -143,7 +146,7 @@ fn routes(source: Arc<dyn Source>, door: Arc<Door>) -> Router {
         .route("/api/v1/push/{*token}", post(push::call))
         .route("/demo/flaky", get(demo::flaky))
         .fallback(nothing)
-        .with_state(Arc::new(App { source, metrics, door, strangers: push::Strangers::default() }))
+        .with_state(Arc::new(App { source, metrics, door, strangers: Strangers::default() }))
 }
 
 fn guarded(routes: Router, guard: Guard) -> Router {

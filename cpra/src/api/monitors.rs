@@ -212,7 +212,10 @@ async fn in_state(
 }
 
 /// What the shards know of some monitors.
-pub(super) async fn states_of(source: &dyn Source, ids: &[MonitorId]) -> Result<BTreeMap<MonitorId, MonitorState>, Failure> {
+pub(super) async fn states_of(
+    source: &dyn Source,
+    ids: &[MonitorId],
+) -> Result<BTreeMap<MonitorId, MonitorState>, Failure> {
     let mut by_shard: BTreeMap<u8, Vec<u32>> = BTreeMap::new();
     for id in ids {
         by_shard.entry(id.shard()).or_default().push(id.index());

@@ -1,10 +1,9 @@
 //! `POST /api/v1/push/{token}` and `/api/v1/push/{token}/fail`: a job calls in.
 //!
 //! The token is the job's secret and needs no other one beside it: it is good for one monitor and for nothing else. It is
-//! never logged. Calls with a token of nobody are counted and written about now and then, so that neither a typing error
-//! in a crontab nor somebody who guesses stays unseen, nor fills a disk.
+//! never logged.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use axum::Json;
 use axum::body::{Body, to_bytes};
@@ -20,27 +19,9 @@ use super::failure::Failure;
 use super::guard::shortened;
 use super::view::{PushQuery, PushView};
 use crate::config::nearest;
-use crate::units::Instant;
-use crate::units::limits::{API_HEAD_WAIT, API_PUSH_BODY_MAX, API_STRANGERS_EVERY, EVIDENCE_MAX};
+use crate::units::limits::{API_HEAD_WAIT, API_PUSH_BODY_MAX, EVIDENCE_MAX};
 
 pub(super) const PREFIX: &str = "/api/v1/push/";
-
-/// Calls with tokens of nobody.
-#[derive(Debug, Default)]
-pub(super) struct Strangers(Mutex<(u64, Option<Instant>)>);
-
-impl Strangers {
-    /// Counts one; answers with how many have come since it was written about last, when it is time for that again.
-    fn count(&self, now: Instant) -> Option<u64> {
-        let mut counted = self.0.lock().ok()?;
-        counted.0 += 1;
-        if counted.1.is_some_and(|last| now.since(last) < API_STRANGERS_EVERY) {
-            return None;
-        }
-        counted.1 = Some(now);
-        Some(std::mem::take(&mut counted.0))
-    }
-}
 
 pub(super) async fn call(
     State(app): State<Arc<App>>,
@@ -54,7 +35,7 @@ pub(super) async fn call(
     let found = decoded(token).and_then(|token| app.source.push_target(&token));
     let Some(monitor) = found else {
         if let Some(count) = app.strangers.count(app.source.now()) {
-            tracing::warn!(count, last = ?peer, "calls with a push token that no monitor has");
+            tracing::warn!(count, last = %peer, "calls with a push token that no monitor has");
         }
         return Err(Failure::new(
             StatusCode::NOT_FOUND,
@@ -80,7 +61,7 @@ pub(super) async fn call(
         }
     };
     let said = spoken(body).await?;
-    let message = query.msg.as_deref().map_or_else(|| first_line(&said), |text| bounded(text));
+    let message = query.msg.as_deref().map_or_else(|| first_line(&said), bounded);
     app.source.push(monitor, ok, message)?;
     let catalog = app.source.catalog();
     Ok(Json(PushView { monitor: catalog.name(monitor).to_owned(), taken: if ok { "ok" } else { "fail" } }))
@@ -117,7 +98,6 @@ fn bounded(text: &str) -> Box<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::Span;
 
     #[test]
     fn a_jobs_words_are_its_first_line() {
@@ -125,14 +105,5 @@ mod tests {
         assert_eq!(&*first_line(b""), "");
         assert_eq!(&*first_line(b"a\x1b[31m\xff"), "a [31m\u{fffd}");
         assert!(first_line(&[b'x'; 10_000]).len() <= EVIDENCE_MAX);
-    }
-
-    #[test]
-    fn strangers_are_written_about_now_and_then() {
-        let strangers = Strangers::default();
-        let at = |secs| Instant::from_nanos(Span::from_secs(secs).as_nanos());
-        assert_eq!(strangers.count(at(1_000)), Some(1));
-        assert_eq!((strangers.count(at(1_001)), strangers.count(at(1_059))), (None, None));
-        assert_eq!(strangers.count(at(1_060)), Some(3));
     }
 }

@@ -14,7 +14,7 @@ use super::{Args as Flags, NOT_DONE, plural};
 use crate::config::{self, nearest};
 use crate::domain::outcome::bounded_text;
 use crate::domain::{Check, HostRef, Monitor, Outcome, Verdict};
-use crate::os::solo::{Seen, Solo};
+use crate::os::solo::{Resolved, Seen, Solo};
 use crate::units::limits::SOLO_MONITORS_MAX;
 use crate::units::{MonitorId, Span};
 use crate::world::Catalog;
@@ -98,11 +98,8 @@ fn try_check(flags: &Flags, args: &Args) -> anyhow::Result<Option<Verdict>> {
         let shown = bounded_text(unknown, 300);
         anyhow::bail!("there is no sound monitor \"{shown}\" in {}{meant}", path.display());
     }
-    let mut names: Vec<String> = if args.all {
-        picked.iter().map(|monitor| monitor.name.to_string()).collect()
-    } else {
-        args.names.clone()
-    };
+    let mut names: Vec<String> =
+        if args.all { picked.iter().map(|monitor| monitor.name.to_string()).collect() } else { args.names.clone() };
     names.dedup();
     let catalog = Arc::new(Catalog::build(picked, 1)?);
     let mut solo = Solo::start(Arc::clone(&catalog))?;
@@ -185,11 +182,11 @@ const fn verdict_text(verdict: Verdict) -> &'static str {
 fn tell(text: &mut String, catalog: &Catalog, id: MonitorId, outcome: &Outcome, seen: &Seen) {
     let latency = outcome.latency;
     match &seen.resolved {
-        Some((name, Ok(addresses))) => {
+        Some(Resolved { name, addresses: Ok(addresses) }) => {
             let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             let _ = writeln!(text, "resolve   {name} -> {} ({})", addresses.join(", "), latency.resolve);
         }
-        Some((name, Err(why))) => {
+        Some(Resolved { name, addresses: Err(why) }) => {
             let _ = writeln!(text, "resolve   {name}: {} ({})", bounded_text(why, LINE_MAX), latency.resolve);
         }
         None => {}
@@ -260,10 +257,10 @@ fn as_json(catalog: &Catalog, id: MonitorId, outcome: &Outcome, seen: &Seen) -> 
         "reason": outcome.evidence.as_deref(),
         "http_status": outcome.status,
         "attempts": outcome.attempts,
-        "resolved": seen.resolved.as_ref().map(|(name, result)| json!({
-            "name": &**name,
-            "addresses": result.as_ref().ok().map(|list| list.iter().map(ToString::to_string).collect::<Vec<_>>()),
-            "error": result.as_ref().err(),
+        "resolved": seen.resolved.as_ref().map(|Resolved { name, addresses }| json!({
+            "name": name,
+            "addresses": addresses.as_ref().ok().map(|list| list.iter().map(ToString::to_string).collect::<Vec<_>>()),
+            "error": addresses.as_ref().err(),
         })),
         "addresses_tried": seen.tried.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "head": head,
@@ -304,7 +301,8 @@ mod tests {
         let (head, body) = parts(&http, b"HTTP/1.1 200 OK\r\nX: \x1b[2J\r\n\r\nhello\nworld\x07");
         assert_eq!(head.iter().map(|line| &**line).collect::<Vec<_>>(), ["HTTP/1.1 200 OK", "X: [2J"]);
         assert_eq!(&*body, "hello world");
-        let tls = Check::Http(HttpCheck { tls: Some(crate::domain::monitor::TlsPolicy::default()), ..HttpCheck::default() });
+        let tls =
+            Check::Http(HttpCheck { tls: Some(crate::domain::monitor::TlsPolicy::default()), ..HttpCheck::default() });
         assert!(parts(&tls, b"\x16\x03\x03secret").1.is_empty());
         let long = [b"HTTP/1.1 200 OK\r\n\r\n".as_slice(), &[b'x'; 10_000]].concat();
         assert!(parts(&http, &long).1.len() <= BODY_MAX);

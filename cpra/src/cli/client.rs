@@ -42,6 +42,9 @@ impl ClientError {
     }
 }
 
+/// Where the socket of a daemon that runs as a service is.
+const SERVICE: &str = "/run/cpra/cpra.sock";
+
 /// A daemon, by its socket.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -55,8 +58,10 @@ impl Client {
         if diagnostics.errors() > 0 {
             return Err(ClientError::Settings(diagnostics.to_string().trim_end().to_owned()));
         }
-        let folders = args.folders(&settings);
-        Ok(Self { path: settings.api.socket.unwrap_or(folders.socket) })
+        let own = || args.folders(&settings).socket;
+        // Who is not root has another default, and means the service all the same where nothing of their own runs.
+        let default = || [own(), PathBuf::from(SERVICE)].into_iter().find(|path| path.exists()).unwrap_or_else(own);
+        Ok(Self { path: settings.api.socket.clone().unwrap_or_else(default) })
     }
 
     /// The JSON of an answer.
@@ -134,7 +139,9 @@ mod tests {
     fn only_whole_answers_count() {
         let (status, body) = split(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}").expect("it is whole");
         assert_eq!((status, body), (404, b"{}".as_slice()));
-        for broken in ["", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}", "HTTP/1.1 200 OK\r\n\r\n{}", "SSH-2.0-x\r\n"] {
+        for broken in
+            ["", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}", "HTTP/1.1 200 OK\r\n\r\n{}", "SSH-2.0-x\r\n"]
+        {
             assert!(split(broken.as_bytes()).is_err(), "{broken}");
         }
     }

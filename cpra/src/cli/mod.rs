@@ -52,7 +52,7 @@ pub struct Args {
     #[arg(long = "api.listen", value_name = "ADDR", value_parser = config::daemon::listen, help_heading = "Listeners")]
     pub api_listen: Option<SocketAddr>,
 
-    /// The unix socket of the command line [default: in /run/cpra, or the state folder]
+    /// Socket of the command line [default: in /run/cpra or the state folder]
     #[arg(long = "api.socket", value_name = "PATH", global = true, help_heading = "Listeners")]
     pub api_socket: Option<PathBuf>,
 

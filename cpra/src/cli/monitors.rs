@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::client::{Client, ClientError, encoded, printable};
 use super::Args as Flags;
+use super::client::{Client, ClientError, encoded, printable};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {

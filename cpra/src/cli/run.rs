@@ -93,7 +93,9 @@ fn local_socket(settings: &Settings, folders: &Folders) -> anyhow::Result<Option
         None => match LocalSocket::bind(&folders.socket) {
             Ok(socket) => Ok(Some(socket)),
             Err(error) => {
-                tracing::warn!("no unix socket, so that the command line cannot reach this daemon: {error} with {FLAG}");
+                tracing::warn!(
+                    "no unix socket, so that the command line cannot reach this daemon: {error} with {FLAG}"
+                );
                 Ok(None)
             }
         },

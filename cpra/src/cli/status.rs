@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::client::{Client, ClientError, printable};
 use super::Args as Flags;
+use super::client::{Client, ClientError, printable};
 use crate::units::Span;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -38,7 +38,8 @@ fn table(status: &Value) -> String {
     );
     let reasons = list(&status["readiness"]["reasons"], word);
     let ready = status["readiness"]["ready"].as_bool() == Some(true);
-    let _ = writeln!(text, "ready     {}", if ready { "yes".to_owned() } else { format!("no: {}", reasons.join("; ")) });
+    let _ =
+        writeln!(text, "ready     {}", if ready { "yes".to_owned() } else { format!("no: {}", reasons.join("; ")) });
     let states = status["monitors"]["states"].as_object().into_iter().flatten();
     let states: Vec<String> = states
         .filter(|(_, count)| number(count) > 0)
@@ -103,7 +104,10 @@ mod tests {
             "faults": []
         });
         let text = table(&status);
-        assert!(text.starts_with("cpra 0.1.0 on mon-1, running for 1 m 30 s\nready     no: no monitors are loaded\n"), "{text}");
+        assert!(
+            text.starts_with("cpra 0.1.0 on mon-1, running for 1 m 30 s\nready     no: no monitors are loaded\n"),
+            "{text}"
+        );
         assert!(text.contains("monitors  3 in all: down 1, up 2\n") && text.contains("lag p99 0.4 ms\n"), "{text}");
         assert!(text.ends_with("incidents 1 open\n          shop/web for 12 s: refused\n"), "{text}");
         // An answer of another version is no panic.

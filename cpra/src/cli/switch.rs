@@ -3,8 +3,8 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use super::client::{Client, ClientError, encoded, printable};
 use super::Args as Flags;
+use super::client::{Client, ClientError, encoded, printable};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {

@@ -259,7 +259,9 @@ fn push(config: &Section<'_>, findings: &mut Findings) -> Option<(Check, Target,
             Ok(Box::<str>::from(text))
         } else {
             let (low, high) = (PUSH_TOKEN.start(), PUSH_TOKEN.end());
-            Err(format!("takes {low} to {high} letters, digits, \"-\" and \"_\": `openssl rand -hex 16` makes such a text"))
+            Err(format!(
+                "takes {low} to {high} letters, digits, \"-\" and \"_\": `openssl rand -hex 16` makes such a text"
+            ))
         }
     });
     let host = crate::domain::Host::Literal(std::net::Ipv4Addr::UNSPECIFIED.into());

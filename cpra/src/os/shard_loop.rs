@@ -84,8 +84,9 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    fn is_quiet(&self) -> bool {
-        self.commands.is_empty() && self.asks.is_empty() && self.calls.is_empty() && self.resolutions.is_empty()
+    fn is_quiet(&self, desk_full: bool) -> bool {
+        let calls = desk_full || self.calls.is_empty();
+        calls && self.commands.is_empty() && self.asks.is_empty() && self.resolutions.is_empty()
     }
 }
 
@@ -180,7 +181,8 @@ impl ShardLoop {
                 events.push(Event::Completed(completion));
             });
             events.append(&mut lend(mem::take(&mut answers)));
-            Self::read_mail(&mut self.mailbox, &mut self.replies, &mut self.next_token, &mut events);
+            let full = self.backlog.len() >= TRANSITIONS_BACKLOG_MAX;
+            Self::read_mail(&mut self.mailbox, &mut self.replies, &mut self.next_token, full, &mut events);
             if let Some(onlooker) = &mut self.onlooker {
                 for event in &events {
                     if let Event::Resolved { name, result } = event {
@@ -188,7 +190,6 @@ impl ShardLoop {
                     }
                 }
             }
-            let full = self.backlog.len() >= TRANSITIONS_BACKLOG_MAX;
             if mem::replace(&mut self.desk_full, full) != full {
                 events.push(Event::DeskFull(full));
             }
@@ -210,6 +211,7 @@ impl ShardLoop {
         mailbox: &mut Mailbox,
         replies: &mut VecDeque<(u64, Reply)>,
         next_token: &mut u64,
+        desk_full: bool,
         events: &mut Vec<Event<'a>>,
     ) {
         while let Some(command) = mailbox.commands.recv() {
@@ -218,7 +220,8 @@ impl ShardLoop {
         while let Some((name, result)) = mailbox.resolutions.recv() {
             events.push(Event::Resolved { name, result });
         }
-        for _ in 0..CALLS_PER_TURN_MAX {
+        // Each call may be a transition: with a desk that is behind they wait in their queue, and its end refuses more.
+        for _ in 0..if desk_full { 0 } else { CALLS_PER_TURN_MAX } {
             let Some(call) = mailbox.calls.recv() else { break };
             events.push(match call {
                 Call::Pushed { index, ok, message } => Event::Pushed { index, ok, message },
@@ -304,7 +307,7 @@ impl ShardLoop {
         self.bell.declare_sleep();
         let stop =
             self.board.stop.load(Ordering::Relaxed) || (self.board.drain.load(Ordering::Relaxed) && !self.drain_told);
-        let wait = if self.mailbox.is_quiet() && !stop { wait } else { Wait::NONE };
+        let wait = if self.mailbox.is_quiet(self.desk_full) && !stop { wait } else { Wait::NONE };
         let entered = self.ring.enter(wait);
         self.bell.declare_awake();
         // Only its having ended the sleep matters.

@@ -30,26 +30,38 @@ const QUEUE: usize = 64;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     /// The name that was asked for, and what is known of it.
-    pub resolved: Option<(Box<str>, Result<Vec<IpAddr>, Box<str>>)>,
+    pub resolved: Option<Resolved>,
     /// Addresses that were connected to, in order.
     pub tried: Vec<SocketAddr>,
-    /// The first bytes that came back, from all of them.
+    /// The first bytes that came back on the last of them.
     pub received: Vec<u8>,
+}
+
+/// A name, and its addresses, or why there are none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    pub name: Box<str>,
+    pub addresses: Result<Vec<IpAddr>, Box<str>>,
 }
 
 impl Seen {
     fn take(&mut self, sight: &Sight<'_>) {
         match sight {
             Sight::Resolved { name, result } => {
-                let result = match result {
+                let addresses = match result {
                     Resolution::Found { addresses, .. } => Ok(addresses.clone()),
                     Resolution::NotFound => Err("no such name".into()),
                     Resolution::Failed(why) => Err(why.clone()),
                 };
-                self.resolved = Some(((*name).into(), result));
+                self.resolved = Some(Resolved { name: (*name).into(), addresses });
             }
-            Sight::Connecting(address) if self.tried.len() < QUEUE => self.tried.push(*address),
-            Sight::Connecting(_) => {}
+            Sight::Connecting(address) => {
+                if self.tried.len() < QUEUE {
+                    self.tried.push(*address);
+                }
+                // Of several connections the last one's answer is the one that was judged.
+                self.received.clear();
+            }
             Sight::Received(bytes) => {
                 let room = SOLO_RECEIVED_MAX - self.received.len();
                 self.received.extend_from_slice(&bytes[..bytes.len().min(room)]);
@@ -125,18 +137,7 @@ impl Solo {
             }
         })?;
         started.recv().unwrap_or_else(|_| Err(io::Error::other("the shard ended while it started")))?;
-        Ok(Self {
-            catalog,
-            commands,
-            transitions,
-            door,
-            bell,
-            shard_bell,
-            board,
-            seen,
-            epoch: 0,
-            thread: Some(thread),
-        })
+        Ok(Self { catalog, commands, transitions, door, bell, shard_bell, board, seen, epoch: 0, thread: Some(thread) })
     }
 
     /// Checks a monitor now. Every check ends: what has no outcome within all its bounds is void.

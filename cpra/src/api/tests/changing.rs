@@ -75,7 +75,11 @@ fn over_tcp_a_change_needs_the_token() {
     let path = format!("/api/v1/monitors/{DOWN}/check");
     let without = Running::new(Fake::small());
     let (status, _, body) = post(&without, &path, &format!("Authorization: Bearer {TOKEN}\r\n"), "");
-    assert_eq!((status, body["remedy"].as_str().is_some_and(|text| text.contains("token_file"))), (403, true), "{body}");
+    assert_eq!(
+        (status, body["remedy"].as_str().is_some_and(|text| text.contains("token_file"))),
+        (403, true),
+        "{body}"
+    );
     assert!(without.fake.done().is_empty());
 
     let running = Running::with(Fake::small(), Token::of(TOKEN.as_bytes()).ok());
@@ -90,8 +94,9 @@ fn over_tcp_a_change_needs_the_token() {
     let (status, ..) = post(&running, &path, &format!("Authorization: Bearer {TOKEN}\r\n"), "body");
     assert_eq!(status, 413);
     // The host is checked first, whoever asks.
-    let foreign =
-        format!("POST {path} HTTP/1.1\r\nHost: evil.example\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n\r\n");
+    let foreign = format!(
+        "POST {path} HTTP/1.1\r\nHost: evil.example\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n\r\n"
+    );
     assert_eq!(running.raw(&foreign).status, 421);
     let wrong = format!("DELETE {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let reply = running.raw(&wrong);
@@ -124,7 +129,8 @@ fn on_the_unix_socket_the_user_is_the_token() {
 
 #[test]
 fn odd_names_can_be_changed() {
-    let running = Running::new(Fake::new(ODD.iter().map(ToString::to_string).chain(["a/check".to_owned(), DOWN.to_owned()])));
+    let running =
+        Running::new(Fake::new(ODD.iter().map(ToString::to_string).chain(["a/check".to_owned(), DOWN.to_owned()])));
     for name in ODD.into_iter().chain(["a/check"]) {
         let (status, body) = running.locally("POST", &format!("/api/v1/monitors/{}/disable", encoded(name)));
         assert_eq!((status, &body["monitor"]), (200, &name.into()), "{name}");
@@ -164,11 +170,18 @@ fn a_filter_over_many_ends_in_time_and_goes_on() {
     let running = Running::new(Fake::new(names.chain([DOWN.to_owned()])));
     // Only the last one of all is down.
     let (status, body) = running.json("/api/v1/monitors?state=down");
-    assert_eq!((status, body["monitors"].as_array().map(Vec::len)), (200, Some(0)), "an empty page is not the last one");
+    assert_eq!(
+        (status, body["monitors"].as_array().map(Vec::len)),
+        (200, Some(0)),
+        "an empty page is not the last one"
+    );
     assert_eq!(body["scanned"], API_STATES_SCAN_MAX);
     let cursor = body["next_cursor"].as_str().expect("there is more").to_owned();
     let (status, body) = running.json(&format!("/api/v1/monitors?state=down&cursor={cursor}"));
-    assert_eq!((status, &body["monitors"][0]["name"], &body["next_cursor"]), (200, &DOWN.into(), &serde_json::Value::Null));
+    assert_eq!(
+        (status, &body["monitors"][0]["name"], &body["next_cursor"]),
+        (200, &DOWN.into(), &serde_json::Value::Null)
+    );
     assert_eq!(body["scanned"], 3_001);
 
     // Pages of a state follow each other without gaps.
