@@ -42,6 +42,9 @@ fn the_command_line_reaches_its_daemon() {
         state(&cpra, "shop/web") == "up" && state(&cpra, "shop/db") == "down"
     });
 
+    // Counters are copied out a few times a second.
+    eventually("the counters say so too", || cpra.metrics().state("up") == 1.0 && cpra.metrics().state("down") == 1.0);
+
     let said = word(&cpra, &["status"]);
     assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""), "{said:?}");
     assert!(
