@@ -100,6 +100,7 @@ fn start(monitors: impl FnOnce(&Path) -> Vec<Monitor>, slots_max: u32) -> Runnin
         token: None,
         names: Vec::new(),
         findings: Vec::new(),
+        scripts: cpra::os::spawn::Settings::default(),
     };
     Running { daemon: Some(daemon::start(plan).expect("the daemon starts")), api: address, folder }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use cpra::desk::{self, Desk, protocol as desk_protocol};
 use cpra::domain::monitor::About;
-use cpra::domain::monitor::{CodeRule, Dispatch};
+use cpra::domain::monitor::{CodeRule, Dispatch, MaxLatency};
 use cpra::domain::{Check, Codes, Color, Destination, Host, Monitor, Policy, Target, TcpCheck};
 use cpra::ring::{Completion, Errno, Op, OpKind};
 use cpra::shard::{self, Effects, Shard, protocol as shard_protocol};
@@ -19,15 +19,19 @@ use cpra::world::Catalog;
 enum Meets {
     Up,
     Refusal,
+    /// Up, but it takes its time.
+    Slow,
     /// A fault of our own.
     NoPorts,
     Silence,
 }
 
-use Meets::{NoPorts, Refusal, Silence, Up};
+use Meets::{NoPorts, Refusal, Silence, Slow, Up};
 
 const INTERVAL: Span = Span::from_secs(10);
 const RETRY: Span = Span::from_secs(2);
+const LATENCY_MAX: Span = Span::from_millis(100);
+const SLOW: Span = Span::from_millis(180);
 
 /// One monitor, its shard and the desk, with a network that does as it is told.
 struct Bench {
@@ -49,10 +53,22 @@ struct Bench {
 
 impl Bench {
     fn new(unhealthy: u8, healthy: u8, colors: &[(Color, Dispatch)]) -> Self {
-        Self::with(true, unhealthy, healthy, colors)
+        Self::with(true, unhealthy, healthy, colors, None)
     }
 
-    fn with(enabled: bool, unhealthy: u8, healthy: u8, colors: &[(Color, Dispatch)]) -> Self {
+    /// With a limit of latency.
+    fn hasty(fails: bool) -> Self {
+        let colors = [(Color::Yellow, Dispatch::On), (Color::Red, Dispatch::On), (Color::Green, Dispatch::On)];
+        Self::with(true, 3, 2, &colors, Some(MaxLatency { limit: LATENCY_MAX, fails })).settled()
+    }
+
+    fn with(
+        enabled: bool,
+        unhealthy: u8,
+        healthy: u8,
+        colors: &[(Color, Dispatch)],
+        max_latency: Option<MaxLatency>,
+    ) -> Self {
         let log = Arc::new(Destination::Log { file: None });
         let mut codes = Codes::default();
         for &(color, dispatch) in colors {
@@ -66,7 +82,7 @@ impl Bench {
             unhealthy_threshold: unhealthy,
             healthy_threshold: healthy,
             retries: 0,
-            max_latency: None,
+            max_latency,
             about: About::default(),
             groups: Box::default(),
             codes,
@@ -129,6 +145,10 @@ impl Bench {
         if let Some(at) = self.connecting.take() {
             match meets {
                 Up => self.completions.push_back((at.0, at.1, OpKind::Connect, Ok(0))),
+                Slow => {
+                    self.now += SLOW;
+                    self.completions.push_back((at.0, at.1, OpKind::Connect, Ok(0)));
+                }
                 Refusal => self.completions.push_back((at.0, at.1, OpKind::Connect, Err(Errno::ECONNREFUSED))),
                 NoPorts => self.completions.push_back((at.0, at.1, OpKind::Connect, Err(Errno::EADDRNOTAVAIL))),
                 Silence => self.connecting = Some(at),
@@ -383,6 +403,65 @@ fn a_color_that_is_switched_off_moves_the_state_all_the_same() {
 }
 
 #[test]
+fn row_27_warnings_in_a_row_are_one_yellow_and_never_red() {
+    let mut bench = Bench::hasty(false);
+    bench.checks(&[Slow, Slow]);
+    assert_eq!((bench.state(), bench.shard.stats().degraded), ("up", 0));
+    bench.check(Up);
+    bench.checks(&[Slow, Slow]);
+    assert!(bench.notices.is_empty(), "the streak began anew");
+    bench.check(Slow);
+    assert_eq!((bench.state(), bench.shard.stats().degraded), ("up", 1));
+    let words = "shop/web is degraded: took 180 ms, more than 100 ms (3 times in a row)";
+    assert_eq!(bench.notices, [(Color::Yellow, words.into())]);
+    bench.checks(&[Slow; 12]);
+    assert_eq!((bench.state(), bench.colors()), ("up", vec![Color::Yellow]), "never red");
+    assert_eq!(bench.gap().as_secs(), INTERVAL.as_secs(), "nothing is suspected");
+}
+
+#[test]
+fn row_27_clean_oks_end_it() {
+    let mut bench = Bench::hasty(false);
+    bench.checks(&[Slow, Slow, Slow, Up, Slow, Up]);
+    assert_eq!((bench.colors(), bench.shard.stats().degraded), (vec![Color::Yellow], 1), "two clean ones in a row");
+    bench.check(Up);
+    assert_eq!((bench.state(), bench.shard.stats().degraded), ("up", 0));
+    assert_eq!(bench.colors(), [Color::Yellow, Color::Green]);
+    assert!(bench.notices[1].1.starts_with("shop/web is no longer degraded, after "), "{:?}", bench.notices[1]);
+}
+
+#[test]
+fn row_27_elsewhere_a_warning_is_an_ok() {
+    let mut bench = Bench::hasty(false);
+    bench.checks(&[Refusal, Slow]);
+    assert_eq!((bench.state(), bench.colors()), ("up", vec![Color::Yellow, Color::Green]));
+    let mut bench = Bench::hasty(false);
+    bench.checks(&[Refusal, Refusal, Refusal, Slow, Slow]);
+    assert_eq!((bench.state(), bench.colors()), ("up", vec![Color::Yellow, Color::Red, Color::Green]));
+}
+
+#[test]
+fn row_27_a_degraded_monitor_that_fails_goes_on_to_red_under_one_key() {
+    let mut bench = Bench::hasty(false);
+    bench.checks(&[Slow, Slow, Slow, Refusal, Refusal, Refusal]);
+    assert_eq!((bench.state(), bench.colors()), ("down", vec![Color::Yellow, Color::Red]), "one yellow");
+    bench.checks(&[Up, Up]);
+    assert_eq!((bench.state(), bench.colors()), ("up", vec![Color::Yellow, Color::Red, Color::Green]));
+}
+
+#[test]
+fn slow_is_a_failure_where_the_monitor_says_so() {
+    let mut bench = Bench::hasty(true);
+    bench.checks(&[Slow, Slow, Slow]);
+    assert_eq!((bench.state(), bench.shard.stats().degraded), ("down", 0));
+    let words = [
+        "shop/web: took 180 ms, more than 100 ms (1 of 3)",
+        "shop/web is down: took 180 ms, more than 100 ms (3 of 3)",
+    ];
+    assert_eq!(bench.notices, [(Color::Yellow, words[0].into()), (Color::Red, words[1].into())]);
+}
+
+#[test]
 fn row_28_our_own_fault_counts_for_nothing() {
     let mut bench = Bench::usual().settled();
     bench.checks(&[NoPorts; 5]);
@@ -472,7 +551,7 @@ fn row_39_a_check_in_flight_when_it_is_disabled_counts_for_nothing() {
 
 #[test]
 fn row_39_a_monitor_that_the_file_disables_alerts_once_it_is_enabled() {
-    let mut bench = Bench::with(false, 1, 1, &[(Color::Red, Dispatch::On)]);
+    let mut bench = Bench::with(false, 1, 1, &[(Color::Red, Dispatch::On)], None);
     let monitor = bench.monitor;
     for _ in 0..300 {
         bench.tell_desk(vec![desk_protocol::Event::Enable(monitor)]);

@@ -8,6 +8,7 @@
 //! | `cpra-code` | delivers notices (tokio-uring) | its bell | when the desk has gone |
 //! | `cpra-store` | makes commits durable (in memory so far) | its bell | when the desk has gone |
 //! | `cpra-resolve`, `cpra-lookup-N` | names into addresses | its bell | when the shards have gone |
+//! | `cpra-spawn` | scripts ([`crate::os::spawn`]) | its bell, what they write, their ends | when the shards have gone, after its scripts |
 //! | `cpra-control` | API on TCP and the unix socket, metrics, profiles (tokio) | epoll | when told |
 //!
 //! Between them are bounded queues of [`crate::pipeline`] and a few atomics; no thread waits for another one's lock
@@ -40,6 +41,7 @@ use crate::os::local::LocalSocket;
 use crate::os::resolve;
 use crate::os::shard_loop::{self, ShardBoard, ShardLoop};
 use crate::os::signals::Signals;
+use crate::os::spawn;
 use crate::os::story::Teller;
 use crate::os::uring::{self, UringRing};
 use crate::os::wake::WakeFd;
@@ -49,7 +51,7 @@ use crate::shard::{self, Shard, ShardStats};
 use crate::store::memory;
 use crate::units::limits::{
     API_CONNECTION_GRACE, DRAIN_CHECKS, DRAIN_NOTICES, HEARTBEAT_MAX, QUEUE_ASKS, QUEUE_CALLS, QUEUE_COMMANDS,
-    QUEUE_TRANSITIONS, SIGNAL_ECHO,
+    QUEUE_TRANSITIONS, SCRIPT_GRACE, SCRIPT_KILL_WAIT, SIGNAL_ECHO,
 };
 use crate::units::{Instant, MonitorId, Span, Timestamp};
 use crate::world::{Catalog, Tokens};
@@ -77,10 +79,14 @@ pub struct Plan {
     /// Host names to answer to, beside the loopback ones.
     pub names: Vec<String>,
     pub findings: Vec<api::Finding>,
+    pub scripts: spawn::Settings,
 }
 
 /// The API's thread.
 const CONTROL: &str = "cpra-control";
+
+/// When the process exits at once, its scripts get this long to be killed.
+const SCRIPTS_END_AT_ONCE: Span = Span::from_millis(100);
 
 /// Names that decide how wide the story's column is.
 const STORY_NAMES: usize = 1000;
@@ -99,6 +105,7 @@ pub enum StartError {
 /// A running daemon.
 pub struct Daemon {
     shards: Vec<ShardHandle>,
+    scripts: spawn::Handle,
     desk: JoinHandle<()>,
     desk_board: Arc<DeskBoard>,
     desk_bell: Bell,
@@ -132,6 +139,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let doors = (0..shard_count).map(|_| WakeFd::new()).collect::<io::Result<Vec<_>>>()?;
     let bells: Vec<Bell> = doors.iter().map(WakeFd::bell).collect();
     let (resolvers, _) = resolve::spawn(QUEUE_COMMANDS, bells.clone())?;
+    let (script_ends, scripts) = spawn::spawn(plan.scripts, QUEUE_COMMANDS, bells.clone())?;
+    let mut script_ends = script_ends.into_iter();
 
     let mut shards = Vec::new();
     let mut shard_asks = Vec::new();
@@ -154,6 +163,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
             calls: call_receiver,
             resolutions: resolver.answers,
             names: resolver.requests,
+            scripts: script_ends.next().expect("one for each shard"),
             transitions: transition_sender,
         };
         let settings = shard::Settings { shard: index, slots_max, seed: seed() };
@@ -215,7 +225,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     };
     let (control_stop, stop) = oneshot::channel();
     let control = spawn(CONTROL, move || api::run(listeners, source, stop))?;
-    Ok(Daemon { shards, desk, desk_board, desk_bell, code: code.thread, control, control_stop, stopping })
+    Ok(Daemon { shards, scripts, desk, desk_board, desk_bell, code: code.thread, control, control_stop, stopping })
 }
 
 fn spawn<T: Send + 'static>(
@@ -246,9 +256,17 @@ fn start_shard(
                 return Ok(());
             }
         };
-        let shard = Shard::new(&settings, catalog, Clock.now());
-        let driver = match ShardLoop::new(shard, ring, mailbox, &door, shard_bell, shard_board) {
-            Ok(driver) => driver,
+        let shard = Shard::new(&settings, Arc::clone(&catalog), Clock.now());
+        let driver = ShardLoop::new(shard, ring, mailbox, &door, shard_bell, shard_board)
+            .and_then(|mut driver| driver.open_pinger(&catalog).map(|means| (driver, means)));
+        let driver = match driver {
+            Ok((driver, means)) => {
+                // The other shards' are alike.
+                if let (0, Some([v4, v6])) = (settings.shard, means) {
+                    tracing::info!(ipv4 = %v4, ipv6 = %v6, "how echo requests leave");
+                }
+                driver
+            }
             Err(error) => {
                 let _ = ready.send(Err(StartError::from(error)));
                 return Ok(());
@@ -329,7 +347,7 @@ impl Daemon {
             Waited::Late => {
                 tracing::warn!("checks in flight did not end within {DRAIN_CHECKS}: they count for nothing");
             }
-            Waited::Hurried => return exit_at_once(),
+            Waited::Hurried => return exit_at_once(&self.scripts),
         }
         for shard in &self.shards {
             shard.board.stop.store(true, Ordering::Release);
@@ -338,7 +356,7 @@ impl Daemon {
         match wait_until(&hurry, DRAIN_CHECKS, || self.shards.iter().all(|shard| shard.thread.is_finished())) {
             Waited::Done => {}
             Waited::Late => tracing::error!("a shard hangs and is left behind: its last findings are not told"),
-            Waited::Hurried => return exit_at_once(),
+            Waited::Hurried => return exit_at_once(&self.scripts),
         }
         self.desk_board.drain.store(true, Ordering::Release);
         self.desk_bell.ring();
@@ -348,7 +366,7 @@ impl Daemon {
                 tracing::error!("notices are left undelivered: they did not leave within {DRAIN_NOTICES}");
                 false
             }
-            Waited::Hurried => return exit_at_once(),
+            Waited::Hurried => return exit_at_once(&self.scripts),
         };
         self.desk_board.stop.store(true, Ordering::Release);
         self.desk_bell.ring();
@@ -356,7 +374,13 @@ impl Daemon {
         match wait_until(&hurry, DRAIN_NOTICES, ended) {
             Waited::Done => {}
             Waited::Late => tracing::error!("the desk or the code lane hangs and is left behind"),
-            Waited::Hurried => return exit_at_once(),
+            Waited::Hurried => return exit_at_once(&self.scripts),
+        }
+        // They have been ending since the last shard ended.
+        match wait_until(&hurry, SCRIPT_GRACE + SCRIPT_KILL_WAIT, || self.scripts.is_finished()) {
+            Waited::Done => {}
+            Waited::Late => tracing::error!("the thread that runs scripts hangs and is left behind"),
+            Waited::Hurried => return exit_at_once(&self.scripts),
         }
         let _ = self.control_stop.send(());
         // Connections get a moment to end; the bound is the API's own, and a little for a busy machine.
@@ -367,14 +391,24 @@ impl Daemon {
                 }
             }
             Waited::Late => tracing::warn!("the API did not end in time"),
-            Waited::Hurried => return exit_at_once(),
+            Waited::Hurried => return exit_at_once(&self.scripts),
         }
         tracing::info!(took = %Clock.now().since(began), "stopped");
         flushed
     }
 }
 
-fn exit_at_once() -> bool {
+fn exit_at_once(scripts: &spawn::Handle) -> bool {
+    // What has begun to run does not end with this process by itself, but for the scripts' first processes.
+    scripts.kill();
+    let _ = wait_until(
+        &|pause| {
+            thread::sleep(pause.into());
+            false
+        },
+        SCRIPTS_END_AT_ONCE,
+        || scripts.is_finished(),
+    );
     tracing::error!("a second signal: exiting at once; checks in flight and notices not yet delivered are left behind");
     false
 }

@@ -21,14 +21,21 @@ pub enum Frontend {
     Reject = 3,
     /// Closes before a byte is read.
     RejectConnection = 4,
+    /// 307 to itself, then 200 and a document.
+    Moved = 5,
 }
 
-const RULES: [(&str, &str); 5] = [
+const RULES: [(&str, &str); 6] = [
     ("ok", r#"http-request return status 200 content-type text/plain string "fine""#),
     ("tarpit", "http-request tarpit"),
     ("no-server", "default_backend empty"),
     ("reject", "http-request reject"),
     ("reject-connection", "tcp-request connection reject"),
+    (
+        "moved",
+        r#"http-request redirect location /there code 307 unless { path /there }
+    http-request return status 200 content-type application/json hdr Cache-Control no-store string '{"status":"up"}'"#,
+    ),
 ];
 
 #[derive(Debug)]

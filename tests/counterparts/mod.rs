@@ -8,9 +8,13 @@
 
 pub mod engine;
 pub mod haproxy;
+pub mod net;
 pub mod nginx;
 pub mod process;
 pub mod raw;
+pub mod responder;
+pub mod site;
+pub mod tinyproxy;
 
 #[path = "../support/mod.rs"]
 pub mod support;

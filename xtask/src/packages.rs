@@ -17,10 +17,17 @@ struct Package {
     why: &'static str,
 }
 
-const PACKAGES: [Package; 4] = [
+const PACKAGES: &[Package] = &[
     Package { name: "nginx", binary: "nginx", why: "a real HTTP server to check: keep-alive, close, large heads" },
     Package { name: "haproxy", binary: "haproxy", why: "the reference for check results by layer, and a TCP peer" },
+    Package { name: "tinyproxy", binary: "tinyproxy", why: "a real HTTP proxy to check through" },
     Package { name: "iproute2", binary: "ip", why: "network namespaces and veth pairs for unreachable targets" },
+    Package {
+        name: "monitoring-plugins-basic",
+        binary: "/usr/lib/nagios/plugins/check_dummy",
+        why: "real plugins to run as scripts",
+    },
+    Package { name: "iputils-ping", binary: "ping", why: "echo requests of somebody else, beside ours" },
     Package { name: "nftables", binary: "nft", why: "drops and rejects packets, fills conntrack" },
 ];
 

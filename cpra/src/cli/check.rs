@@ -15,6 +15,7 @@ use crate::config::{self, nearest};
 use crate::domain::outcome::bounded_text;
 use crate::domain::{Check, HostRef, Monitor, Outcome, Verdict};
 use crate::os::solo::{Resolved, Seen, Solo};
+use crate::os::spawn;
 use crate::units::limits::SOLO_MONITORS_MAX;
 use crate::units::{MonitorId, Span};
 use crate::world::Catalog;
@@ -102,7 +103,7 @@ fn try_check(flags: &Flags, args: &Args) -> anyhow::Result<Option<Verdict>> {
         if args.all { picked.iter().map(|monitor| monitor.name.to_string()).collect() } else { args.names.clone() };
     names.dedup();
     let catalog = Arc::new(Catalog::build(picked, 1)?);
-    let mut solo = Solo::start(Arc::clone(&catalog))?;
+    let mut solo = Solo::start(Arc::clone(&catalog), spawn::Settings::default())?;
     let mut worst: Option<Verdict> = None;
     for (position, name) in names.iter().enumerate() {
         let Some(id) = catalog.find(name) else { continue };
@@ -203,6 +204,9 @@ fn tell(text: &mut String, catalog: &Catalog, id: MonitorId, outcome: &Outcome, 
         let _ = writeln!(text, "answer    {status} in {} (first byte {})", latency.total, latency.first_byte);
     } else if !seen.received.is_empty() {
         let _ = writeln!(text, "answer    {} in {}", plural(seen.received.len(), "byte"), latency.total);
+    } else if seen.tried.is_empty() && latency.total > Span::ZERO {
+        // Echoes, programs and questions to name servers use no connection.
+        let _ = writeln!(text, "took      {}", latency.total);
     }
     let (head, body) = parts(&catalog.policy(id).check, &seen.received);
     for (position, line) in head.iter().enumerate() {

@@ -14,8 +14,11 @@ use crate::os::clock::Clock;
 use crate::os::limits::NofileLimit;
 use crate::os::local::LocalSocket;
 use crate::os::logging;
+use crate::os::ping;
 use crate::os::preflight::{self, Demand, Severity};
 use crate::os::signals::Signals;
+use crate::os::spawn;
+use crate::ring::Family;
 use crate::units::{Instant, Span};
 use crate::world::Catalog;
 use crate::world::catalog::CatalogBuilder;
@@ -74,6 +77,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         token,
         names: Vec::new(),
         findings,
+        scripts: spawn::Settings::default(),
     };
     let daemon = daemon::start(plan)?;
     // A clean end is a success even where a notice was left behind: that was told, loudly, and is not undone by 1.
@@ -189,7 +193,8 @@ fn banner(args: &Args, settings: &Settings, loaded: &Loaded, took: Span, finding
 
 /// Where this host is near its limits, for people.
 fn findings(demand: &Demand, files: NofileLimit) -> Vec<api::Finding> {
-    let judged = preflight::judge(demand, Path::new("/proc"), files.soft);
+    let mut judged = preflight::judge(demand, Path::new("/proc"), files.soft);
+    judged.extend(preflight::echo(demand, [Family::V4, Family::V6].map(ping::means)));
     let notable = judged.into_iter().filter(|finding| finding.severity != Severity::Ok);
     let told = notable.map(|finding| {
         let verdict = if finding.severity == Severity::Short { "too low" } else { "tight" };

@@ -500,10 +500,15 @@ impl Desk {
         let (what, text) = match (after, event) {
             (State::Up, episode::Event::FirstOk) => (StoryKind::Up, subject.outcome.map(found).unwrap_or_default()),
             (State::Suspect, _) => (StoryKind::Color(Color::Yellow), format!("{cause} (1 of {threshold})")),
-            (State::Degraded, _) => (StoryKind::Color(Color::Yellow), format!("degraded: {cause}")),
+            (State::Degraded, _) => {
+                (StoryKind::Color(Color::Yellow), format!("degraded: {cause}{}", in_a_row(threshold)))
+            }
             (State::Down(_), _) => {
                 let whom = episode.map_or_else(String::new, |episode| whom(&episode.told, Color::Red));
                 (StoryKind::Color(Color::Red), format!("{cause} ({threshold} of {threshold}) -> {whom}"))
+            }
+            (State::Up, episode::Event::Clean) => {
+                (StoryKind::Color(Color::Green), format!("no longer degraded after {lasted}"))
             }
             (State::Up, _) if before.is_open() => (StoryKind::Color(Color::Green), format!("up again after {lasted}")),
             (State::Disabled, _) => (StoryKind::Color(Color::Gray), "no longer watched".to_owned()),
@@ -563,14 +568,27 @@ fn summary(color: Color, name: &str, subject: &Subject<'_>, lasted: Span) -> Str
     let threshold = subject.policy.unhealthy_threshold;
     let cause = subject.outcome.map_or("", Outcome::cause);
     match color {
+        // Nothing has failed: it is no first step towards a red.
+        Color::Yellow if subject.event == episode::Event::Warned => {
+            format!("{name} is degraded: {cause}{}", in_a_row(threshold))
+        }
         Color::Yellow => format!("{name}: {cause} (1 of {threshold})"),
         // `dispatch: always`: it may be a hiccup, and who is woken must not read otherwise.
         Color::Red if subject.event == episode::Event::Fail1 => format!("{name} failed: {cause} (1 of {threshold})"),
         Color::Red => format!("{name} is down: {cause} ({threshold} of {threshold})"),
+        // It never was down.
+        Color::Green if subject.event == episode::Event::Clean => {
+            format!("{name} is no longer degraded, after {lasted}")
+        }
         Color::Green => format!("{name} is up again after {lasted}"),
         Color::Cyan => format!("{name} was repaired"),
         Color::Gray => format!("{name} is no longer watched"),
     }
+}
+
+/// How often a warning came before it was told.
+fn in_a_row(threshold: u8) -> String {
+    if threshold > 1 { format!(" ({threshold} times in a row)") } else { String::new() }
 }
 
 /// Who was told of a color, for the story: `log`, `log, pagerduty`.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::notice::{Color, Destination};
+use super::outcome::{Code, Latency, Outcome, Verdict, VoidReason};
 use crate::units::Span;
 
 /// One monitor as the loader hands it over. It is taken apart at once: the policy is interned, name and target go
@@ -86,6 +87,33 @@ pub struct MaxLatency {
     pub limit: Span,
     /// Whether slower is a failure, and not only a warning.
     pub fails: bool,
+}
+
+impl MaxLatency {
+    /// The outcome of an attempt, once its time has been held against the limit.
+    ///
+    /// What was slow is only the target's if it would have been slow without its name, too: a resolver of ours that
+    /// takes its time fails nobody.
+    #[must_use]
+    pub fn judged(self, outcome: Outcome) -> Outcome {
+        let Latency { total, resolve, .. } = outcome.latency;
+        if total <= self.limit || !matches!(outcome.verdict(), Verdict::Ok | Verdict::Warn) {
+            return outcome;
+        }
+        let limit = self.limit;
+        let of_name = if resolve > Span::ZERO { format!(" ({resolve} for the name)") } else { String::new() };
+        let slow = format!("took {total}{of_name}, more than {limit}");
+        // A warning that is there already comes first.
+        let text = outcome.evidence.as_ref().map_or_else(|| slow.clone(), |known| format!("{known}; {slow}"));
+        let outcome = outcome.with_evidence(&text);
+        match self.fails {
+            false => Outcome { warn: true, ..outcome },
+            true if total - resolve <= limit => {
+                Outcome { code: Code::Void(VoidReason::Resolver), warn: false, ..outcome }
+            }
+            true => Outcome { code: Code::Slow, warn: false, ..outcome },
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -232,6 +260,17 @@ impl HttpCheck {
     /// Whether the body has to be read at all, but for the end of the answer.
     pub fn wants_body(&self) -> bool {
         self.assertions.iter().any(|assertion| !matches!(assertion, Assertion::Header { .. }))
+    }
+
+    /// What of it can never come true, with the remedy. The files are to say so; a check would only ever fail.
+    pub fn contradiction(&self) -> Option<&'static str> {
+        if &*self.method == "CONNECT" {
+            return Some("\"CONNECT\" asks for a tunnel, which is no check: write GET");
+        }
+        if &*self.method == "HEAD" && self.wants_body() {
+            return Some("an answer to HEAD has no body to look at: write GET, or remove the assertions over the body");
+        }
+        None
     }
 }
 
@@ -511,6 +550,58 @@ mod tests {
         let set = StatusSet::new(vec![(301, 302), (200, 200)]);
         assert!(set.contains(200) && set.contains(302) && !set.contains(201) && !set.contains(303));
         assert_eq!(set.to_string(), "200, 301-302");
+    }
+
+    #[test]
+    fn slow_is_a_warning_or_a_failure_but_a_slow_resolver_is_neither() {
+        let limit = Span::from_millis(500);
+        let took = |total, resolve, code| {
+            let (total, resolve) = (Span::from_millis(total), Span::from_millis(resolve));
+            Outcome { latency: Latency { total, resolve, ..Latency::default() }, ..Outcome::of(code) }
+        };
+        let table = [
+            (false, took(500, 0, Code::L7Ok), Code::L7Ok, Verdict::Ok, ""),
+            (false, took(812, 0, Code::L7Ok), Code::L7Ok, Verdict::Warn, "took 812 ms, more than 500 ms"),
+            (true, took(812, 0, Code::L4Ok), Code::Slow, Verdict::Fail, "took 812 ms, more than 500 ms"),
+            (
+                true,
+                took(812, 20, Code::L4Ok),
+                Code::Slow,
+                Verdict::Fail,
+                "took 812 ms (20 ms for the name), more than 500 ms",
+            ),
+            (
+                true,
+                took(812, 400, Code::L4Ok),
+                Code::Void(VoidReason::Resolver),
+                Verdict::Void,
+                "took 812 ms (400 ms for the name), more than 500 ms",
+            ),
+            (true, took(812, 0, Code::L7Sts), Code::L7Sts, Verdict::Fail, ""),
+        ];
+        for (fails, outcome, code, verdict, evidence) in table {
+            let judged = MaxLatency { limit, fails }.judged(outcome);
+            let found = (judged.code, judged.verdict(), judged.evidence.as_deref().unwrap_or(""));
+            assert_eq!(found, (code, verdict, evidence));
+        }
+        let warned = Outcome { warn: true, ..took(812, 0, Code::L6Ok).with_evidence("certificate ends in 3 days") };
+        let judged = MaxLatency { limit, fails: false }.judged(warned);
+        assert_eq!(judged.evidence.as_deref(), Some("certificate ends in 3 days; took 812 ms, more than 500 ms"));
+    }
+
+    #[test]
+    fn what_can_never_come_true_is_told() {
+        let check = |method: &str, assertions: &[Assertion]| HttpCheck {
+            method: method.into(),
+            assertions: assertions.into(),
+            ..HttpCheck::default()
+        };
+        let header = Assertion::Header { name: "server".into(), rule: HeaderRule::Exists };
+        let body = Assertion::Contains("ok".into());
+        assert_eq!(check("HEAD", std::slice::from_ref(&header)).contradiction(), None);
+        assert_eq!(check("GET", &[header.clone(), body.clone()]).contradiction(), None);
+        assert!(check("HEAD", &[header, body]).contradiction().is_some());
+        assert!(check("CONNECT", &[]).contradiction().is_some());
     }
 
     #[test]

@@ -15,16 +15,20 @@ use std::sync::{Arc, Mutex};
 
 use super::clock::Clock;
 use super::host::HostCounters;
+use super::ping::{Means, Ping, Pinger};
+use super::spawn::{News, Order, Scripts, Want};
 use super::uring::UringRing;
 use super::wait::WaitPolicy;
 use super::wake::WakeFd;
+use crate::domain::Check;
 use crate::pipeline::{Bell, Receiver, Sender};
-use crate::probe::errand::{Echo, ErrandEnd};
+use crate::probe::errand::{Errand, ErrandEnd};
 use crate::ring::{Errno, Op, Ring as _, Wait};
 use crate::shard::protocol::{Command, CommandKind, MonitorState, Resolution, Transition};
 use crate::shard::{Effect, Effects, Event, Shard, ShardStats};
 use crate::units::limits::{CALLS_PER_TURN_MAX, TRANSITIONS_BACKLOG_MAX};
 use crate::units::{Instant, MonitorId, Span};
+use crate::world::Catalog;
 
 /// How often counters are copied out.
 const PUBLISH_EVERY: Span = Span::from_millis(100);
@@ -80,13 +84,18 @@ pub struct Mailbox {
     pub calls: Receiver<Call>,
     pub resolutions: Receiver<(Box<str>, Resolution)>,
     pub names: Sender<Box<str>>,
+    pub scripts: Scripts,
     pub transitions: Sender<Box<Transition>>,
 }
 
 impl Mailbox {
     fn is_quiet(&self, desk_full: bool) -> bool {
         let calls = desk_full || self.calls.is_empty();
-        calls && self.commands.is_empty() && self.asks.is_empty() && self.resolutions.is_empty()
+        calls
+            && self.commands.is_empty()
+            && self.asks.is_empty()
+            && self.resolutions.is_empty()
+            && self.scripts.news.is_empty()
     }
 }
 
@@ -95,6 +104,9 @@ pub struct ShardLoop {
     ring: UringRing,
     clock: Clock,
     host: HostCounters,
+    pinger: Pinger,
+    /// How often echoes come.
+    echo_wait: WaitPolicy,
     mailbox: Mailbox,
     bell: Bell,
     board: Arc<ShardBoard>,
@@ -104,6 +116,8 @@ pub struct ShardLoop {
     desk_full: bool,
     /// Names for which the resolver had no room.
     unasked: VecDeque<Box<str>>,
+    /// For scripts, for which their thread had no room.
+    unordered: VecDeque<Order>,
     replies: VecDeque<(u64, Reply)>,
     next_token: u64,
     next_publish: Instant,
@@ -134,6 +148,8 @@ impl ShardLoop {
             ring,
             clock: Clock,
             host: HostCounters::new(Path::new("/proc")),
+            pinger: Pinger::new()?,
+            echo_wait: WaitPolicy::new(now),
             mailbox,
             bell,
             board,
@@ -141,6 +157,7 @@ impl ShardLoop {
             backlog: VecDeque::new(),
             desk_full: false,
             unasked: VecDeque::new(),
+            unordered: VecDeque::new(),
             replies: VecDeque::new(),
             next_token: 0,
             next_publish: now,
@@ -153,6 +170,20 @@ impl ShardLoop {
     pub fn watched_by(mut self, onlooker: Onlooker) -> Self {
         self.onlooker = Some(onlooker);
         self
+    }
+
+    /// Makes the sockets for echo requests, where the catalog has checks that send some, and answers by what means those
+    /// leave by IPv4 and by IPv6. A check for which there are none says so each time.
+    ///
+    /// # Errors
+    /// If a socket cannot be watched.
+    pub fn open_pinger(&mut self, catalog: &Catalog) -> io::Result<Option<[Means; 2]>> {
+        if !catalog.policies().iter().any(|policy| matches!(policy.check, Check::Icmp(_))) {
+            return Ok(None);
+        }
+        let means = self.pinger.open();
+        self.pinger.sockets().try_for_each(|socket| self.ring.watch_socket(socket))?;
+        Ok(Some(means))
     }
 
     /// Turns until it is told to stop.
@@ -169,6 +200,10 @@ impl ShardLoop {
             if self.shard.expires_by(now) {
                 self.ring.enter(Wait::NONE)?;
             }
+            // What echo requests came to is there before a deadline is judged, as completions are.
+            let before = answers.len();
+            self.pinger.receive(&mut answers);
+            self.echo_wait.observe(now, answers.len() - before);
             let mut events = lend(mem::take(&mut spare));
             let mut completions = 0;
             self.ring.reap(&mut |completion| {
@@ -220,6 +255,12 @@ impl ShardLoop {
         while let Some((name, result)) = mailbox.resolutions.recv() {
             events.push(Event::Resolved { name, result });
         }
+        while let Some(news) = mailbox.scripts.news.recv() {
+            events.push(match news {
+                News::Begun { slot, generation, at } => Event::Begun { slot, generation, at },
+                News::Returned { slot, generation, end } => Event::Returned { slot, generation, end },
+            });
+        }
         // Each call may be a transition: with a desk that is behind they wait in their queue, and its end refuses more.
         for _ in 0..if desk_full { 0 } else { CALLS_PER_TURN_MAX } {
             let Some(call) = mailbox.calls.recv() else { break };
@@ -252,16 +293,26 @@ impl ShardLoop {
                     }
                     self.ring.submit(slot, generation, &op, &bytes[range.start as usize..range.end as usize]);
                 }
-                Effect::Errand { slot, generation, .. } => {
+                Effect::Errand { slot, generation, errand: Errand::Script(policy) } => {
+                    self.unordered.push_back(Order { slot, generation, want: Want::Run(policy) });
+                }
+                Effect::Errand { slot, generation, errand: Errand::Dns { .. } } => {
                     let end = Box::new(ErrandEnd::Refused(Errno::EINVAL));
                     answers.push(Event::Returned { slot, generation, end });
                 }
-                Effect::Recall { .. } => {}
-                Effect::Ping { slot, generation, sequence, .. } => {
-                    answers.push(Event::Echoed { slot, generation, sequence, echo: Echo::Unsent(Errno::EINVAL) });
+                Effect::Recall { slot, generation } => {
+                    self.unordered.push_back(Order { slot, generation, want: Want::Recall });
+                }
+                Effect::Ping { slot, generation, address, sequence } => {
+                    self.pinger.push(Ping { slot, generation, address, sequence });
                 }
                 Effect::Resolve { name } => self.unasked.push_back(name),
-                Effect::SampleHost => answers.push(Event::HostSampled(self.host.sample(self.clock.now()))),
+                Effect::SampleHost => {
+                    let mut sample = self.host.sample(self.clock.now());
+                    // Replies that our own sockets had no room for are lost by this host as well.
+                    sample.drops += self.pinger.dropped();
+                    answers.push(Event::HostSampled(sample));
+                }
                 Effect::Transition(transition) => self.backlog.push_back(transition),
                 Effect::Report { token, states } => {
                     if let Some(position) = self.replies.iter().position(|(asked, _)| *asked == token)
@@ -273,8 +324,10 @@ impl ShardLoop {
             }
         }
         bytes.clear();
+        self.pinger.send(answers);
         self.mailbox.transitions.send_all(&mut self.backlog);
         self.mailbox.names.send_all(&mut self.unasked);
+        self.mailbox.scripts.orders.send_all(&mut self.unordered);
     }
 
     fn publish(&mut self, now: Instant) {
@@ -289,6 +342,7 @@ impl ShardLoop {
         self.next_publish = now + PUBLISH_EVERY;
         if let Ok(mut stats) = self.board.stats.lock() {
             stats.clone_from(self.shard.stats());
+            stats.echoes = self.pinger.stats();
         }
     }
 
@@ -300,10 +354,17 @@ impl ShardLoop {
         let deadline = self.shard.next_deadline();
         // A full queue has no bell for the sender: look again soon. Also when the backlog has just gone: the shard has
         // yet to hear of it, and starts no check before.
-        let blocked = !self.backlog.is_empty() || !self.unasked.is_empty() || self.desk_full;
+        let unsent = !self.unasked.is_empty() || !self.unordered.is_empty();
+        let blocked = !self.backlog.is_empty() || unsent || self.desk_full;
         let soon = blocked.then(|| now + Span::from_millis(2));
         let deadline = [deadline, soon].into_iter().flatten().min();
-        let wait = self.wait.wait(now, self.ring.in_flight(), deadline);
+        let mut wait = self.wait.wait(now, self.ring.in_flight(), deadline);
+        // Echoes in quick succession are fetched once in a while instead of one by one.
+        let echoes = self.echo_wait.wait(now, usize::MAX, deadline);
+        self.ring.heed_sockets(echoes.batch < 2);
+        if echoes.batch > 1 {
+            wait.bound = wait.bound.min(echoes.bound);
+        }
         self.bell.declare_sleep();
         let stop =
             self.board.stop.load(Ordering::Relaxed) || (self.board.drain.load(Ordering::Relaxed) && !self.drain_told);

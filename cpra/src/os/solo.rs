@@ -1,4 +1,4 @@
-//! Single checks without a daemon: the same shard, loop, ring and resolver as in one, and nobody who is told.
+//! Single checks without a daemon: the same shard, loop, ring, resolver and scripts' thread as in one, and nobody who is told.
 //!
 //! Its monitors are all disabled; a check enables one, asks for it at once, takes the outcome as the transition that the
 //! first outcome of a monitor always is, and disables it again. Somebody looks on, so that a person sees more than a
@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use super::clock::Clock;
 use super::resolve;
 use super::shard_loop::{Mailbox, ShardBoard, ShardLoop, Sight};
+use super::spawn;
 use super::uring::{Options, UringRing};
 use super::wake::WakeFd;
 use crate::domain::{Code, Outcome, VoidReason};
@@ -89,11 +90,13 @@ impl Solo {
     ///
     /// # Errors
     /// When a thread, a descriptor or the ring cannot be had.
-    pub fn start(catalog: Arc<Catalog>) -> io::Result<Self> {
+    pub fn start(catalog: Arc<Catalog>, script_settings: spawn::Settings) -> io::Result<Self> {
         let (door, shard_door) = (WakeFd::new()?, WakeFd::new()?);
         let (bell, shard_bell) = (door.bell(), shard_door.bell());
         let (mut resolvers, _) = resolve::spawn(QUEUE, vec![shard_bell.clone()])?;
         let resolver = resolvers.pop().ok_or_else(|| io::Error::other("one bell gives one resolver"))?;
+        let (mut scripts, _) = spawn::spawn(script_settings, QUEUE, vec![shard_bell.clone()])?;
+        let scripts = scripts.pop().ok_or_else(|| io::Error::other("one bell gives one end of the queues"))?;
         let (commands, command_receiver) = bounded(QUEUE, shard_bell.clone());
         // Nobody asks and nobody calls.
         let (_, ask_receiver) = bounded(1, shard_bell.clone());
@@ -105,6 +108,7 @@ impl Solo {
             calls: call_receiver,
             resolutions: resolver.answers,
             names: resolver.requests,
+            scripts,
             transitions: transition_sender,
         };
         let seen = Arc::new(Mutex::new(Seen::default()));
@@ -117,8 +121,10 @@ impl Solo {
                 let options = Options { unit_slots: SOLO_SLOTS, ..Options::default() };
                 let ring = UringRing::new(options).map_err(io::Error::other)?;
                 let settings = Settings { shard: 0, slots_max: SOLO_SLOTS, seed: Clock.now().as_nanos() };
-                let shard = Shard::new(&settings, own_catalog, Clock.now());
-                ShardLoop::new(shard, ring, mailbox, &shard_door, own_bell, own_board)
+                let shard = Shard::new(&settings, Arc::clone(&own_catalog), Clock.now());
+                let mut driver = ShardLoop::new(shard, ring, mailbox, &shard_door, own_bell, own_board)?;
+                driver.open_pinger(&own_catalog)?;
+                Ok(driver)
             };
             match begin() {
                 Ok(driver) => {

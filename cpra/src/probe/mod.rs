@@ -6,21 +6,95 @@
 mod connect;
 pub mod errand;
 pub mod http;
+pub mod icmp;
+pub mod script;
 pub mod tcp;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use self::errand::{Echo, Errand, ErrandEnd};
-use crate::domain::{Check, Outcome, Policy, TargetRef};
+pub use self::http::Hop;
+use crate::domain::monitor::{ClientCertificate, TlsPolicy};
+use crate::domain::{Check, Host, HostRef, HttpCheck, Outcome, Policy, TargetRef};
 use crate::ring::{Completion, Op};
 use crate::units::Instant;
 
 /// What an attempt is about; put together anew for each call, from what the catalog and the slot already hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    pub policy: &'a Policy,
+    pub policy: &'a Arc<Policy>,
+    /// The monitor's own.
     pub target: TargetRef<'a>,
+    /// What the slot's socket is connected to: the destination's, or its proxy's.
     pub address: SocketAddr,
+    /// Where a redirect has led the attempt.
+    pub hop: Option<&'a Hop>,
+}
+
+impl<'a> Request<'a> {
+    /// Who is asked: the monitor's target, or the one that a redirect named.
+    pub fn destination(&self) -> TargetRef<'a> {
+        self.hop.map_or(self.target, Hop::target)
+    }
+
+    /// The TLS layer below the check's own protocol, if this connection has one.
+    pub fn tls(&self) -> Option<Secured<'a>> {
+        /// Of an https address that a monitor of an http one was led to.
+        static PLAIN: TlsPolicy = TlsPolicy {
+            server_name: None,
+            ca_file: None,
+            client: None,
+            insecure_skip_verify: false,
+            min_days_left: None,
+            starttls: None,
+        };
+        let policy = match self.hop {
+            Some(hop) if !hop.is_secure() => None,
+            Some(_) => Some(self.policy.check.tls().unwrap_or(&PLAIN)),
+            None => self.policy.check.tls(),
+        };
+        let is_own = !self.hop.is_some_and(Hop::is_foreign);
+        policy.map(|policy| Secured { policy, host: self.destination().host, is_own })
+    }
+}
+
+/// Whether there is a TLS layer below the probes.
+const SPEAKS_TLS: bool = false;
+
+/// How a connection is secured.
+#[derive(Clone, Copy, Debug)]
+pub struct Secured<'a> {
+    pub policy: &'a TlsPolicy,
+    host: HostRef<'a>,
+    /// It is the origin that the policy was written for.
+    is_own: bool,
+}
+
+impl<'a> Secured<'a> {
+    /// Whom the certificate must name.
+    pub fn server_name(&self) -> HostRef<'a> {
+        match &self.policy.server_name {
+            Some(name) if self.is_own => HostRef::Name(name),
+            _ => self.host,
+        }
+    }
+
+    /// The certificate to show when asked for one: to nobody but the monitor's own target.
+    pub fn client(&self) -> Option<&'a ClientCertificate> {
+        self.policy.client.as_ref().filter(|_| self.is_own)
+    }
+}
+
+/// Whom a socket is connected to for the sake of a target: the target itself, or the check's proxy.
+pub fn dialled<'a>(policy: &'a Policy, target: TargetRef<'a>) -> (HostRef<'a>, u16) {
+    match &policy.check {
+        Check::Http(HttpCheck { proxy: Some(proxy), .. }) => match &proxy.host {
+            Host::Literal(address) => (HostRef::Literal(*address), proxy.port),
+            Host::Name(name) => (HostRef::Name(name), proxy.port),
+        },
+        _ => (target.host, target.port),
+    }
 }
 
 /// What a probe wants done: operations on its slot's socket, in order, at most one of which sends; or work that no socket
@@ -36,6 +110,9 @@ pub struct Ops {
     pub pings: Vec<u16>,
     /// When to call [`Probe::woken`], if nothing comes before. It replaces an earlier wish.
     pub wake: Option<Instant>,
+    /// The answer named another place to ask: the attempt begins anew there, on another connection, within what is left
+    /// of its time.
+    pub hop: Option<Box<Hop>>,
 }
 
 impl Ops {
@@ -45,6 +122,7 @@ impl Ops {
         self.errand = None;
         self.pings.clear();
         self.wake = None;
+        self.hop = None;
     }
 }
 
@@ -70,6 +148,8 @@ pub enum Then {
 pub enum Probe {
     Tcp(tcp::TcpProbe),
     Http(http::HttpProbe),
+    Icmp(icmp::IcmpProbe),
+    Script(script::ScriptProbe),
 }
 
 impl Probe {
@@ -78,7 +158,9 @@ impl Probe {
         match &request.policy.check {
             Check::Tcp(_) => Self::Tcp(tcp::TcpProbe::start(request, now, ops)),
             Check::Http(_) => Self::Http(http::HttpProbe::start(request, now, ops)),
-            Check::Icmp(_) | Check::Script(_) | Check::Dns(_) => unreachable!("the files do not let these in yet"),
+            Check::Icmp(_) => Self::Icmp(icmp::IcmpProbe::start(request, now, ops)),
+            Check::Script(_) => Self::Script(script::ScriptProbe::start(request, ops)),
+            Check::Dns(_) => unreachable!("the files do not let these in yet"),
             Check::Push(_) => unreachable!("nobody is asked"),
         }
     }
@@ -99,6 +181,8 @@ impl Probe {
         match self {
             Self::Tcp(probe) => probe.on(request, completion, now),
             Self::Http(probe) => probe.on(request, completion, now, ops),
+            Self::Icmp(_) => unreachable!("echo requests have no socket of their own"),
+            Self::Script(_) => unreachable!("a script has no socket"),
         }
     }
 
@@ -110,31 +194,42 @@ impl Probe {
         }
     }
 
-    /// The errand that the attempt asked for came to an end.
-    pub fn returned(&mut self, _request: &Request<'_>, _end: &ErrandEnd, _now: Instant) -> Judgement {
+    /// The errand that the attempt asked for is under way.
+    pub fn begun(&mut self) {
         match self {
-            Self::Tcp(_) | Self::Http(_) => unreachable!("sockets run no errands"),
+            Self::Script(probe) => probe.begun(),
+            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) => {}
+        }
+    }
+
+    /// The errand that the attempt asked for came to an end.
+    pub fn returned(&mut self, request: &Request<'_>, end: &ErrandEnd, _now: Instant) -> Judgement {
+        match self {
+            Self::Script(probe) => probe.returned(request, end),
+            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) => unreachable!("these run no errands"),
         }
     }
 
     /// Something came back for an echo request.
     pub fn echoed(
         &mut self,
-        _request: &Request<'_>,
-        _sequence: u16,
-        _echo: Echo,
-        _now: Instant,
+        request: &Request<'_>,
+        sequence: u16,
+        echo: Echo,
+        now: Instant,
         _ops: &mut Ops,
     ) -> Option<Judgement> {
         match self {
-            Self::Tcp(_) | Self::Http(_) => None,
+            Self::Icmp(probe) => probe.echoed(request, sequence, echo, now),
+            Self::Tcp(_) | Self::Http(_) | Self::Script(_) => None,
         }
     }
 
     /// The time has come that the probe wished to be woken at.
-    pub fn woken(&mut self, _request: &Request<'_>, _now: Instant, _ops: &mut Ops) -> Option<Judgement> {
+    pub fn woken(&mut self, request: &Request<'_>, now: Instant, ops: &mut Ops) -> Option<Judgement> {
         match self {
-            Self::Tcp(_) | Self::Http(_) => None,
+            Self::Icmp(probe) => probe.woken(request, now, ops),
+            Self::Tcp(_) | Self::Http(_) | Self::Script(_) => None,
         }
     }
 
@@ -143,6 +238,8 @@ impl Probe {
         match self {
             Self::Tcp(probe) => probe.expire(request, now),
             Self::Http(probe) => probe.expire(request, now),
+            Self::Icmp(probe) => probe.expire(request, now),
+            Self::Script(probe) => probe.expire(request),
         }
     }
 }

@@ -5,6 +5,7 @@ use super::protocol::{Command, CommandKind, Effects};
 use super::slots::State;
 use crate::domain::HostRef;
 use crate::domain::health::Phase;
+use crate::probe::dialled;
 use crate::units::Instant;
 use crate::units::planted::{self, Bug};
 use crate::world::{Components, Place};
@@ -67,13 +68,18 @@ impl Core {
             }
             Place::Resolving => {
                 self.resolved.retain(|resolved| resolved.waiting.monitor != index);
-                if let HostRef::Name(name) = self.catalog.target(self.id(index)).host {
+                let id = self.id(index);
+                if let (HostRef::Name(name), _) = dialled(self.catalog.policy(id), self.catalog.target(id)) {
                     self.names.forget(name, index);
                 }
             }
             Place::Flight | Place::Pause => {
                 let slot = self.slots.iter_mut().find_map(|(slot, entry)| match &entry.state {
-                    State::Flight(flight) | State::Paused(flight) if flight.monitor == index => Some(slot),
+                    State::Flight(flight) | State::Paused(flight) | State::Hopping(flight)
+                        if flight.monitor == index =>
+                    {
+                        Some(slot)
+                    }
                     _ => None,
                 });
                 if let Some(slot) = slot {

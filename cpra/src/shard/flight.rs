@@ -3,19 +3,20 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::hops::Leg;
 use super::names::{Resolved, Waiting};
 use super::protocol::{Effect, Effects, Resolution};
-use super::slots::{Flight, State, Taken};
+use super::slots::{Flight, Origin, State, Taken};
 use super::{Core, TimedOut};
-use crate::domain::{Cadence, Check, Code, HostRef, Outcome, Policy, Verdict, VoidReason};
+use crate::domain::{Cadence, Check, Code, HostRef, HttpCheck, Outcome, Policy, Verdict, VoidReason};
 use crate::probe::errand::{Echo, ErrandEnd};
-use crate::probe::{Judgement, Ops, Probe, Request, Then};
+use crate::probe::{Judgement, Ops, Probe, Request, Then, dialled};
 use crate::ring::{Completion, Family, Op, OpKind};
 use crate::schedule::Tick;
 use crate::units::limits::{FIN_WAIT, KEEP_ALIVE_IDLE, RETRY_PAUSE, SPARED_PER_STEP_MAX};
 use crate::units::planted::{self, Bug};
 use crate::units::{Generation, Instant, MonitorId, Slot, Span};
-use crate::world::{Components, Place};
+use crate::world::{Catalog, Components, Place};
 
 impl Core {
     /// Starts the check of a monitor that has just been taken off the ready list; `false` when there is no slot.
@@ -30,7 +31,8 @@ impl Core {
         let target = catalog.target(self.id(index));
         let due = Tick::from_low(c.timing(index).due, self.clock.passed(now));
         let waiting = Waiting { monitor: index, due, left: now };
-        let address = match target.host {
+        let (host, _) = dialled(catalog.policy(self.id(index)), target);
+        let address = match host {
             HostRef::Literal(address) => address,
             HostRef::Name(name) => match self.names.address(name, now) {
                 Some(address) => address,
@@ -105,14 +107,16 @@ impl Core {
     /// Puts a check on a slot; `false` when there is none.
     fn launch(&mut self, c: &mut Components<'_>, resolved: &Resolved, now: Instant, effects: &mut Effects) -> bool {
         let &Resolved { waiting, address, took } = resolved;
-        let address = SocketAddr::new(address, self.catalog.target(self.id(waiting.monitor)).port);
         let policy = Arc::clone(self.policy(waiting.monitor));
+        let (_, port) = dialled(&policy, self.catalog.target(self.id(waiting.monitor)));
+        let address = SocketAddr::new(address, port);
         let wired = Probe::uses_socket(&policy.check);
-        let kept = if keeps_alive(&policy) { self.slots.take_idle(&address) } else { None };
+        let kept = keeps_alive(&policy).and_then(|http| self.slots.take_idle(&origin(http, address)));
         let family = wired.then(|| Family::of(&address));
         let Some(slot) = kept.or_else(|| self.take_slot(family, effects)) else { return false };
         self.slots.entry(slot).wired = wired;
-        let request = Request { policy: &policy, target: self.catalog.target(self.id(waiting.monitor)), address };
+        let target = self.catalog.target(self.id(waiting.monitor));
+        let request = Request { policy: &policy, target, address, hop: None };
         let mut ops = std::mem::take(&mut self.ops);
         let probe = if kept.is_some() {
             Probe::resume(&request, now, &mut ops)
@@ -130,6 +134,7 @@ impl Core {
             attempt_started: started,
             deadline: started + policy.timeout,
             attempt: 1,
+            leg: None,
             reused: kept.is_some(),
             stalled: false,
             address,
@@ -190,19 +195,15 @@ impl Core {
         if !planted::is(Bug::StaleToken) {
             entry.generation = entry.generation.next();
         }
-        if entry.wired && entry.family.is_none() {
-            let State::Paused(flight) = &entry.state else { unreachable!("only paused checks are relaunched") };
-            let family = Family::of(&flight.address);
-            entry.family = Some(family);
-            effects.list.push(Effect::Open { slot, family });
-        }
         let State::Paused(mut flight) = self.slots.change(slot, State::Leaving) else {
             unreachable!("only paused checks are relaunched")
         };
         let policy = Arc::clone(self.policy(flight.monitor));
+        self.fit_socket(slot, &flight.address, effects);
         let target = self.catalog.target(self.id(flight.monitor));
-        let request = Request { policy: &policy, target, address: flight.address };
+        let request = Request { policy: &policy, target, address: flight.address, hop: None };
         let mut ops = std::mem::take(&mut self.ops);
+        flight.leg = None;
         flight.probe = Probe::start(&request, now, &mut ops);
         flight.attempt_started = now;
         flight.reused = false;
@@ -213,13 +214,42 @@ impl Core {
         self.ops = ops;
     }
 
-    /// An attempt begins.
-    fn set_out(&mut self, slot: Slot, deadline: Instant, ops: &mut Ops, effects: &mut Effects) {
+    /// Gives a quiet slot a socket for the address, if it has none that fits and its check needs one.
+    pub(super) fn fit_socket(&mut self, slot: Slot, address: &SocketAddr, effects: &mut Effects) {
+        let entry = self.slots.entry(slot);
+        let family = Family::of(address);
+        if !entry.wired || entry.family == Some(family) {
+            return;
+        }
+        if entry.family.replace(family).is_some() {
+            effects.list.push(Effect::Close { slot });
+        }
+        effects.list.push(Effect::Open { slot, family });
+    }
+
+    /// An attempt begins, or goes on elsewhere.
+    pub(super) fn set_out(&mut self, slot: Slot, deadline: Instant, ops: &mut Ops, effects: &mut Effects) {
         if let State::Flight(flight) = &mut self.slots.entry(slot).state {
             flight.deadline = deadline;
         }
         self.slots.set_deadline(slot, Some(deadline));
         self.submit_all(slot, ops, effects);
+    }
+
+    /// A slot's errand is under way: the attempt's time counts from then. Until now it may have waited for the driver,
+    /// which is ours to answer for.
+    pub(super) fn begun(&mut self, slot: Slot, generation: Generation, at: Instant) {
+        let Some(entry) = self.slots.get(slot) else { return };
+        if entry.generation != generation || !entry.has_errand() {
+            return;
+        }
+        let State::Flight(flight) = &mut entry.state else { return };
+        flight.probe.begun();
+        flight.attempt_started = at;
+        let policy = self.catalog.policy(MonitorId::new(self.shard, flight.monitor));
+        flight.deadline = at + policy.timeout;
+        let deadline = flight.deadline;
+        self.slots.set_deadline(slot, Some(deadline));
     }
 
     /// What a slot's errand came to.
@@ -239,8 +269,7 @@ impl Core {
         entry.returned();
         if let State::Flight(flight) = &mut entry.state {
             let id = MonitorId::new(self.shard, flight.monitor);
-            let (policy, target) = (self.catalog.policy(id), self.catalog.target(id));
-            let request = Request { policy, target, address: flight.address };
+            let request = request(&self.catalog, id, flight.address, flight.leg.as_deref());
             let judgement = flight.probe.returned(&request, end, now);
             self.attempt_ended(c, slot, judgement, now, effects);
         }
@@ -276,8 +305,7 @@ impl Core {
     ) {
         let State::Flight(flight) = &mut self.slots.entry(slot).state else { return };
         let id = MonitorId::new(self.shard, flight.monitor);
-        let (policy, target) = (self.catalog.policy(id), self.catalog.target(id));
-        let request = Request { policy, target, address: flight.address };
+        let request = request(&self.catalog, id, flight.address, flight.leg.as_deref());
         let mut ops = std::mem::take(&mut self.ops);
         let judgement = take(&mut flight.probe, &request, &mut ops);
         self.submit_all(slot, &mut ops, effects);
@@ -308,26 +336,29 @@ impl Core {
         match &mut entry.state {
             State::Flight(flight) => {
                 let id = MonitorId::new(self.shard, flight.monitor);
-                let (policy, target) = (self.catalog.policy(id), self.catalog.target(id));
-                let request = Request { policy, target, address: flight.address };
+                let request = request(&self.catalog, id, flight.address, flight.leg.as_deref());
                 let mut ops = std::mem::take(&mut self.ops);
                 let judgement = flight.probe.on(&request, completion, now, &mut ops);
+                let hop = ops.hop.take();
                 self.submit_all(slot, &mut ops, effects);
                 self.ops = ops;
                 if let Some(judgement) = judgement {
                     self.attempt_ended(c, slot, judgement, now, effects);
+                } else if let Some(hop) = hop {
+                    self.follow(c, slot, *hop, now, effects);
                 }
             }
+            State::Hopping(_) if !receiving => self.part(slot, effects),
             // The peer closed a kept connection, or spoke unasked: either way it is of no more use.
             State::Idle(_) => self.leave(slot, effects),
             State::Lingering if !receiving => self.leave(slot, effects),
-            State::Lingering | State::Free | State::Leaving | State::Paused(_) => {}
+            State::Lingering | State::Free | State::Leaving | State::Paused(_) | State::Hopping(_) => {}
         }
         self.settle(c, slot, now, effects);
     }
 
     /// What a slot does once it is quiet.
-    fn settle(&mut self, c: &mut Components<'_>, slot: Slot, now: Instant, effects: &mut Effects) {
+    pub(super) fn settle(&mut self, c: &mut Components<'_>, slot: Slot, now: Instant, effects: &mut Effects) {
         let entry = self.slots.entry(slot);
         if !entry.is_quiet() {
             return;
@@ -339,6 +370,7 @@ impl Core {
             }
             // The pause is over, and only the old connection was in the way.
             State::Paused(flight) if flight.attempt_started <= now => self.relaunch(c, slot, now, effects),
+            State::Hopping(_) => self.land(c, slot, now, effects),
             State::Paused(_) | State::Free | State::Flight(_) | State::Idle(_) | State::Lingering => {}
         }
     }
@@ -362,12 +394,12 @@ impl Core {
                 }
                 State::Flight(flight) => {
                     let id = MonitorId::new(self.shard, flight.monitor);
-                    let (policy, target) = (self.catalog.policy(id), self.catalog.target(id));
-                    let request = Request { policy, target, address: flight.address };
+                    let request = request(&self.catalog, id, flight.address, flight.leg.as_deref());
                     let outcome = flight.probe.expire(&request, now);
                     let judgement = Judgement { outcome, then: Then::Disconnect };
                     self.attempt_ended(c, slot, judgement, now, effects);
                 }
+                State::Hopping(_) => self.hop_expired(c, slot, now, effects),
                 State::Lingering | State::Idle(_) => self.leave(slot, effects),
                 State::Paused(_) | State::Leaving | State::Free => {}
             }
@@ -377,7 +409,7 @@ impl Core {
     }
 
     /// An attempt is over: again, on a fresh connection, or judge the check.
-    fn attempt_ended(
+    pub(super) fn attempt_ended(
         &mut self,
         c: &mut Components<'_>,
         slot: Slot,
@@ -385,7 +417,7 @@ impl Core {
         now: Instant,
         effects: &mut Effects,
     ) {
-        let State::Flight(mut flight) = self.slots.change(slot, State::Leaving) else {
+        let (State::Flight(mut flight) | State::Hopping(mut flight)) = self.slots.change(slot, State::Leaving) else {
             unreachable!("an attempt ends in flight")
         };
         let Judgement { mut outcome, then } = judgement;
@@ -393,6 +425,11 @@ impl Core {
         outcome.latency.total = now.since(flight.attempt_started);
         outcome.attempts = flight.attempt;
         let policy = Arc::clone(self.policy(flight.monitor));
+        if let Some(most) = policy.max_latency
+            && !flight.stalled
+        {
+            outcome = most.judged(outcome);
+        }
         if let Some(again) = next_attempt(&flight, &outcome, &policy, now) {
             // Until it begins, this says when it may.
             flight.attempt_started = match again {
@@ -409,7 +446,8 @@ impl Core {
             self.slots.set_deadline(slot, Some(begins));
             return;
         }
-        self.end_connection(slot, then, flight.address, now, effects);
+        let origin = keeps_alive(&policy).map(|http| origin(http, flight.address));
+        self.end_connection(slot, then, origin, now, effects);
         if outcome.verdict() == Verdict::Fail && flight.stalled && !planted::is(Bug::StallCountsAsFailure) {
             let evidence = format!("this process stood still meanwhile ({})", outcome.cause());
             outcome = Outcome { code: Code::Void(VoidReason::Stall), ..outcome }.with_evidence(&evidence);
@@ -434,10 +472,10 @@ impl Core {
         self.judge(c, flight.monitor, flight.due, flight.started, outcome, now, effects);
     }
 
-    fn end_connection(&mut self, slot: Slot, then: Then, origin: SocketAddr, now: Instant, effects: &mut Effects) {
+    fn end_connection(&mut self, slot: Slot, then: Then, origin: Option<Origin>, now: Instant, effects: &mut Effects) {
         let receiving = self.slots.entry(slot).is_pending(OpKind::Recv);
         match then {
-            Then::Keep if receiving && self.slots.may_keep(&origin) => {
+            Then::Keep if let Some(origin) = origin.filter(|origin| receiving && self.slots.may_keep(origin)) => {
                 self.slots.change(slot, State::Idle(origin));
                 self.slots.set_deadline(slot, Some(now + KEEP_ALIVE_IDLE));
             }
@@ -457,7 +495,7 @@ impl Core {
     }
 
     /// Brings what is pending on a slot to an end.
-    fn disconnect(&mut self, slot: Slot, effects: &mut Effects) {
+    pub(super) fn disconnect(&mut self, slot: Slot, effects: &mut Effects) {
         let entry = self.slots.entry(slot);
         if !entry.wired {
             if entry.has_errand() {
@@ -505,8 +543,27 @@ impl Core {
 /// The status of a server that has waited in vain for a request.
 const REQUEST_TIMEOUT: u16 = 408;
 
-fn keeps_alive(policy: &Policy) -> bool {
-    matches!(&policy.check, Check::Http(http) if http.keep_alive)
+fn keeps_alive(policy: &Policy) -> Option<&HttpCheck> {
+    match &policy.check {
+        Check::Http(http) if http.keep_alive => Some(http),
+        _ => None,
+    }
+}
+
+const fn origin(http: &HttpCheck, address: SocketAddr) -> Origin {
+    Origin { address, proxied: http.proxy.is_some() }
+}
+
+/// What a flight is about.
+pub(super) fn request<'a>(
+    catalog: &'a Catalog,
+    id: MonitorId,
+    address: SocketAddr,
+    leg: Option<&'a Leg>,
+) -> Request<'a> {
+    let (policy, target) = (catalog.policy(id), catalog.target(id));
+    let address = leg.and_then(|leg| leg.address).unwrap_or(address);
+    Request { policy, target, address, hop: leg.map(|leg| &leg.hop) }
 }
 
 enum Again {

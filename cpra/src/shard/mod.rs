@@ -23,6 +23,7 @@
 
 mod command;
 mod flight;
+mod hops;
 mod host;
 mod names;
 pub mod protocol;
@@ -39,6 +40,7 @@ use hashbrown::HashMap;
 pub use protocol::{Effect, Effects, Event, ShardStats};
 use rustc_hash::FxBuildHasher;
 
+use self::hops::Strangers;
 use self::host::HostDrops;
 use self::names::{Names, Resolved};
 use self::protocol::MonitorState;
@@ -82,6 +84,8 @@ struct Core {
     ready: ReadyList,
     slots: Slots,
     names: Names,
+    /// Names that redirects led to.
+    strangers: Strangers,
     /// Resolved, and without a slot so far; they come before the ready list.
     resolved: VecDeque<Resolved>,
     judging: VecDeque<TimedOut>,
@@ -134,6 +138,7 @@ impl Shard {
                 ready: ReadyList::default(),
                 slots: Slots::new(settings.slots_max.max(1), clock, now),
                 names: Names::new(),
+                strangers: Strangers::default(),
                 resolved: VecDeque::new(),
                 judging: VecDeque::new(),
                 pushes: Pushes::new(),
@@ -230,6 +235,7 @@ impl Core {
     fn take_event(&mut self, c: &mut Components<'_>, event: &Event<'_>, now: Instant, effects: &mut Effects) {
         match event {
             Event::Completed(completion) => self.completed(c, completion, now, effects),
+            Event::Begun { slot, generation, at } => self.begun(*slot, *generation, *at),
             Event::Returned { slot, generation, end } => self.returned(c, *slot, *generation, end, now, effects),
             Event::Echoed { slot, generation, sequence, echo } => {
                 self.echoed(c, *slot, *generation, *sequence, *echo, now, effects);
@@ -240,7 +246,10 @@ impl Core {
                     entry.family = None;
                 }
             }
-            Event::Resolved { name, result } => self.name_resolved(c, name, result, now, effects),
+            Event::Resolved { name, result } => {
+                self.name_resolved(c, name, result, now, effects);
+                self.stranger_resolved(c, name, result, now, effects);
+            }
             Event::HostSampled(sample) => self.host.sampled(*sample),
             Event::Pushed { index, ok, message } => self.called(c, *index, *ok, message, now, effects),
             Event::Command(command) => self.obey(c, *command, now, effects),
@@ -262,7 +271,7 @@ impl Core {
         }
         self.stats.stalls += 1;
         for (_, entry) in self.slots.iter_mut() {
-            if let State::Flight(flight) | State::Paused(flight) = &mut entry.state {
+            if let State::Flight(flight) | State::Paused(flight) | State::Hopping(flight) = &mut entry.state {
                 flight.stalled = true;
             }
         }

@@ -8,6 +8,8 @@
 //!   │  attempts left│  │ │                                                   │ next attempt
 //!   │               ▼  │ └──────▶ Idle (kept connection) ──────────────▶─────┘
 //!   └──────────── Paused
+//!
+//!  Flight ── a redirect ──▶ Hopping ── quiet, and the address known ──▶ Flight
 //! ```
 //! **A slot is reused only when it is quiet**: when every operation submitted on it has completed for good. An
 //! operation of the old connection would otherwise answer for the next target (see [`crate::ring`]).
@@ -23,6 +25,7 @@ use std::net::SocketAddr;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
+use super::hops::Leg;
 use crate::probe::Probe;
 use crate::ring::{Family, OpKind};
 use crate::schedule::wheel::{Owner, TickClock};
@@ -43,14 +46,25 @@ pub(super) struct Flight {
     pub(super) deadline: Instant,
     /// Counts from 1.
     pub(super) attempt: u8,
+    /// Where a redirect has led this attempt, or is leading it.
+    pub(super) leg: Option<Box<Leg>>,
     /// On a kept connection: a failure there is no verdict yet.
     pub(super) reused: bool,
     /// The loop stood still meanwhile.
     pub(super) stalled: bool,
+    /// Where the attempts begin; see `leg`.
     pub(super) address: SocketAddr,
-    /// How long the name took; part of the first attempt.
+    /// How long names took; part of the attempt.
     pub(super) resolve: Span,
     pub(super) probe: Probe,
+}
+
+/// Whose connection it is: only a check of the same may have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Origin {
+    pub(super) address: SocketAddr,
+    /// It leads to a proxy, which is spoken to otherwise than a server.
+    pub(super) proxied: bool,
 }
 
 #[derive(Debug)]
@@ -59,8 +73,10 @@ pub(super) enum State {
     Flight(Flight),
     /// Between two attempts; the next one begins when the deadline has passed and the slot is quiet.
     Paused(Flight),
+    /// Between two connections of one attempt, the `leg` before it; the attempt's time goes on.
+    Hopping(Flight),
     /// A kept connection that nobody uses.
-    Idle(SocketAddr),
+    Idle(Origin),
     /// Judged; the peer was asked to close.
     Lingering,
     /// Disconnecting.
@@ -128,6 +144,7 @@ impl Entry {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Census {
     pub(super) flights: usize,
+    /// Between two attempts, or two connections of one.
     pub(super) paused: usize,
     pub(super) idle: usize,
     /// Disconnecting: free before long.
@@ -141,7 +158,7 @@ pub(super) struct Slots {
     free: [BinaryHeap<Reverse<u32>>; 2],
     /// Quiet slots without a socket.
     bare: BinaryHeap<Reverse<u32>>,
-    idle: HashMap<SocketAddr, Vec<u32>, FxBuildHasher>,
+    idle: HashMap<Origin, Vec<u32>, FxBuildHasher>,
     max: u32,
     clock: TickClock,
     timers: Wheel,
@@ -246,7 +263,7 @@ impl Slots {
 
     /// A kept connection to `origin`, to be used now. The origin's empty list stays: the connection is about to come
     /// back to it.
-    pub(super) fn take_idle(&mut self, origin: &SocketAddr) -> Option<Slot> {
+    pub(super) fn take_idle(&mut self, origin: &Origin) -> Option<Slot> {
         let index = self.idle.get_mut(origin)?.pop()?;
         let slot = Slot(index);
         self.census.idle -= 1;
@@ -257,7 +274,7 @@ impl Slots {
     }
 
     /// Whether one more connection to `origin` may be kept.
-    pub(super) fn may_keep(&self, origin: &SocketAddr) -> bool {
+    pub(super) fn may_keep(&self, origin: &Origin) -> bool {
         self.idle.get(origin).is_none_or(|kept| kept.len() < KEEP_ALIVE_PER_ORIGIN_MAX)
     }
 
@@ -287,7 +304,7 @@ impl Slots {
     pub(super) fn change(&mut self, slot: Slot, state: State) -> State {
         match &state {
             State::Flight(_) => self.census.flights += 1,
-            State::Paused(_) => self.census.paused += 1,
+            State::Paused(_) | State::Hopping(_) => self.census.paused += 1,
             State::Idle(origin) => {
                 self.census.idle += 1;
                 self.idle.entry(*origin).or_default().push(slot.0);
@@ -307,7 +324,7 @@ impl Slots {
         let before = std::mem::replace(&mut self.entries[slot.index()].state, state);
         match &before {
             State::Flight(_) => self.census.flights -= 1,
-            State::Paused(_) => self.census.paused -= 1,
+            State::Paused(_) | State::Hopping(_) => self.census.paused -= 1,
             State::Idle(origin) => {
                 self.census.idle -= 1;
                 // Not taken by `take_idle`: it leaves for another reason.
@@ -432,13 +449,14 @@ mod tests {
     #[test]
     fn kept_connections_are_found_by_origin_and_bounded() {
         let mut slots = slots(100);
-        let origin: SocketAddr = "10.0.0.1:80".parse().expect("an address");
+        let origin = Origin { address: "10.0.0.1:80".parse().expect("an address"), proxied: false };
         for index in 0..KEEP_ALIVE_PER_ORIGIN_MAX {
             slots.take(Family::V4).expect("there is room");
             assert!(slots.may_keep(&origin));
             slots.change(Slot(index as u32), State::Idle(origin));
         }
         assert!(!slots.may_keep(&origin));
+        assert_eq!(slots.take_idle(&Origin { proxied: true, ..origin }), None, "a proxy's is another one");
         let slot = slots.take_idle(&origin).expect("one is kept");
         slots.change(slot, State::Leaving);
         assert_eq!(slots.census().idle, KEEP_ALIVE_PER_ORIGIN_MAX - 1);
@@ -456,7 +474,7 @@ mod tests {
             slots.change(Slot(index), State::Leaving);
         }
         assert_eq!(slots.spare(), None);
-        let origin: SocketAddr = "10.0.0.1:80".parse().expect("an address");
+        let origin = Origin { address: "10.0.0.1:80".parse().expect("an address"), proxied: false };
         slots.change(Slot(130), State::Lingering);
         slots.change(Slot(199), State::Idle(origin));
         slots.change(Slot(7), State::Lingering);

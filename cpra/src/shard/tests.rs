@@ -1,5 +1,7 @@
 //! A shard whose completions are given by hand, on one slot: what happens when more than one check wants it.
 
+mod errands;
+
 use std::sync::Arc;
 
 use super::protocol::{Command, CommandKind, HostSample, Resolution};
@@ -7,7 +9,7 @@ use super::{Effect, Effects, Event, Settings, Shard};
 use crate::domain::monitor::About;
 use crate::domain::{Check, Code, Codes, Host, HttpCheck, Monitor, Policy, StatusSet, Target, TcpCheck, VoidReason};
 use crate::ring::{Completion, Errno, OpKind};
-use crate::units::limits::{FIN_WAIT, KEEP_ALIVE_IDLE};
+use crate::units::limits::{FIN_WAIT, HOP_FIN_WAIT, KEEP_ALIVE_IDLE};
 use crate::units::{Generation, Instant, Slot, Span};
 use crate::world::Catalog;
 
@@ -30,9 +32,14 @@ struct Bench {
     /// What was submitted, and when.
     submitted: Vec<(Instant, OpKind)>,
     disconnected: bool,
+    /// Errands and recalls, by their slots' generations.
+    errands: Vec<Generation>,
+    recalls: Vec<Generation>,
     host_asked: bool,
     /// Packets that this host has dropped.
     drops: u64,
+    /// Names that were asked for.
+    asked: Vec<Box<str>>,
 }
 
 fn monitor(name: &str, check: Check, host: Host) -> Monitor {
@@ -82,8 +89,11 @@ impl Bench {
             connecting: false,
             submitted: Vec::new(),
             disconnected: false,
+            errands: Vec::new(),
+            recalls: Vec::new(),
             host_asked: false,
             drops: 0,
+            asked: Vec::new(),
         };
         // In order, so that they are due in order.
         for name in &names {
@@ -147,7 +157,10 @@ impl Bench {
                         self.connecting |= op.kind() == OpKind::Connect;
                         self.disconnected |= op.kind() == OpKind::Disconnect;
                     }
+                    Effect::Errand { generation, .. } => self.errands.push(generation),
+                    Effect::Recall { generation, .. } => self.recalls.push(generation),
                     Effect::SampleHost => self.host_asked = true,
+                    Effect::Resolve { name } => self.asked.push(name),
                     _ => {}
                 }
             }
@@ -331,4 +344,84 @@ fn a_kept_connection_ends_when_nobody_wants_it_for_long() {
     assert_eq!(bench.shard.stats().idle_connections, 0);
     let ended = bench.last(OpKind::Disconnect).expect("it was ended");
     assert_eq!(ended.since(kept), KEEP_ALIVE_IDLE);
+}
+
+const MOVED: &[u8] = b"HTTP/1.1 302 Found\r\nLocation: http://next.example/\r\nContent-Length: 0\r\n\r\n";
+
+/// One that follows redirects, in flight, and led to another name.
+fn led() -> Bench {
+    let mut web = http("web", true);
+    let Check::Http(check) = &mut web.policy.check else { unreachable!("it is one of HTTP") };
+    check.redirects = 3;
+    let mut bench = Bench::new(vec![web]);
+    bench.check("web");
+    bench.answer(&[(OpKind::Connect, Ok(0), b"")]);
+    bench.answer(&[(OpKind::Send, Ok(100), b""), (OpKind::Recv, Ok(MOVED.len() as u32), MOVED)]);
+    assert_eq!(bench.asked, ["next.example".into()]);
+    bench
+}
+
+fn found(bench: &mut Bench) {
+    let addresses = vec!["10.0.0.9".parse().expect("an address")];
+    let result = Resolution::Found { addresses, ttl: Span::from_secs(60) };
+    bench.step(vec![Event::Resolved { name: "next.example".into(), result }]);
+}
+
+#[test]
+fn a_hop_waits_for_the_old_connection_to_end() {
+    let mut bench = led();
+    found(&mut bench);
+    assert_eq!((bench.count(OpKind::Connect), bench.count(OpKind::Disconnect)), (1, 0), "the peer may close first");
+    assert_eq!(bench.shard.in_flight(), 1);
+    bench.pass(HOP_FIN_WAIT + Span::from_millis(1));
+    assert_eq!((bench.count(OpKind::Connect), bench.count(OpKind::Disconnect)), (2, 1), "but not for long");
+    bench.answer(&[(OpKind::Connect, Ok(0), b"")]);
+    bench.answer(&[(OpKind::Send, Ok(100), b""), (OpKind::Recv, Ok(ANSWER.len() as u32), ANSWER)]);
+    assert_eq!((bench.outcome("web"), bench.shard.stats().idle_connections), (Some(Code::L7Ok), 0), "not kept");
+    assert_eq!(bench.shard.stats().lost, 0);
+}
+
+#[test]
+fn a_hop_waits_for_its_name_no_longer_than_the_attempt() {
+    // The peer closes at once, and the resolver is silent.
+    let mut bench = led();
+    bench.answer(&[(OpKind::Recv, Ok(0), b"")]);
+    assert_eq!((bench.count(OpKind::Disconnect), bench.shard.in_flight()), (1, 1), "the slot is held");
+    bench.pass(TIMEOUT - Span::from_millis(100));
+    assert_eq!((bench.outcome("web"), bench.shard.stats().lost), (None, 0), "the audits find it where it is");
+    bench.pass(Span::from_millis(200));
+    assert_eq!(bench.outcome("web"), Some(Code::Void(VoidReason::Resolver)), "the time was the resolver's");
+    assert_eq!((bench.shard.in_flight(), bench.shard.stats().lost), (0, 0));
+    // The answer comes too late for anyone.
+    found(&mut bench);
+    assert_eq!(bench.count(OpKind::Connect), 1);
+    // The next check asks again: what was led to is not remembered.
+    bench.check("web");
+    bench.answer(&[(OpKind::Connect, Ok(0), b"")]);
+    bench.answer(&[(OpKind::Send, Ok(100), b""), (OpKind::Recv, Ok(MOVED.len() as u32), MOVED)]);
+    assert_eq!(bench.asked.len(), 2);
+}
+
+#[test]
+fn a_hop_keeps_the_deadline_of_its_attempt() {
+    let mut bench = led();
+    bench.pass(Span::from_secs(2));
+    found(&mut bench);
+    assert_eq!(bench.count(OpKind::Connect), 2);
+    // Two of five seconds went to the name; the rest is the target's.
+    bench.pass(TIMEOUT - Span::from_millis(2_100));
+    assert_eq!(bench.outcome("web"), None);
+    bench.pass(Span::from_millis(200));
+    assert_eq!((bench.outcome("web"), bench.shard.stats().lost), (Some(Code::L4Tout), 0));
+}
+
+#[test]
+fn a_monitor_that_is_disabled_between_two_connections_leaves_its_slot() {
+    let mut bench = led();
+    bench.command("web", CommandKind::Disable { epoch: 2 });
+    bench.pass(Span::from_millis(1));
+    assert_eq!((bench.shard.in_flight(), bench.count(OpKind::Disconnect)), (0, 1));
+    found(&mut bench);
+    bench.pass(Span::from_secs(3));
+    assert_eq!((bench.count(OpKind::Connect), bench.shard.stats().lost, bench.outcome("web")), (1, 0, None));
 }

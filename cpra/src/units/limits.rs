@@ -96,12 +96,46 @@ pub const TRAILERS_MAX: usize = 8 * 1024;
 /// One request as sent: line, headers and body.
 pub const REQUEST_MAX: usize = 64 * 1024;
 
+/// Between two echo requests of one attempt, at most; a short timeout makes it shorter.
+pub const ECHO_GAP_MAX: Span = Span::from_millis(200);
+/// Echo requests handed to the kernel by one call, and replies taken from it by one. All requests of a call have one send
+/// time: with 4 µs for each, the last one's round trip looks an eighth of a millisecond too long.
+pub const ECHO_BATCH: usize = 32;
+/// What the socket for echo replies may hold, in bytes (the kernel doubles it, and counts at least 512 per packet) ...
+pub const ECHO_RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+/// ... so that one look takes everything that was there when it began, and ends however fast more comes.
+pub const ECHOES_PER_TURN_MAX: usize = 16_384;
+/// ICMP errors taken by one look.
+pub const ECHO_ERRORS_PER_TURN_MAX: usize = 16_384;
+
 /// Redirects that one check follows.
 pub const REDIRECTS_MAX: u8 = 10;
+/// A connection that a redirect leads away from gets this long for the peer's FIN: the attempt waits for it.
+pub const HOP_FIN_WAIT: Span = Span::from_millis(20);
 /// What a regular expression may compile to, in bytes.
 pub const PATTERN_SIZE_MAX: usize = 1024 * 1024;
 /// Bytes of an answer in which a tcp check looks for what it expects.
 pub const EXPECT_WINDOW_MAX: usize = 64 * 1024;
+
+/// Scripts that run at the same time, over all shards; beyond them checks are void. Each takes three descriptors.
+pub const SCRIPTS_RUNNING_MAX: usize = 512;
+/// Bytes kept of each of a script's two outputs, and what both together may be before it is killed.
+pub const SCRIPT_OUTPUT_KEPT: usize = 4 * 1024;
+pub const SCRIPT_OUTPUT_MAX: u64 = 64 * 1024 * 1024;
+/// A script that is to end is asked to; after this it is killed ...
+pub const SCRIPT_GRACE: Span = Span::from_secs(1);
+/// ... and after this, too, it is left behind (a process that waits for a dead disk cannot be killed); its place stays taken.
+pub const SCRIPT_KILL_WAIT: Span = Span::from_secs(2);
+/// The limits of resources that a script runs within, where this process's own are not lower. Open files of a process,
+pub const SCRIPT_OPEN_FILES_MAX: u64 = 1024;
+/// processes of the user whom scripts run as, all of them counted,
+pub const SCRIPT_PROCESSES_MAX: u64 = 4096;
+/// bytes of one file,
+pub const SCRIPT_FILE_SIZE_MAX: u64 = 1 << 30;
+/// bytes of a process's writable memory (not of its address space, of which some runtimes reserve a hundred times as much),
+pub const SCRIPT_DATA_MAX: u64 = 4 << 30;
+/// and seconds of processor time of a process: for what has got away from its script's end.
+pub const SCRIPT_CPU_SECONDS_MAX: u64 = 3_600;
 
 /// Text kept about one outcome.
 pub const EVIDENCE_MAX: usize = 256;
@@ -182,6 +216,10 @@ const _: () = assert!(STALL.as_nanos() > 2 * FLIGHT_WAIT_MAX.as_nanos());
 const _: () = assert!(INTERVAL_MIN.as_nanos() >= TICK.as_nanos());
 // A due time lives in 32 bits of ticks; half of them must cover the longest interval.
 const _: () = assert!(INTERVAL_MAX.as_nanos() / TICK.as_nanos() < (u32::MAX / 2) as u64);
+// Scripts in flight can be ended within the time that their checks get.
+const _: () = assert!(SCRIPT_GRACE.as_nanos() + SCRIPT_KILL_WAIT.as_nanos() < DRAIN_CHECKS.as_nanos());
+const _: () = assert!(ECHOES_PER_TURN_MAX >= 2 * ECHO_RECEIVE_BUFFER / 512);
+const _: () = assert!(ECHO_ERRORS_PER_TURN_MAX >= 2 * ECHO_RECEIVE_BUFFER / 512);
 const _: () = assert!(RESPONSE_HEAD_MAX < RESPONSE_BODY_MAX as usize);
 // A destination that cannot be had gives up on its own before the lane gives up on it.
 const _: () = {

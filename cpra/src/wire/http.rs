@@ -6,7 +6,7 @@
 //! keeps what it needs as evidence.
 //!
 //! Bounded: the head in bytes and in fields, the interim answers, the chunk-size lines, the trailers and the body.
-//! Not here: redirects, compression, `CONNECT`, HTTP/2.
+//! Not here: following redirects, compression, `CONNECT`, HTTP/2.
 
 mod chunks;
 mod request;
@@ -14,5 +14,5 @@ mod response;
 #[cfg(test)]
 mod tests;
 
-pub use request::{Host, Request};
-pub use response::{Part, Progress, ResponseError, ResponseReader, Stage};
+pub use request::{Carry, Form, Host, Request};
+pub use response::{Fields, Part, Progress, ResponseError, ResponseReader, Stage};

@@ -38,7 +38,7 @@ pub enum Place {
     Resolving,
     /// Being checked on a slot.
     Flight,
-    /// Between two attempts of one check, on its slot.
+    /// Between two attempts of one check, or two connections of one attempt, on its slot.
     Pause,
     /// Timed out, waiting to hear whether this host dropped the packets.
     Judging,

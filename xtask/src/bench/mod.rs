@@ -6,6 +6,7 @@
 mod child;
 mod daemon;
 mod epoll;
+mod icmp;
 mod pace;
 mod pulse;
 mod report;
@@ -19,6 +20,11 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 pub(crate) enum Bench {
     /// CPU per check: the daemon beside the leanest loop that io_uring allows and a plain tokio prober
     Pulse(pulse::Options),
+    /// CPU per echo check: the daemon beside a loop of `sendmmsg` and `recvmmsg`
+    Icmp(icmp::Options),
+    /// One run of either (started by `icmp`)
+    #[command(hide = true)]
+    IcmpLoad(icmp::Load),
     /// The server that is checked (started by `pulse`)
     #[command(hide = true)]
     Target(target::Options),
@@ -33,6 +39,8 @@ pub(crate) enum Bench {
 pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
     match bench {
         Bench::Pulse(options) => pulse::run(options),
+        Bench::Icmp(options) => icmp::run(options),
+        Bench::IcmpLoad(load) => icmp::load(load),
         Bench::Target(options) => target::run(options),
         Bench::Ring(load) => ring::run(load),
         Bench::Epoll(load) => epoll::run(load),

@@ -38,6 +38,7 @@ impl Checker {
             Event::Completed(_)
             | Event::OpenFailed { .. }
             | Event::Read { .. }
+            | Event::Begun { .. }
             | Event::Returned { .. }
             | Event::Pushed { .. }
             | Event::Echoed { .. } => {}

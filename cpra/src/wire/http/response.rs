@@ -1,5 +1,6 @@
 //! The answer, read as it comes.
 
+use std::borrow::Cow;
 use std::mem::{self, MaybeUninit};
 
 use httparse::{Header, ParserConfig, Status};
@@ -23,9 +24,42 @@ pub enum Progress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part<'a> {
     /// The final head, once. The reason phrase is empty when there is none, or when it is not ASCII.
-    Head { status: u16, reason: &'a str },
+    Head { status: u16, reason: &'a str, fields: Fields<'a> },
     /// Content, without the framing.
     Body(&'a [u8]),
+}
+
+/// The fields of a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fields<'a>(&'a [Header<'a>]);
+
+impl<'a> Fields<'a> {
+    /// The value of a field; of one that is there several times the values joined with `, ` (RFC 9110 §5.3). Folded
+    /// lines are one, and what is not UTF-8 is replaced.
+    pub fn get(&self, name: &str) -> Option<Cow<'a, str>> {
+        let mut lines =
+            self.0.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).map(|field| text(field.value));
+        let first = lines.next()?;
+        Some(lines.fold(first, |mut joined, line| {
+            let all = joined.to_mut();
+            all.push_str(", ");
+            all.push_str(&line);
+            joined
+        }))
+    }
+
+    /// The first line of a field that must not be there twice.
+    pub fn first(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.0.iter().find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| text(field.value))
+    }
+}
+
+fn text(value: &[u8]) -> Cow<'_, str> {
+    let text = String::from_utf8_lossy(value.trim_ascii());
+    if text.contains('\n') {
+        return Cow::Owned(text.lines().map(str::trim).collect::<Vec<_>>().join(" "));
+    }
+    text
 }
 
 /// How far an answer has come: what a person wants to know when it came no further.
@@ -81,6 +115,8 @@ pub struct ResponseReader {
     taken: u64,
     /// A head that did not come in one piece, at most [`RESPONSE_HEAD_MAX`].
     pieces: Vec<u8>,
+    /// Bytes after the head that are read at most.
+    bound: u32,
     /// 0 until the final head is there.
     status: u16,
     interim: u8,
@@ -90,6 +126,8 @@ pub struct ResponseReader {
     leftover: bool,
     over: bool,
 }
+
+const _: () = assert!(RESPONSE_BODY_MAX <= u32::MAX as u64);
 
 /// Where the answer ends (RFC 9112 §6.3).
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +144,13 @@ enum Framing {
 impl ResponseReader {
     /// A reader of the answer to a request of this method.
     pub fn of(method: &str) -> Self {
+        Self::bounded(method, RESPONSE_BODY_MAX as u32)
+    }
+
+    /// The same with another bound on what is read after the head.
+    pub fn bounded(method: &str, bound: u32) -> Self {
         Self {
+            bound,
             framing: Framing::Unknown,
             taken: 0,
             pieces: Vec::new(),
@@ -173,6 +217,11 @@ impl ResponseReader {
     /// Whether the peer will close the connection by itself, now that it has answered.
     pub fn will_close(&self) -> bool {
         !self.persistent && self.status != 101
+    }
+
+    /// Whether the body went on beyond the bound.
+    pub fn is_over(&self) -> bool {
+        self.over
     }
 
     /// Whether the answer was read to its end with nothing behind it.
@@ -252,7 +301,7 @@ impl ResponseReader {
             self.framing_of(head.version, head.headers)?
         };
         self.status = status;
-        sink(Part::Head { status, reason: head.reason.unwrap_or_default() });
+        sink(Part::Head { status, reason: head.reason.unwrap_or_default(), fields: Fields(head.headers) });
         Ok(Some(length))
     }
 
@@ -282,7 +331,7 @@ impl ResponseReader {
 
     fn read_body(&mut self, data: &[u8], sink: &mut dyn FnMut(Part<'_>)) -> Result<Progress, ResponseError> {
         // The bound counts a chunked body's framing, too: one byte per chunk must not buy a thousand times as much.
-        let room = usize::try_from(RESPONSE_BODY_MAX - self.taken).unwrap_or(usize::MAX);
+        let room = usize::try_from(u64::from(self.bound).saturating_sub(self.taken)).unwrap_or(usize::MAX);
         let window = &data[..data.len().min(room)];
         let used = match &mut self.framing {
             Framing::Length(total) => {

@@ -290,8 +290,14 @@ fn requests_are_rendered_as_rfc_9112_wants_them() {
         method: "GET",
         host: Host::Name("example.org"),
         port: 80,
+        secure: false,
         path: "/health?full=1",
+        form: Form::Origin,
+        host_field: None,
         headers: &[],
+        carry: Carry::default(),
+        authorization: None,
+        gzip: false,
         body: &[],
         keep_alive: false,
     };
@@ -311,7 +317,9 @@ fn requests_are_rendered_as_rfc_9112_wants_them() {
     }
     let headers =
         [field("X-Token", "1"), field("accept", "text/html"), field("HOST", "inner"), field("user-agent", "u")];
-    let post = Request { method: "POST", headers: &headers, body: b"{}", keep_alive: true, port: 8080, ..plain };
+    let host_field = Some("inner");
+    let post =
+        Request { method: "POST", host_field, headers: &headers, body: b"{}", keep_alive: true, port: 8080, ..plain };
     assert_eq!(
         rendered(&post),
         "POST /health?full=1 HTTP/1.1\r\nHost: inner\r\nX-Token: 1\r\naccept: text/html\r\nuser-agent: u\r\n\
@@ -321,6 +329,74 @@ fn requests_are_rendered_as_rfc_9112_wants_them() {
         let text = rendered(&Request { method, ..plain });
         assert_eq!(text.contains("Content-Length: 0\r\n"), says_zero, "{method}");
     }
+}
+
+#[test]
+fn a_proxy_gets_the_whole_address_and_its_own_credentials() {
+    let headers = [field("Proxy-Authorization", "typed"), field("Authorization", "typed"), field("X", "1")];
+    let proxied = Request {
+        method: "GET",
+        host: Host::Name("example.org"),
+        port: 8080,
+        secure: false,
+        path: "/a?b",
+        form: Form::Absolute { authorization: Some("Basic cDpx") },
+        host_field: None,
+        headers: &headers,
+        carry: Carry::default(),
+        authorization: Some("Bearer t"),
+        gzip: true,
+        body: &[],
+        keep_alive: false,
+    };
+    let agent = concat!("User-Agent: cpra/", env!("CARGO_PKG_VERSION"), "\r\n");
+    assert_eq!(
+        rendered(&proxied),
+        format!(
+            "GET http://example.org:8080/a?b HTTP/1.1\r\nHost: example.org:8080\r\n{agent}Accept: */*\r\n\
+             Accept-Encoding: gzip\r\nAuthorization: Bearer t\r\nProxy-Authorization: Basic cDpx\r\nX: 1\r\n\
+             Connection: close\r\n\r\n"
+        )
+    );
+    let secure = Request { secure: true, port: 443, form: Form::Origin, ..proxied };
+    assert!(rendered(&secure).starts_with("GET /a?b HTTP/1.1\r\nHost: example.org\r\n"));
+    let odd = Request { port: 80, ..secure };
+    assert!(rendered(&odd).contains("\r\nHost: example.org:80\r\n"));
+    let own = [field("accept-encoding", "br")];
+    let text = rendered(&Request { headers: &own, ..proxied });
+    assert!(text.contains("\r\naccept-encoding: br\r\n") && !text.contains("gzip"), "{text}");
+}
+
+#[test]
+fn what_goes_along_to_another_origin_says_nothing_about_who_asks() {
+    let foreign = Carry { foreign: true, bodiless: false };
+    for name in ["Authorization", "Cookie", "X-Api-Key", "Proxy-Authorization", "Referer", "Content-Type"] {
+        assert!(!foreign.takes(name), "{name}");
+    }
+    assert!(foreign.takes("Accept") && foreign.takes("user-agent"));
+    let bodiless = Carry { foreign: false, bodiless: true };
+    for (name, takes) in [("Content-Type", false), ("content-encoding", false), ("Cookie", true), ("Content", true)] {
+        assert_eq!(bodiless.takes(name), takes, "{name}");
+    }
+}
+
+#[test]
+fn fields_are_found_whatever_their_lines() {
+    let mut reader = ResponseReader::of("GET");
+    let head = b"HTTP/1.1 200 OK\r\nVary: a\r\nX: one\r\n  two \r\nVARY:b \r\nOdd: \xff\r\nContent-Length: 0\r\n\r\n";
+    let mut seen = 0;
+    let mut sink = |part: Part<'_>| {
+        if let Part::Head { fields, .. } = part {
+            seen += 1;
+            assert_eq!(fields.get("vary").as_deref(), Some("a, b"));
+            assert_eq!(fields.first("Vary").as_deref(), Some("a"));
+            assert_eq!(fields.get("x").as_deref(), Some("one two"));
+            assert_eq!(fields.get("odd").as_deref(), Some("\u{fffd}"));
+            assert_eq!(fields.get("none"), None);
+        }
+    };
+    assert_eq!(reader.read(head, &mut sink), Ok(Progress::Complete));
+    assert_eq!(seen, 1);
 }
 
 /// An answer as a sound server would frame it, and its content.
