@@ -91,22 +91,8 @@ struct Running {
 fn start(monitors: Vec<Monitor>, folder: &Path) -> Running {
     let api = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = api.local_addr().expect("it is bound");
-    let plan = Plan {
-        instance: "test".into(),
-        catalog: Catalog::build(monitors, 1).expect("the monitors are sound"),
-        loaded: true,
-        queue_capacity: 1024,
-        slots_max: 256,
-        batch_size: 1024,
-        log_dirs: vec![folder.to_owned()],
-        state_dir: folder.to_owned(),
-        api,
-        profile: None,
-        names: Vec::new(),
-        findings: Vec::new(),
-        scripts: cpra::os::spawn::Settings::default(),
-        contexts: Arc::new(cpra::wire::tls::Unloaded),
-    };
+    let catalog = Catalog::build(monitors, 1).expect("the monitors are sound");
+    let plan = Plan { instance: "test".into(), slots_max: 256, ..Plan::new(catalog, api, folder.to_owned()) };
     Running { daemon: Some(daemon::start(plan).expect("the daemon starts")), api: address }
 }
 

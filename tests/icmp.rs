@@ -497,21 +497,8 @@ fn the_daemon_pings() {
         });
         let api = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let at = api.local_addr().expect("it is bound");
-        let plan = Plan {
-            instance: "test".into(),
-            catalog: Catalog::build(monitors, 1).expect("the monitors are sound"),
-            loaded: true,
-            queue_capacity: 1024,
-            slots_max: 2_048,
-            batch_size: 1024,
-            log_dirs: vec![folder.path().to_owned()],
-            state_dir: folder.path().to_owned(),
-            api,
-            profile: None,
-            names: Vec::new(),
-            findings: Vec::new(),
-            scripts: cpra::os::spawn::Settings::default(),
-        };
+        let catalog = Catalog::build(monitors, 1).expect("the monitors are sound");
+        let plan = Plan { slots_max: 2_048, ..Plan::new(catalog, api, folder.path().to_owned()) };
         let daemon = daemon::start(plan).expect("the daemon starts");
         let metric = |sample: &str| metric(at, sample);
         let outcome = |code: &str| metric(&format!("cpra_checks_total{{type=\"icmp\",outcome=\"{code}\"}}"));

@@ -9,7 +9,7 @@
 //! | `cpra-store` | makes commits durable (in memory so far) | its bell | when the desk has gone |
 //! | `cpra-resolve`, `cpra-lookup-N` | names into addresses | its bell | when the shards have gone |
 //! | `cpra-spawn` | scripts ([`crate::os::spawn`]) | its bell, what they write, their ends | when the shards have gone, after its scripts |
-//! | `cpra-control` | API, metrics, profiles (tokio) | epoll | when told |
+//! | `cpra-control` | API on TCP and the unix socket, metrics, profiles (tokio) | epoll | when told |
 //!
 //! Between them are bounded queues of [`crate::pipeline`] and a few atomics; no thread waits for another one's lock
 //! but to copy counters.
@@ -30,12 +30,14 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::oneshot;
 
 use crate::api;
+use crate::api::access::Token;
 use crate::desk::protocol::{Answer, Question};
 use crate::desk::{self, Desk, DeskStats};
 use crate::domain::Destination;
 use crate::notify::{LogDirs, lane};
 use crate::os::clock::Clock;
 use crate::os::desk_loop::{self, DeskBoard, DeskLoop};
+use crate::os::local::LocalSocket;
 use crate::os::resolve;
 use crate::os::shard_loop::{self, ShardBoard, ShardLoop};
 use crate::os::signals::Signals;
@@ -48,12 +50,12 @@ use crate::shard::protocol::MonitorState;
 use crate::shard::{self, Shard, ShardStats};
 use crate::store::memory;
 use crate::units::limits::{
-    API_CONNECTION_GRACE, DRAIN_CHECKS, DRAIN_NOTICES, HEARTBEAT_MAX, QUEUE_ASKS, QUEUE_COMMANDS, QUEUE_TRANSITIONS,
-    SCRIPT_GRACE, SCRIPT_KILL_WAIT, SIGNAL_ECHO,
+    API_CONNECTION_GRACE, DRAIN_CHECKS, DRAIN_NOTICES, HEARTBEAT_MAX, QUEUE_ASKS, QUEUE_CALLS, QUEUE_COMMANDS,
+    QUEUE_TRANSITIONS, SCRIPT_GRACE, SCRIPT_KILL_WAIT, SIGNAL_ECHO,
 };
-use crate::units::{Instant, Span, Timestamp};
-use crate::wire::tls::Contexts;
-use crate::world::Catalog;
+use crate::units::{Instant, MonitorId, Span, Timestamp};
+use crate::wire::tls::{Contexts, Unloaded};
+use crate::world::{Catalog, Tokens};
 
 /// What the daemon runs with, once files and flags are settled.
 pub struct Plan {
@@ -71,12 +73,41 @@ pub struct Plan {
     pub state_dir: PathBuf,
     pub api: TcpListener,
     pub profile: Option<TcpListener>,
+    /// The command line's way in.
+    pub local: Option<LocalSocket>,
+    /// What changes over TCP are made with.
+    pub token: Option<Token>,
     /// Host names to answer to, beside the loopback ones.
     pub names: Vec<String>,
     pub findings: Vec<api::Finding>,
     /// What TLS is made from, shared by the shards.
     pub contexts: Arc<dyn Contexts>,
     pub scripts: spawn::Settings,
+}
+
+impl Plan {
+    /// With what is needed, and with a small measure of everything else: for those who run the daemon inside a process of
+    /// their own (tests, benches).
+    pub fn new(catalog: Catalog, api: TcpListener, folder: PathBuf) -> Self {
+        Self {
+            instance: "cpra".into(),
+            catalog,
+            loaded: true,
+            queue_capacity: 1024,
+            slots_max: 1024,
+            batch_size: 1024,
+            log_dirs: vec![folder.clone()],
+            state_dir: folder,
+            api,
+            profile: None,
+            local: None,
+            token: None,
+            names: Vec::new(),
+            findings: Vec::new(),
+            contexts: Arc::new(Unloaded),
+            scripts: spawn::Settings::default(),
+        }
+    }
 }
 
 /// The API's thread.
@@ -141,6 +172,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
 
     let mut shards = Vec::new();
     let mut shard_asks = Vec::new();
+    let mut shard_calls = Vec::new();
     let mut transitions = Vec::new();
     let mut commands = Vec::new();
     let slots_max = (plan.slots_max / u32::from(shard_count)).max(1);
@@ -148,12 +180,15 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         let (transition_sender, transition_receiver) = bounded(QUEUE_TRANSITIONS, desk_bell.clone());
         let (command_sender, command_receiver) = bounded(QUEUE_COMMANDS, bell.clone());
         let (ask_sender, ask_receiver) = bounded(QUEUE_ASKS, bell.clone());
+        let (call_sender, call_receiver) = bounded(QUEUE_CALLS, bell.clone());
+        shard_calls.push(Mutex::new(call_sender));
         transitions.push(transition_receiver);
         commands.push(command_sender);
         shard_asks.push(Mutex::new(ask_sender));
         let mailbox = shard_loop::Mailbox {
             commands: command_receiver,
             asks: ask_receiver,
+            calls: call_receiver,
             resolutions: resolver.answers,
             names: resolver.requests,
             scripts: script_ends.next().expect("one for each shard"),
@@ -197,18 +232,26 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let stopping = Arc::new(AtomicBool::new(false));
     let source = Arc::new(Running {
         instance: plan.instance,
+        tokens: Tokens::of(&catalog, [seed(), seed()]),
         catalog,
         loaded: plan.loaded,
         findings: plan.findings,
         started: now,
         shards: shards.iter().map(|shard| Arc::clone(&shard.board)).collect(),
         shard_asks,
+        shard_calls,
         desk: Arc::clone(&desk_board),
         desk_asks: Mutex::new(ask_sender),
         code_depth,
         stopping: Arc::clone(&stopping),
     });
-    let listeners = api::Listeners { api: plan.api, profile: plan.profile, names: plan.names };
+    let listeners = api::Listeners {
+        api: plan.api,
+        profile: plan.profile,
+        names: plan.names,
+        local: plan.local,
+        token: plan.token,
+    };
     let (control_stop, stop) = oneshot::channel();
     let control = spawn(CONTROL, move || api::run(listeners, source, stop))?;
     Ok(Daemon { shards, scripts, desk, desk_board, desk_bell, code: code.thread, control, control_stop, stopping })
@@ -431,11 +474,14 @@ fn wait_until(hurry: &impl Fn(Span) -> bool, bound: Span, done: impl Fn() -> boo
 struct Running {
     instance: Box<str>,
     catalog: Arc<Catalog>,
+    /// Of the catalog.
+    tokens: Tokens,
     loaded: bool,
     findings: Vec<api::Finding>,
     started: Instant,
     shards: Vec<Arc<ShardBoard>>,
     shard_asks: Vec<Mutex<Sender<shard_loop::Ask>>>,
+    shard_calls: Vec<Mutex<Sender<shard_loop::Call>>>,
     desk: Arc<DeskBoard>,
     desk_asks: Mutex<Sender<desk_loop::Ask>>,
     code_depth: Gauge,
@@ -526,6 +572,29 @@ impl api::Source for Running {
         let reply = Box::new(move |answer| drop(sender.send(answer)));
         ask(&self.desk_asks, desk_loop::Ask::Question { question, reply })?;
         Ok(receiver)
+    }
+
+    fn push_target(&self, token: &str) -> Option<MonitorId> {
+        self.tokens.find(&self.catalog, token)
+    }
+
+    fn push(&self, monitor: MonitorId, ok: bool, message: Box<str>) -> Result<(), api::AskError> {
+        self.call(monitor, shard_loop::Call::Pushed { index: monitor.index(), ok, message })
+    }
+
+    fn check_now(&self, monitor: MonitorId) -> Result<(), api::AskError> {
+        self.call(monitor, shard_loop::Call::CheckNow(monitor))
+    }
+
+    fn switch(&self, monitor: MonitorId, enabled: bool) -> Result<(), api::AskError> {
+        let switch = if enabled { desk_loop::Ask::Enable(monitor) } else { desk_loop::Ask::Disable(monitor) };
+        ask(&self.desk_asks, switch)
+    }
+}
+
+impl Running {
+    fn call(&self, monitor: MonitorId, call: shard_loop::Call) -> Result<(), api::AskError> {
+        ask(self.shard_calls.get(usize::from(monitor.shard())).ok_or(api::AskError::Stopping)?, call)
     }
 }
 

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,11 +23,11 @@ use super::wake::WakeFd;
 use crate::domain::Check;
 use crate::pipeline::{Bell, Receiver, Sender};
 use crate::probe::errand::{Errand, ErrandEnd};
-use crate::ring::{Errno, Ring as _, Wait};
-use crate::shard::protocol::{Command, MonitorState, Resolution, Transition};
+use crate::ring::{Errno, Op, Ring as _, Wait};
+use crate::shard::protocol::{Command, CommandKind, MonitorState, Resolution, Transition};
 use crate::shard::{Effect, Effects, Event, Shard, ShardStats};
-use crate::units::limits::TRANSITIONS_BACKLOG_MAX;
-use crate::units::{Instant, Span};
+use crate::units::limits::{CALLS_PER_TURN_MAX, TRANSITIONS_BACKLOG_MAX};
+use crate::units::{Instant, MonitorId, Span};
 use crate::world::Catalog;
 
 /// How often counters are copied out.
@@ -56,10 +57,31 @@ pub struct Ask {
     pub reply: Reply,
 }
 
+/// What comes from outside for one monitor, and is not answered.
+#[derive(Debug)]
+pub enum Call {
+    /// The job of a monitor that waits for its calls.
+    Pushed { index: u32, ok: bool, message: Box<str> },
+    /// A person: check now.
+    CheckNow(MonitorId),
+}
+
+/// What passes by between a shard and the network, for somebody who looks on.
+#[derive(Debug)]
+pub enum Sight<'a> {
+    Resolved { name: &'a str, result: &'a Resolution },
+    Connecting(SocketAddr),
+    Received(&'a [u8]),
+}
+
+/// Somebody who looks on.
+pub type Onlooker = Box<dyn FnMut(Sight<'_>) + Send>;
+
 /// A shard's ends of its queues.
 pub struct Mailbox {
     pub commands: Receiver<Command>,
     pub asks: Receiver<Ask>,
+    pub calls: Receiver<Call>,
     pub resolutions: Receiver<(Box<str>, Resolution)>,
     pub names: Sender<Box<str>>,
     pub scripts: Scripts,
@@ -67,8 +89,13 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    fn is_quiet(&self) -> bool {
-        self.commands.is_empty() && self.asks.is_empty() && self.resolutions.is_empty() && self.scripts.news.is_empty()
+    fn is_quiet(&self, desk_full: bool) -> bool {
+        let calls = desk_full || self.calls.is_empty();
+        calls
+            && self.commands.is_empty()
+            && self.asks.is_empty()
+            && self.resolutions.is_empty()
+            && self.scripts.news.is_empty()
     }
 }
 
@@ -95,6 +122,8 @@ pub struct ShardLoop {
     next_token: u64,
     next_publish: Instant,
     drain_told: bool,
+    /// Nobody, in the daemon.
+    onlooker: Option<Onlooker>,
 }
 
 impl ShardLoop {
@@ -133,7 +162,14 @@ impl ShardLoop {
             next_token: 0,
             next_publish: now,
             drain_told: false,
+            onlooker: None,
         })
+    }
+
+    #[must_use]
+    pub fn watched_by(mut self, onlooker: Onlooker) -> Self {
+        self.onlooker = Some(onlooker);
+        self
     }
 
     /// Makes the sockets for echo requests, where the catalog has checks that send some, and answers by what means those
@@ -172,11 +208,23 @@ impl ShardLoop {
             let mut completions = 0;
             self.ring.reap(&mut |completion| {
                 completions += 1;
+                if let Some(onlooker) = &mut self.onlooker
+                    && !completion.data.is_empty()
+                {
+                    onlooker(Sight::Received(completion.data));
+                }
                 events.push(Event::Completed(completion));
             });
             events.append(&mut lend(mem::take(&mut answers)));
-            Self::read_mail(&mut self.mailbox, &mut self.replies, &mut self.next_token, &mut events);
             let full = self.backlog.len() >= TRANSITIONS_BACKLOG_MAX;
+            Self::read_mail(&mut self.mailbox, &mut self.replies, &mut self.next_token, full, &mut events);
+            if let Some(onlooker) = &mut self.onlooker {
+                for event in &events {
+                    if let Event::Resolved { name, result } = event {
+                        onlooker(Sight::Resolved { name, result });
+                    }
+                }
+            }
             if mem::replace(&mut self.desk_full, full) != full {
                 events.push(Event::DeskFull(full));
             }
@@ -198,6 +246,7 @@ impl ShardLoop {
         mailbox: &mut Mailbox,
         replies: &mut VecDeque<(u64, Reply)>,
         next_token: &mut u64,
+        desk_full: bool,
         events: &mut Vec<Event<'a>>,
     ) {
         while let Some(command) = mailbox.commands.recv() {
@@ -210,6 +259,14 @@ impl ShardLoop {
             events.push(match news {
                 News::Begun { slot, generation, at } => Event::Begun { slot, generation, at },
                 News::Returned { slot, generation, end } => Event::Returned { slot, generation, end },
+            });
+        }
+        // Each call may be a transition: with a desk that is behind they wait in their queue, and its end refuses more.
+        for _ in 0..if desk_full { 0 } else { CALLS_PER_TURN_MAX } {
+            let Some(call) = mailbox.calls.recv() else { break };
+            events.push(match call {
+                Call::Pushed { index, ok, message } => Event::Pushed { index, ok, message },
+                Call::CheckNow(monitor) => Event::Command(Command { monitor, kind: CommandKind::CheckNow }),
             });
         }
         // One question a turn: each is a bounded slice, and the checks come first.
@@ -231,6 +288,9 @@ impl ShardLoop {
                 }
                 Effect::Close { slot } => self.ring.close(slot),
                 Effect::Submit { slot, generation, op, bytes: range } => {
+                    if let (Some(onlooker), Op::Connect(address)) = (&mut self.onlooker, &op) {
+                        onlooker(Sight::Connecting(*address));
+                    }
                     self.ring.submit(slot, generation, &op, &bytes[range.start as usize..range.end as usize]);
                 }
                 Effect::Errand { slot, generation, errand: Errand::Script(policy) } => {
@@ -308,7 +368,7 @@ impl ShardLoop {
         self.bell.declare_sleep();
         let stop =
             self.board.stop.load(Ordering::Relaxed) || (self.board.drain.load(Ordering::Relaxed) && !self.drain_told);
-        let wait = if self.mailbox.is_quiet() && !stop { wait } else { Wait::NONE };
+        let wait = if self.mailbox.is_quiet(self.desk_full) && !stop { wait } else { Wait::NONE };
         let entered = self.ring.enter(wait);
         self.bell.declare_awake();
         // Only its having ended the sleep matters.

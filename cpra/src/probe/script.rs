@@ -194,7 +194,13 @@ mod tests {
     fn with_request<T>(take: impl FnOnce(&Request<'_>) -> T) -> T {
         let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let target = TargetRef { host: HostRef::Literal(nowhere), port: 0, path: "" };
-        take(&Request { policy: &policy(), target, address: SocketAddr::new(nowhere, 0), hop: None })
+        take(&Request {
+            policy: &policy(),
+            target,
+            address: SocketAddr::new(nowhere, 0),
+            hop: None,
+            contexts: &crate::wire::tls::Unloaded,
+        })
     }
 
     fn judged(end: &ErrandEnd) -> Outcome {

@@ -45,6 +45,14 @@ pub enum Event<'a> {
     },
     /// The answer to [`Effect::SampleHost`].
     HostSampled(HostSample),
+    /// The job of a monitor that waits for its calls has called.
+    Pushed {
+        index: u32,
+        /// Whether the job did what it is there for.
+        ok: bool,
+        /// The job's own words; may be empty.
+        message: Box<str>,
+    },
     Command(Command),
     /// A question about monitors, answered by [`Effect::Report`] in the same step.
     Read {

@@ -22,6 +22,7 @@ pub(super) fn note_shard_event(trace: &mut Trace, now: Instant, shard: u8, event
         shard::Event::Echoed { slot, generation, sequence, .. } => {
             (slot.0, generation.0, 18, Some(Ok(u32::from(*sequence))), None, false)
         }
+        shard::Event::Pushed { index, ok, .. } => (*index, 0, 19, None, None, *ok),
     };
     trace.note(now, (3_u8, shard, value), || match event {
         shard::Event::Completed(done) => {

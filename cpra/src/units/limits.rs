@@ -41,6 +41,20 @@ pub const API_REQUEST_HEAD_MAX: usize = 16 * 1024;
 pub const API_REQUEST_HEADERS_MAX: usize = 64;
 /// How long the API waits for a shard or the desk to answer.
 pub const API_ASK_MAX: Span = Span::from_secs(2);
+/// Names that one request looks at: of all that match by what the catalog knows, and with the shards asked for states.
+pub const API_SCAN_MAX: usize = 200_000;
+pub const API_STATES_SCAN_MAX: usize = 16_384;
+/// What a job may say, and how many calls a shard takes in one turn and keeps waiting.
+pub const API_PUSH_BODY_MAX: usize = 64 * 1024;
+pub const CALLS_PER_TURN_MAX: usize = 1_024;
+pub const QUEUE_CALLS: usize = 16_384;
+/// Calls with a token of nobody are written about this often.
+pub const API_STRANGERS_EVERY: Span = Span::from_secs(60);
+/// The token that changes are made with.
+pub const API_TOKEN_MIN: usize = 16;
+pub const API_TOKEN_MAX: usize = 1_024;
+/// Connections to the unix socket.
+pub const LOCAL_CONNECTIONS_MAX: usize = 64;
 /// A page of monitors.
 pub const API_PAGE_DEFAULT: usize = 100;
 pub const API_PAGE_MAX: usize = 1_000;
@@ -158,6 +172,9 @@ pub const VOID_PATIENCE: Span = Span::from_secs(600);
 /// A resolver answers within this, if only to say that it could not find out.
 pub const RESOLVE_MAX: Span = Span::from_secs(10);
 
+/// After this process stood still, a job's call that is overdue may lie unread for this long.
+pub const PUSH_SETTLE: Span = Span::from_secs(5);
+
 /// Sampling of the host's own drop counters while timed-out checks wait to be judged.
 pub const HOST_SAMPLE_EVERY: Span = Span::from_millis(5);
 
@@ -204,6 +221,13 @@ pub const QUEUE_ASKS: usize = 64;
 
 /// A shard or a desk that has not turned for this long is not alive.
 pub const HEARTBEAT_MAX: Span = Span::from_secs(5);
+
+/// Single checks without a daemon: slots, what is kept of an answer to be shown, and monitors checked in one run.
+pub const SOLO_SLOTS: u32 = 8;
+pub const SOLO_RECEIVED_MAX: usize = 64 * 1024;
+pub const SOLO_MONITORS_MAX: usize = 10_000;
+/// What the command line takes as one answer of a daemon.
+pub const CLIENT_ANSWER_MAX: usize = 64 * 1024 * 1024;
 
 /// One answer to a question about monitors (a slice of a page).
 pub const REPORT_SLICE_MAX: usize = 256;

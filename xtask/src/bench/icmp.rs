@@ -135,21 +135,8 @@ fn whole(load: &Load) -> anyhow::Result<()> {
     let api = TcpListener::bind("127.0.0.1:0")?;
     let at = api.local_addr()?;
     let folder = std::env::temp_dir();
-    let plan = Plan {
-        instance: "bench".into(),
-        catalog: Catalog::build(monitors, daemon::shards_for(2))?,
-        loaded: true,
-        queue_capacity: 1024,
-        slots_max: 16_384,
-        batch_size: 2048,
-        log_dirs: vec![folder.clone()],
-        state_dir: folder,
-        api,
-        profile: None,
-        names: Vec::new(),
-        findings: Vec::new(),
-        scripts: cpra::os::spawn::Settings::default(),
-    };
+    let catalog = Catalog::build(monitors, daemon::shards_for(2))?;
+    let plan = Plan { slots_max: 16_384, batch_size: 2048, ..Plan::new(catalog, api, folder) };
     let _daemon = daemon::start(plan)?;
     // The first checks are spread over up to five seconds; then everything is up.
     let patience = Instant::now() + Duration::from_secs(20);

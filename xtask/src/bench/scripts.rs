@@ -13,7 +13,6 @@ use cpra::daemon::{self, Plan};
 use cpra::domain::monitor::{About, ScriptCheck};
 use cpra::domain::{Check, Codes, Host, Monitor, Policy, Target};
 use cpra::os::limits::NofileLimit;
-use cpra::os::spawn;
 use cpra::units::Span;
 use cpra::world::Catalog;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, posix_spawn};
@@ -232,21 +231,7 @@ pub(crate) fn spawn_daemon(load: &Load) -> anyhow::Result<()> {
     let api = TcpListener::bind("127.0.0.1:0")?;
     let address = api.local_addr()?;
     let folder = std::env::temp_dir();
-    let plan = Plan {
-        instance: "bench".into(),
-        catalog: Catalog::build(monitors, 1)?,
-        loaded: true,
-        queue_capacity: 1024,
-        slots_max: load.concurrency,
-        batch_size: 1024,
-        log_dirs: vec![folder.clone()],
-        state_dir: folder,
-        api,
-        profile: None,
-        names: Vec::new(),
-        findings: Vec::new(),
-        scripts: spawn::Settings::default(),
-    };
+    let plan = Plan { slots_max: load.concurrency, ..Plan::new(Catalog::build(monitors, 1)?, api, folder) };
     let daemon = daemon::start(plan)?;
     std::thread::sleep(Duration::from_secs_f64(load.warm_up));
     let counts = || -> anyhow::Result<(f64, f64)> {

@@ -34,7 +34,7 @@ const ROUTER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 254));
 
 fn request(policy: &Arc<Policy>) -> Request<'_> {
     let target = TargetRef { host: HostRef::Literal(ADDRESS), port: 0, path: "" };
-    Request { policy, target, address: (ADDRESS, 0).into(), hop: None }
+    Request { policy, target, address: (ADDRESS, 0).into(), hop: None, contexts: &crate::wire::tls::Unloaded }
 }
 
 fn at(millis: u64) -> Instant {

@@ -40,6 +40,7 @@ impl Checker {
             | Event::Read { .. }
             | Event::Begun { .. }
             | Event::Returned { .. }
+            | Event::Pushed { .. }
             | Event::Echoed { .. } => {}
             Event::Resolved { name, result } => {
                 let answered = Answered::from(result);
