@@ -3,6 +3,9 @@
 //!
 //! The bare loop has no pipes, no users, no limits and no timeouts: what a program costs when only the kernel is paid. Both
 //! run alternately, each as a process of its own; CPU time is the kernel's account of it and of all its children.
+//!
+//! The rates mean something only where nothing else wants the processors: every script waits for one several times, and more
+//! often than in the bare loop. `chrt -r 1 cargo xtask bench scripts` puts both before whatever else runs.
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::PathBuf;
