@@ -10,7 +10,9 @@ use std::fs::File;
 use std::io::{ErrorKind, Write as _};
 use std::net::{IpAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use cpra::os::clock::Clock;
@@ -19,18 +21,62 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use super::support::skip;
 
-/// Runs a test in a namespace of its own, on a thread of its own, or skips it aloud with what the machine lacks.
-pub fn isolated(name: &str, body: impl FnOnce() -> Result<(), String> + Send + 'static) {
-    let inside = move || {
-        if !nix::unistd::geteuid().is_root() {
-            return Err("needs root for network namespaces".to_owned());
+/// Runs a test in a namespace of its own, on a thread of its own, or skips it aloud with what the machine lacks. One that
+/// fails while the machine stands still is run again: nothing that takes time can be told then.
+pub fn isolated(name: &str, body: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
+    let body = Arc::new(body);
+    for attempt in 1.. {
+        let watch = Watch::start();
+        let body = Arc::clone(&body);
+        let inside = move || {
+            if !nix::unistd::geteuid().is_root() {
+                return Err("needs root for network namespaces".to_owned());
+            }
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|error| format!("no network namespace: {error}"))?;
+            ip("link set lo up")?;
+            body()
+        };
+        let result = thread::spawn(inside).join();
+        let still = watch.end();
+        match result {
+            Ok(Ok(())) => return,
+            Ok(Err(reason)) => return skip(name, &reason),
+            Err(_) if attempt < ATTEMPTS_MAX && still > STILL => {
+                println!("{name}: again, for the machine stood still for {still} meanwhile");
+            }
+            Err(panic) => std::panic::resume_unwind(panic),
         }
-        unshare(CloneFlags::CLONE_NEWNET).map_err(|error| format!("no network namespace: {error}"))?;
-        ip("link set lo up")?;
-        body()
-    };
-    if let Err(reason) = thread::spawn(inside).join().expect("the test itself") {
-        skip(name, &reason);
+    }
+}
+
+const ATTEMPTS_MAX: u32 = 5;
+const STILL: Span = Span::from_millis(50);
+
+/// Looks how long this machine lets a thread wait that has slept enough.
+struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Span>,
+}
+
+impl Watch {
+    fn start() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut longest = Span::ZERO;
+            while !told.load(Ordering::Relaxed) {
+                let began = Clock.now();
+                thread::sleep(Duration::from_millis(5));
+                longest = longest.max(Clock.now().since(began) - Span::from_millis(5));
+            }
+            longest
+        });
+        Self { stop, thread }
+    }
+
+    fn end(self) -> Span {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("it only sleeps")
     }
 }
 
@@ -143,7 +189,7 @@ fn impatient(device: &str) -> Result<(), String> {
 
 /// A new link takes up to a second until IPv6 believes in it. It is there when a port is refused.
 fn await_link(target: IpAddr) -> Result<(), String> {
-    let until = Clock.now() + Span::from_secs(10);
+    let until = Clock.now() + Span::from_secs(20);
     loop {
         let tried = TcpStream::connect_timeout(&(target, 9).into(), Duration::from_millis(200));
         match tried {
