@@ -4,11 +4,13 @@
 //! those. It never allocates unless the attempt fails (evidence) or an answer's head arrives in pieces.
 
 mod connect;
+pub mod dns;
 pub mod errand;
 pub mod http;
 pub mod tcp;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use self::errand::{Echo, Errand, ErrandEnd};
 use crate::domain::{Check, Outcome, Policy, TargetRef};
@@ -18,7 +20,7 @@ use crate::units::Instant;
 /// What an attempt is about; put together anew for each call, from what the catalog and the slot already hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    pub policy: &'a Policy,
+    pub policy: &'a Arc<Policy>,
     pub target: TargetRef<'a>,
     pub address: SocketAddr,
 }
@@ -70,6 +72,7 @@ pub enum Then {
 pub enum Probe {
     Tcp(tcp::TcpProbe),
     Http(http::HttpProbe),
+    Dns(dns::DnsProbe),
 }
 
 impl Probe {
@@ -78,7 +81,8 @@ impl Probe {
         match &request.policy.check {
             Check::Tcp(_) => Self::Tcp(tcp::TcpProbe::start(request, now, ops)),
             Check::Http(_) => Self::Http(http::HttpProbe::start(request, now, ops)),
-            Check::Icmp(_) | Check::Script(_) | Check::Dns(_) => unreachable!("the files do not let these in yet"),
+            Check::Dns(_) => Self::Dns(dns::DnsProbe::start(request, now, ops)),
+            Check::Icmp(_) | Check::Script(_) => unreachable!("the files do not let these in yet"),
             Check::Push(_) => unreachable!("nobody is asked"),
         }
     }
@@ -99,6 +103,7 @@ impl Probe {
         match self {
             Self::Tcp(probe) => probe.on(request, completion, now),
             Self::Http(probe) => probe.on(request, completion, now, ops),
+            Self::Dns(_) => None,
         }
     }
 
@@ -111,8 +116,9 @@ impl Probe {
     }
 
     /// The errand that the attempt asked for came to an end.
-    pub fn returned(&mut self, _request: &Request<'_>, _end: &ErrandEnd, _now: Instant) -> Judgement {
+    pub fn returned(&mut self, request: &Request<'_>, end: &ErrandEnd, now: Instant) -> Judgement {
         match self {
+            Self::Dns(probe) => probe.returned(request, end, now),
             Self::Tcp(_) | Self::Http(_) => unreachable!("sockets run no errands"),
         }
     }
@@ -127,14 +133,14 @@ impl Probe {
         _ops: &mut Ops,
     ) -> Option<Judgement> {
         match self {
-            Self::Tcp(_) | Self::Http(_) => None,
+            Self::Tcp(_) | Self::Http(_) | Self::Dns(_) => None,
         }
     }
 
     /// The time has come that the probe wished to be woken at.
     pub fn woken(&mut self, _request: &Request<'_>, _now: Instant, _ops: &mut Ops) -> Option<Judgement> {
         match self {
-            Self::Tcp(_) | Self::Http(_) => None,
+            Self::Tcp(_) | Self::Http(_) | Self::Dns(_) => None,
         }
     }
 
@@ -143,6 +149,7 @@ impl Probe {
         match self {
             Self::Tcp(probe) => probe.expire(request, now),
             Self::Http(probe) => probe.expire(request, now),
+            Self::Dns(probe) => probe.expire(request, now),
         }
     }
 }

@@ -1,2 +1,3 @@
 //! Bytes in, bytes out.
+pub mod dns;
 pub mod http;

@@ -1,6 +1,7 @@
 //! One test per row of what can become of an HTTP check, driven by completions made by hand.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::*;
 use crate::domain::monitor::About;
@@ -36,7 +37,7 @@ fn policy(change: impl FnOnce(&mut HttpCheck)) -> Policy {
 
 /// A probe in the shard's hands: one millisecond passes before each completion.
 struct Attempt {
-    policy: Policy,
+    policy: Arc<Policy>,
     address: SocketAddr,
     now: Instant,
     ops: Ops,
@@ -45,6 +46,7 @@ struct Attempt {
 
 impl Attempt {
     fn begin(policy: Policy, begin: fn(&Request<'_>, Instant, &mut Ops) -> HttpProbe) -> Self {
+        let policy = Arc::new(policy);
         let address = SocketAddr::from(([192, 0, 2, 1], 8080));
         let mut ops = Ops::default();
         let probe = begin(&request(&policy, address), Instant::ZERO, &mut ops);
@@ -96,7 +98,7 @@ impl Attempt {
     }
 }
 
-fn request(policy: &Policy, address: SocketAddr) -> Request<'_> {
+fn request(policy: &Arc<Policy>, address: SocketAddr) -> Request<'_> {
     let target = TargetRef { host: HostRef::Literal(address.ip()), port: address.port(), path: "/health" };
     Request { policy, target, address }
 }
