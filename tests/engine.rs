@@ -100,6 +100,7 @@ fn start(monitors: Vec<Monitor>, folder: &Path) -> Running {
         batch_size: 1024,
         log_dirs: vec![folder.to_owned()],
         state_dir: folder.to_owned(),
+        resolver: cpra::os::resolve::Settings::default(),
         api,
         profile: None,
         names: Vec::new(),

@@ -7,7 +7,7 @@
 //! | `cpra-desk` | episodes, the commit gate, notices ([`crate::desk`]) | its bell, deadlines | when told, after its notices |
 //! | `cpra-code` | delivers notices (tokio-uring) | its bell | when the desk has gone |
 //! | `cpra-store` | makes commits durable (in memory so far) | its bell | when the desk has gone |
-//! | `cpra-resolve`, `cpra-lookup-N` | names into addresses | its bell | when the shards have gone |
+//! | `cpra-resolve` | names into addresses, questions of dns checks (tokio) | its bell, epoll | when the shards have gone |
 //! | `cpra-control` | API, metrics, profiles (tokio) | epoll | when told |
 //!
 //! Between them are bounded queues of [`crate::pipeline`] and a few atomics; no thread waits for another one's lock
@@ -35,7 +35,7 @@ use crate::domain::Destination;
 use crate::notify::{LogDirs, lane};
 use crate::os::clock::Clock;
 use crate::os::desk_loop::{self, DeskBoard, DeskLoop};
-use crate::os::resolve;
+use crate::os::resolve::{self, ResolverBoard, ResolverStats};
 use crate::os::shard_loop::{self, ShardBoard, ShardLoop};
 use crate::os::signals::Signals;
 use crate::os::story::Teller;
@@ -66,6 +66,7 @@ pub struct Plan {
     pub batch_size: usize,
     pub log_dirs: Vec<PathBuf>,
     pub state_dir: PathBuf,
+    pub resolver: resolve::Settings,
     pub api: TcpListener,
     pub profile: Option<TcpListener>,
     /// Host names to answer to, beside the loopback ones.
@@ -125,7 +126,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let desk_bell = desk_door.bell();
     let doors = (0..shard_count).map(|_| WakeFd::new()).collect::<io::Result<Vec<_>>>()?;
     let bells: Vec<Bell> = doors.iter().map(WakeFd::bell).collect();
-    let (resolvers, _) = resolve::spawn(QUEUE_COMMANDS, bells.clone())?;
+    let resolve::Started { resolvers, board: resolver_board, .. } =
+        resolve::spawn(plan.resolver, QUEUE_COMMANDS, bells.clone())?;
 
     let mut shards = Vec::new();
     let mut shard_asks = Vec::new();
@@ -144,6 +146,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
             asks: ask_receiver,
             resolutions: resolver.answers,
             names: resolver.requests,
+            orders: resolver.orders,
+            returns: resolver.returns,
             transitions: transition_sender,
         };
         let settings = shard::Settings { shard: index, slots_max, seed: seed() };
@@ -190,6 +194,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         shards: shards.iter().map(|shard| Arc::clone(&shard.board)).collect(),
         shard_asks,
         desk: Arc::clone(&desk_board),
+        resolver: resolver_board,
         desk_asks: Mutex::new(ask_sender),
         code_depth,
         stopping: Arc::clone(&stopping),
@@ -392,6 +397,7 @@ struct Running {
     shards: Vec<Arc<ShardBoard>>,
     shard_asks: Vec<Mutex<Sender<shard_loop::Ask>>>,
     desk: Arc<DeskBoard>,
+    resolver: Arc<ResolverBoard>,
     desk_asks: Mutex<Sender<desk_loop::Ask>>,
     code_depth: Gauge,
     stopping: Arc<AtomicBool>,
@@ -418,6 +424,10 @@ impl api::Source for Running {
 
     fn desk_stats(&self) -> DeskStats {
         self.desk.stats.lock().map(|stats| stats.clone()).unwrap_or_default()
+    }
+
+    fn resolver_stats(&self) -> ResolverStats {
+        self.resolver.stats()
     }
 
     fn queues(&self) -> Vec<(&'static str, usize)> {

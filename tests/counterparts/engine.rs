@@ -11,7 +11,10 @@ use std::time::Duration;
 use cpra::domain::monitor::About;
 use cpra::domain::{Check, Codes, Host, HttpCheck, Monitor, Outcome, Policy, StatusSet, Target};
 use cpra::os::clock::Clock;
+use cpra::os::resolve::{self, Order, Resolver, Return};
 use cpra::os::uring::{Options, UringRing};
+use cpra::pipeline::Bell;
+use cpra::probe::errand::Errand;
 use cpra::ring::{OpKind, Ring as _, Wait};
 use cpra::shard::protocol::{Command, CommandKind, HostSample, Resolution};
 use cpra::shard::{Effect, Effects, Event, Settings, Shard};
@@ -91,6 +94,8 @@ pub struct Engine {
     ring: UringRing,
     ids: Vec<MonitorId>,
     mail: Vec<Event<'static>>,
+    /// Without one, names are looked up on the spot, and no dns check can be made.
+    resolver: Option<Resolver>,
     effects: Effects,
     epoch: u8,
     /// Slots on which the peer's FIN came after the connect.
@@ -118,6 +123,7 @@ impl Engine {
             ring: UringRing::new(Options { unit_slots: 8, ..Options::default() }).expect("this host has io_uring"),
             ids,
             mail: Vec::new(),
+            resolver: None,
             effects: Effects::default(),
             epoch: 0,
             fins: BTreeSet::new(),
@@ -125,6 +131,14 @@ impl Engine {
             requests: 0,
             fin_came: false,
         }
+    }
+
+    /// With the daemon's own resolver.
+    #[must_use]
+    pub fn resolving(mut self, settings: resolve::Settings) -> Self {
+        let started = resolve::spawn(settings, 1024, vec![Bell::mute()]).expect("a thread can be made");
+        self.resolver = started.resolvers.into_iter().next();
+        self
     }
 
     /// Checks a monitor now, and waits for the outcome. Its connection may still be on its way out afterwards.
@@ -192,12 +206,20 @@ impl Engine {
             }
             events.push(Event::Completed(completion));
         });
+        if let Some(resolver) = &mut self.resolver {
+            while let Some((name, result)) = resolver.answers.recv() {
+                self.mail.push(Event::Resolved { name, result });
+            }
+            while let Some(Return { slot, generation, end }) = resolver.returns.recv() {
+                self.mail.push(Event::Returned { slot, generation, end });
+            }
+        }
         events.append(&mut lend(std::mem::take(&mut self.mail)));
         self.shard.step(now, &events, &mut self.effects);
         drop(events);
         let outcome = self.carry_out();
         let now = Clock.now();
-        let bound = Span::from_millis(20);
+        let bound = Span::from_millis(if self.resolver.is_some() { 1 } else { 20 });
         let bound = self.shard.next_deadline().map_or(bound, |deadline| deadline.since(now).min(bound));
         let wait = if self.mail.is_empty() && bound > Span::ZERO { Wait { batch: 1, bound } } else { Wait::NONE };
         self.ring.enter(wait).expect("the ring is whole");
@@ -219,6 +241,18 @@ impl Engine {
                         OpKind::Recv => {}
                     }
                     self.ring.submit(slot, generation, &op, &bytes[range.start as usize..range.end as usize]);
+                }
+                Effect::Resolve { name } if let Some(resolver) = &mut self.resolver => {
+                    resolver.requests.send(name).expect("there is room");
+                }
+                Effect::Errand { slot, generation, errand: Errand::Dns { policy, server, name } }
+                    if let Some(resolver) = &mut self.resolver =>
+                {
+                    let order = Order::Ask { slot, generation, policy, server, name };
+                    resolver.orders.send(order).expect("there is room");
+                }
+                Effect::Recall { slot, generation } if let Some(resolver) = &mut self.resolver => {
+                    resolver.orders.send(Order::Recall { slot, generation }).expect("there is room");
                 }
                 Effect::Resolve { name } => {
                     let found = (&*name, 0).to_socket_addrs().expect("the name is known here");

@@ -6,9 +6,11 @@
 #![allow(dead_code, reason = "each test that includes this uses its own part of it")]
 #![allow(unreachable_pub, reason = "a module of several test crates")]
 
+pub mod dns;
 pub mod engine;
 pub mod haproxy;
 pub mod nginx;
+pub mod nsd;
 pub mod process;
 pub mod raw;
 

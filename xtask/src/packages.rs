@@ -17,9 +17,14 @@ struct Package {
     why: &'static str,
 }
 
-const PACKAGES: [Package; 4] = [
+const PACKAGES: [Package; 5] = [
     Package { name: "nginx", binary: "nginx", why: "a real HTTP server to check: keep-alive, close, large heads" },
     Package { name: "haproxy", binary: "haproxy", why: "the reference for check results by layer, and a TCP peer" },
+    Package {
+        name: "nsd",
+        binary: "nsd",
+        why: "a real name server to ask: every record, errors, answers that are cut",
+    },
     Package { name: "iproute2", binary: "ip", why: "network namespaces and veth pairs for unreachable targets" },
     Package { name: "nftables", binary: "nft", why: "drops and rejects packets, fills conntrack" },
 ];

@@ -13,6 +13,7 @@ use crate::os::clock::Clock;
 use crate::os::limits::NofileLimit;
 use crate::os::logging;
 use crate::os::preflight::{self, Demand, Severity};
+use crate::os::resolve;
 use crate::os::signals::Signals;
 use crate::units::{Instant, Span};
 use crate::world::Catalog;
@@ -64,6 +65,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         batch_size: settings.batch_size,
         log_dirs: folders.log_dirs,
         state_dir: folders.state,
+        resolver: resolve::Settings::default(),
         api,
         profile,
         names: Vec::new(),

@@ -14,11 +14,12 @@ use std::sync::{Arc, Mutex};
 
 use super::clock::Clock;
 use super::host::HostCounters;
+use super::resolve::{Order, Return};
 use super::uring::UringRing;
 use super::wait::WaitPolicy;
 use super::wake::WakeFd;
 use crate::pipeline::{Bell, Receiver, Sender};
-use crate::probe::errand::{Echo, ErrandEnd};
+use crate::probe::errand::{Echo, Errand, ErrandEnd};
 use crate::ring::{Errno, Ring as _, Wait};
 use crate::shard::protocol::{Command, MonitorState, Resolution, Transition};
 use crate::shard::{Effect, Effects, Event, Shard, ShardStats};
@@ -58,12 +59,15 @@ pub struct Mailbox {
     pub asks: Receiver<Ask>,
     pub resolutions: Receiver<(Box<str>, Resolution)>,
     pub names: Sender<Box<str>>,
+    /// Questions of dns checks.
+    pub orders: Sender<Order>,
+    pub returns: Receiver<Return>,
     pub transitions: Sender<Box<Transition>>,
 }
 
 impl Mailbox {
     fn is_quiet(&self) -> bool {
-        self.commands.is_empty() && self.asks.is_empty() && self.resolutions.is_empty()
+        self.commands.is_empty() && self.asks.is_empty() && self.resolutions.is_empty() && self.returns.is_empty()
     }
 }
 
@@ -175,6 +179,9 @@ impl ShardLoop {
         while let Some((name, result)) = mailbox.resolutions.recv() {
             events.push(Event::Resolved { name, result });
         }
+        while let Some(Return { slot, generation, end }) = mailbox.returns.recv() {
+            events.push(Event::Returned { slot, generation, end });
+        }
         // One question a turn: each is a bounded slice, and the checks come first.
         if let Some(ask) = mailbox.asks.recv() {
             *next_token += 1;
@@ -196,11 +203,21 @@ impl ShardLoop {
                 Effect::Submit { slot, generation, op, bytes: range } => {
                     self.ring.submit(slot, generation, &op, &bytes[range.start as usize..range.end as usize]);
                 }
-                Effect::Errand { slot, generation, .. } => {
+                Effect::Errand { slot, generation, errand: Errand::Dns { policy, server, name } } => {
+                    let order = Order::Ask { slot, generation, policy, server, name };
+                    if self.mailbox.orders.send(order).is_err() {
+                        let end = Box::new(ErrandEnd::Refused(Errno::EAGAIN));
+                        answers.push(Event::Returned { slot, generation, end });
+                    }
+                }
+                Effect::Errand { slot, generation, errand: Errand::Script(_) } => {
                     let end = Box::new(ErrandEnd::Refused(Errno::EINVAL));
                     answers.push(Event::Returned { slot, generation, end });
                 }
-                Effect::Recall { .. } => {}
+                Effect::Recall { slot, generation } => {
+                    // Without room it ends by its own time a little later.
+                    let _ = self.mailbox.orders.send(Order::Recall { slot, generation });
+                }
                 Effect::Ping { slot, generation, sequence, .. } => {
                     answers.push(Event::Echoed { slot, generation, sequence, echo: Echo::Unsent(Errno::EINVAL) });
                 }
