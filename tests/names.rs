@@ -464,6 +464,28 @@ fn every_name_is_answered_in_time_by_a_server_that_is_silent() {
     assert!(Clock.now().since(begin) < Span::from_secs(10), "{}", Clock.now().since(begin));
 }
 
+#[test]
+fn resolv_conf_is_read_anew_when_it_changes() {
+    let Some(old) = RawDns::at_port_53(1, |question| vec![bytes(&one(question, 1))]) else { return };
+    let Some(new) = RawDns::at_port_53(2, |question| vec![bytes(&one(question, 2))]) else { return };
+    let naming = |server: &RawDns| format!("# by hand\nnameserver {}\n", server.address().ip());
+    let files = Files::new("", &naming(&old));
+    let mut asking = Asking::start(files.settings(&[]));
+    assert_found(&asking.ask("a.example"), &["192.0.2.1"]);
+    fs::write(files.0.path().join("resolv.conf"), naming(&new)).expect("a file");
+    thread::sleep(Duration::from_millis(2_100));
+    // What the old one said is not believed any more.
+    assert_found(&asking.ask("a.example"), &["192.0.2.2"]);
+    assert_found(&asking.ask("b.example"), &["192.0.2.2"]);
+    assert_eq!((old.asked().len(), new.asked().len()), (1, 2));
+    fs::remove_file(files.0.path().join("resolv.conf")).expect("it is there");
+    thread::sleep(Duration::from_millis(2_100));
+    assert_found(&asking.ask("a.example"), &["192.0.2.2"]);
+    let Resolution::Failed(why) = asking.ask("c.example") else { panic!("nobody is there to ask") };
+    assert!(why.contains("resolv.conf: "), "{why}");
+    assert_eq!(asking.board.stats().stale, 1);
+}
+
 /// Checks of ten names by a whole daemon, as often as twice a second.
 struct Running {
     daemon: Option<Daemon>,
@@ -473,7 +495,6 @@ struct Running {
 
 impl Running {
     fn start(settings: Settings, monitors: u32, port: u16, name: impl Fn(u32) -> String) -> Self {
-        let folder = TempDir::with_prefix("cpra-names-").expect("a temporary directory");
         let template = Monitored::get(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), "");
         let mut policy = template.policy;
         policy.check = Check::Tcp(TcpCheck::default());
@@ -486,6 +507,11 @@ impl Running {
             target: Target { host: Host::Name(name(index).into()), port, path: "".into() },
             policy: policy.clone(),
         });
+        Self::watching(settings, monitors)
+    }
+
+    fn watching(settings: Settings, monitors: impl Iterator<Item = Monitor>) -> Self {
+        let folder = TempDir::with_prefix("cpra-names-").expect("a temporary directory");
         let api = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = api.local_addr().expect("it is bound");
         let plan = Plan {
@@ -644,4 +670,35 @@ fn another_attempt_takes_another_address() {
     assert_eq!((outcome.attempts, outcome.evidence.as_deref()), (2, Some(&*second)));
     let outcome = tried(2);
     assert_eq!((outcome.code, outcome.attempts), (Code::L4Ok, 3));
+}
+
+#[test]
+fn the_daemon_asks_many_servers_and_the_silent_ones_delay_nobody() {
+    let deaf = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let raw = RawDns::start(|question| vec![bytes(&one(question, 1))]);
+    let monitors = |count: u32, kind: &'static str, server: SocketAddr, expect: &'static str| {
+        (0..count).map(move |index| {
+            let asked = dns(server, "x.example", RecordType::A, &[expect]);
+            let mut policy = asked.policy;
+            policy.interval = Span::from_secs(1);
+            policy.retry_interval = policy.interval;
+            policy.timeout = Span::from_millis(800);
+            let target = Target { host: asked.host, port: server.port(), path: asked.path };
+            Monitor { name: format!("{kind}-{index}").into(), enabled: true, target, policy }
+        })
+    };
+    let silent = monitors(100, "silent", deaf.local_addr().expect("it is bound"), "192.0.2.1");
+    let good = monitors(50, "good", raw.address(), "192.0.2.1");
+    let bad = monitors(5, "bad", raw.address(), "192.0.2.2");
+    let files = Files::new("", "");
+    let running = Running::watching(files.settings(&[]), silent.chain(good).chain(bad));
+    let code = |code: &str| format!(r#"cpra_checks_total{{type="dns",outcome="{code}"}}"#);
+    running.wait_for(&code("L7TOUT"), 300);
+    let (ok, bad) = (running.metric(&code("L7OK")), running.metric(&code("L7RSP")));
+    assert!(ok >= 100 && bad >= 10, "{ok} {bad}");
+    let void = Code::ALL.into_iter().filter(|code| matches!(code, Code::Void(_)));
+    let void: Vec<_> = void.filter(|void| running.metric(&code(void.as_str())) > 0).collect();
+    assert!(void.is_empty(), "{void:?}");
+    assert_eq!(running.metric("cpra_monitors_lost"), 0);
+    assert_eq!(running.metric(r#"cpra_resolver_queries_total{result="found"}"#), 0, "no name was looked up");
 }

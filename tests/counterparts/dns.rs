@@ -21,8 +21,24 @@ pub struct RawDns {
 }
 
 impl RawDns {
-    pub fn start(mut reply: impl FnMut(&Message) -> Replies + Send + 'static) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    pub fn start(reply: impl FnMut(&Message) -> Replies + Send + 'static) -> Self {
+        Self::on(UdpSocket::bind("127.0.0.1:0").expect("a free port"), reply)
+    }
+
+    /// On the port that resolv.conf means, at a loopback address that nobody else is likely to use; or a skip.
+    pub fn at_port_53(last: u8, reply: impl FnMut(&Message) -> Replies + Send + 'static) -> Option<Self> {
+        let [a, b, ..] = std::process::id().to_le_bytes();
+        let address = SocketAddr::from(([127, a | 0x80, b, last], 53));
+        match UdpSocket::bind(address) {
+            Ok(socket) => Some(Self::on(socket, reply)),
+            Err(error) => {
+                super::support::skip("port 53", &format!("{address}: {error}"));
+                None
+            }
+        }
+    }
+
+    fn on(socket: UdpSocket, mut reply: impl FnMut(&Message) -> Replies + Send + 'static) -> Self {
         let address = socket.local_addr().expect("it is bound");
         socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout can be set");
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
