@@ -391,7 +391,7 @@ fn names_come_from_the_hosts_file_and_a_dead_resolver_is_nobodys_fault() {
                 let policy = policy(http(false), Span::from_millis(500), Span::from_millis(500), codes(folder));
                 let named =
                     |name: &str, host: &str| monitor(name, Host::Name(host.into()), server.port, "/0", policy.clone());
-                vec![named("local", "localhost"), named("nowhere", "does-not-exist.invalid")]
+                vec![named("local", "localhost"), named("nowhere", "does-not-exist.example")]
             },
             16,
         );
@@ -404,7 +404,7 @@ fn names_come_from_the_hosts_file_and_a_dead_resolver_is_nobodys_fault() {
         assert!(state.contains("\"up\"") && state.contains("L7OK"), "{state}");
         let state = running.get("/api/v1/monitors/nowhere");
         assert!(
-            state.contains("\"unknown\"") && state.contains("does-not-exist.invalid: the resolver failed"),
+            state.contains("\"unknown\"") && state.contains("does-not-exist.example: the resolver failed"),
             "{state}"
         );
         assert_eq!(running.notices(), "");

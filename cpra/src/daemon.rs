@@ -7,7 +7,7 @@
 //! | `cpra-desk` | episodes, the commit gate, notices ([`crate::desk`]) | its bell, deadlines | when told, after its notices |
 //! | `cpra-code` | delivers notices (tokio-uring) | its bell | when the desk has gone |
 //! | `cpra-store` | makes commits durable (in memory so far) | its bell | when the desk has gone |
-//! | `cpra-resolve`, `cpra-lookup-N` | names into addresses | its bell | when the shards have gone |
+//! | `cpra-resolve` | names into addresses, questions of dns checks (tokio) | its bell, epoll | when the shards have gone |
 //! | `cpra-spawn` | scripts ([`crate::os::spawn`]) | its bell, what they write, their ends | when the shards have gone, after its scripts |
 //! | `cpra-control` | API on TCP and the unix socket, metrics, profiles (tokio) | epoll | when told |
 //!
@@ -38,7 +38,7 @@ use crate::notify::{LogDirs, lane};
 use crate::os::clock::Clock;
 use crate::os::desk_loop::{self, DeskBoard, DeskLoop};
 use crate::os::local::LocalSocket;
-use crate::os::resolve;
+use crate::os::resolve::{self, ResolverBoard, ResolverStats};
 use crate::os::shard_loop::{self, ShardBoard, ShardLoop};
 use crate::os::signals::Signals;
 use crate::os::spawn;
@@ -71,6 +71,7 @@ pub struct Plan {
     pub batch_size: usize,
     pub log_dirs: Vec<PathBuf>,
     pub state_dir: PathBuf,
+    pub resolver: resolve::Settings,
     pub api: TcpListener,
     pub profile: Option<TcpListener>,
     /// The command line's way in.
@@ -98,6 +99,7 @@ impl Plan {
             batch_size: 1024,
             log_dirs: vec![folder.clone()],
             state_dir: folder,
+            resolver: resolve::Settings::default(),
             api,
             profile: None,
             local: None,
@@ -166,7 +168,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let desk_bell = desk_door.bell();
     let doors = (0..shard_count).map(|_| WakeFd::new()).collect::<io::Result<Vec<_>>>()?;
     let bells: Vec<Bell> = doors.iter().map(WakeFd::bell).collect();
-    let (resolvers, _) = resolve::spawn(QUEUE_COMMANDS, bells.clone())?;
+    let resolve::Started { resolvers, board: resolver_board, .. } =
+        resolve::spawn(plan.resolver, QUEUE_COMMANDS, bells.clone())?;
     let (script_ends, scripts) = spawn::spawn(plan.scripts, QUEUE_COMMANDS, bells.clone())?;
     let mut script_ends = script_ends.into_iter();
 
@@ -192,6 +195,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
             resolutions: resolver.answers,
             names: resolver.requests,
             scripts: script_ends.next().expect("one for each shard"),
+            questions: resolver.orders,
+            returns: resolver.returns,
             transitions: transition_sender,
         };
         let settings = shard::Settings { shard: index, slots_max, seed: seed() };
@@ -241,6 +246,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         shard_asks,
         shard_calls,
         desk: Arc::clone(&desk_board),
+        resolver: resolver_board,
         desk_asks: Mutex::new(ask_sender),
         code_depth,
         stopping: Arc::clone(&stopping),
@@ -483,6 +489,7 @@ struct Running {
     shard_asks: Vec<Mutex<Sender<shard_loop::Ask>>>,
     shard_calls: Vec<Mutex<Sender<shard_loop::Call>>>,
     desk: Arc<DeskBoard>,
+    resolver: Arc<ResolverBoard>,
     desk_asks: Mutex<Sender<desk_loop::Ask>>,
     code_depth: Gauge,
     stopping: Arc<AtomicBool>,
@@ -509,6 +516,10 @@ impl api::Source for Running {
 
     fn desk_stats(&self) -> DeskStats {
         self.desk.stats.lock().map(|stats| stats.clone()).unwrap_or_default()
+    }
+
+    fn resolver_stats(&self) -> ResolverStats {
+        self.resolver.stats()
     }
 
     fn queues(&self) -> Vec<(&'static str, usize)> {

@@ -12,7 +12,8 @@ use cpra::domain::monitor::{About, IcmpCheck, ScriptCheck, TlsPolicy};
 use cpra::domain::{Check, Codes, Host, HttpCheck, Monitor, Outcome, Policy, StatusSet, Target, TcpCheck};
 use cpra::os::clock::Clock;
 use cpra::os::ping::{Means, Ping, Pinger};
-use cpra::os::spawn::{self, News, Order, Scripts, Want};
+use cpra::os::resolve::{self, Resolver, Return};
+use cpra::os::spawn::{self, News, Scripts, Want};
 use cpra::os::tls;
 use cpra::os::uring::{Options, UringRing};
 use cpra::pipeline::Bell;
@@ -145,6 +146,8 @@ pub struct Engine {
     pub pinger: Pinger,
     ids: Vec<MonitorId>,
     mail: Vec<Event<'static>>,
+    /// Without one, names are looked up on the spot, and no dns check can be made.
+    resolver: Option<Resolver>,
     effects: Effects,
     scripts: Option<(Scripts, spawn::Handle)>,
     script_settings: spawn::Settings,
@@ -195,6 +198,7 @@ impl Engine {
             pinger,
             ids,
             mail: Vec::new(),
+            resolver: None,
             effects: Effects::default(),
             scripts: None,
             script_settings: spawn::Settings::default(),
@@ -213,6 +217,14 @@ impl Engine {
     #[must_use]
     pub fn with_scripts(mut self, settings: spawn::Settings) -> Self {
         self.script_settings = settings;
+        self
+    }
+
+    /// With the daemon's own resolver.
+    #[must_use]
+    pub fn resolving(mut self, settings: resolve::Settings) -> Self {
+        let started = resolve::spawn(settings, 1024, vec![Bell::mute()]).expect("a thread can be made");
+        self.resolver = started.resolvers.into_iter().next();
         self
     }
 
@@ -309,6 +321,14 @@ impl Engine {
             }
             events.push(Event::Completed(completion));
         });
+        if let Some(resolver) = &mut self.resolver {
+            while let Some((name, result)) = resolver.answers.recv() {
+                self.mail.push(Event::Resolved { name, result });
+            }
+            while let Some(Return { slot, generation, end }) = resolver.returns.recv() {
+                self.mail.push(Event::Returned { slot, generation, end });
+            }
+        }
         events.append(&mut lend(std::mem::take(&mut self.mail)));
         if let Some((scripts, _)) = &mut self.scripts {
             events.extend(std::iter::from_fn(|| scripts.news.recv()).map(|news| match news {
@@ -320,8 +340,8 @@ impl Engine {
         drop(events);
         let outcome = self.carry_out();
         let now = Clock.now();
-        // The news of scripts do not end a sleep in the ring.
-        let bound = Span::from_millis(if self.scripts.is_some() { 1 } else { 20 });
+        // What scripts and the resolver have to say does not end a sleep in the ring.
+        let bound = Span::from_millis(if self.scripts.is_some() || self.resolver.is_some() { 1 } else { 20 });
         let bound = self.shard.next_deadline().map_or(bound, |deadline| deadline.since(now).min(bound));
         let wait = if self.mail.is_empty() && bound > Span::ZERO { Wait { batch: 1, bound } } else { Wait::NONE };
         self.ring.enter(wait).expect("the ring is whole");
@@ -347,6 +367,18 @@ impl Engine {
                 Effect::Resolve { name } if let Some(result) = self.names.get(&name) => {
                     self.mail.push(Event::Resolved { name, result: result.clone() });
                 }
+                Effect::Resolve { name } if let Some(resolver) = &mut self.resolver => {
+                    resolver.requests.send(name).expect("there is room");
+                }
+                Effect::Errand { slot, generation, errand: Errand::Dns { policy, server, name } }
+                    if let Some(resolver) = &mut self.resolver =>
+                {
+                    let order = resolve::Order::Ask { slot, generation, policy, server, name };
+                    resolver.orders.send(order).expect("there is room");
+                }
+                Effect::Recall { slot, generation } if let Some(resolver) = &mut self.resolver => {
+                    resolver.orders.send(resolve::Order::Recall { slot, generation }).expect("there is room");
+                }
                 Effect::Resolve { name } => {
                     let found = (&*name, 0).to_socket_addrs().expect("the name is known here");
                     let mut addresses: Vec<_> = found.map(|address| address.ip()).collect();
@@ -370,11 +402,14 @@ impl Engine {
                             spawn::spawn(settings, 64, vec![Bell::mute()]).expect("a thread can be had");
                         (scripts.remove(0), handle)
                     });
-                    scripts.orders.send(Order { slot, generation, want: Want::Run(policy) }).expect("there is room");
+                    scripts
+                        .orders
+                        .send(spawn::Order { slot, generation, want: Want::Run(policy) })
+                        .expect("there is room");
                 }
                 Effect::Recall { slot, generation } => {
                     let (scripts, _) = self.scripts.as_mut().expect("only scripts are recalled");
-                    scripts.orders.send(Order { slot, generation, want: Want::Recall }).expect("there is room");
+                    scripts.orders.send(spawn::Order { slot, generation, want: Want::Recall }).expect("there is room");
                 }
                 Effect::Errand { .. } => unreachable!("no driver here does that"),
                 Effect::Report { .. } => unreachable!("nobody asks"),

@@ -7,10 +7,12 @@
 #![allow(unreachable_pub, reason = "a module of several test crates")]
 
 pub mod authority;
+pub mod dns;
 pub mod engine;
 pub mod haproxy;
 pub mod net;
 pub mod nginx;
+pub mod nsd;
 pub mod process;
 pub mod raw;
 pub mod responder;

@@ -21,6 +21,11 @@ const PACKAGES: &[Package] = &[
     Package { name: "nginx", binary: "nginx", why: "a real HTTP server to check: keep-alive, close, large heads" },
     Package { name: "haproxy", binary: "haproxy", why: "the reference for check results by layer, and a TCP peer" },
     Package { name: "tinyproxy", binary: "tinyproxy", why: "a real HTTP proxy to check through" },
+    Package {
+        name: "nsd",
+        binary: "nsd",
+        why: "a real name server to ask: every record, errors, answers that are cut",
+    },
     Package { name: "iproute2", binary: "ip", why: "network namespaces and veth pairs for unreachable targets" },
     Package {
         name: "monitoring-plugins-basic",

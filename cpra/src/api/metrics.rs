@@ -17,6 +17,7 @@ use crate::desk::DeskStats;
 use crate::desk::protocol::DeliveryResult;
 use crate::domain::monitor::CheckKind;
 use crate::domain::{Code, Color, Destination};
+use crate::os::resolve::ResolverStats;
 use crate::shard::ShardStats;
 use crate::shard::protocol::{BUCKETS_US, EchoStats, Histogram, STATES};
 
@@ -61,6 +62,7 @@ impl Collector for Snapshot {
         monitors(&mut page, &shards)?;
         checks(&mut page, &shards)?;
         notices(&mut page, &desk)?;
+        names(&mut page, &self.source.resolver_stats())?;
         page.gauges(
             "cpra_queue_depth",
             "What waits, by pipeline",
@@ -162,6 +164,22 @@ fn notices(page: &mut Page<'_>, desk: &DeskStats) -> fmt::Result {
         desk.nondurable,
     )?;
     page.gauge("cpra_episodes_open", "Episodes that have been opened and not closed", desk.episodes_open)
+}
+
+fn names(page: &mut Page<'_>, resolver: &ResolverStats) -> fmt::Result {
+    page.counters(
+        "cpra_resolver_queries",
+        "Names looked up by asking name servers, by result",
+        [("found", resolver.found), ("not_found", resolver.not_found), ("failed", resolver.failed)]
+            .into_iter()
+            .map(|(result, count)| ([("result", result)], count)),
+    )?;
+    page.counter(
+        "cpra_resolver_stale",
+        "Answers with addresses whose time was up, because the name servers failed or were slow",
+        resolver.stale,
+    )?;
+    page.histogram("cpra_resolver_latency", "Looking a name up, waiting for its turn included", &resolver.latency)
 }
 
 /// Under the names that every exporter uses for them.

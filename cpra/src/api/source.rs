@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::desk::DeskStats;
 use crate::desk::protocol::{Answer, Question};
+use crate::os::resolve::ResolverStats;
 use crate::shard::ShardStats;
 use crate::shard::protocol::MonitorState;
 use crate::units::{Instant, MonitorId, Timestamp};
@@ -26,6 +27,7 @@ pub trait Source: Send + Sync + 'static {
     /// The counters of all shards, merged.
     fn shard_stats(&self) -> ShardStats;
     fn desk_stats(&self) -> DeskStats;
+    fn resolver_stats(&self) -> ResolverStats;
     /// What waits, by pipeline: `pulse` (the ready lists), `intervention`, `code`.
     fn queues(&self) -> Vec<(&'static str, usize)>;
     /// Whether the shards and the desk advance, else what stands still and since when.

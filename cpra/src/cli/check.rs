@@ -15,7 +15,7 @@ use crate::config::{self, nearest};
 use crate::domain::outcome::bounded_text;
 use crate::domain::{Check, HostRef, Monitor, Outcome, Verdict};
 use crate::os::solo::{Resolved, Seen, Solo};
-use crate::os::spawn;
+use crate::os::{resolve, spawn};
 use crate::units::limits::SOLO_MONITORS_MAX;
 use crate::units::{MonitorId, Span};
 use crate::world::Catalog;
@@ -103,7 +103,9 @@ fn try_check(flags: &Flags, args: &Args) -> anyhow::Result<Option<Verdict>> {
         if args.all { picked.iter().map(|monitor| monitor.name.to_string()).collect() } else { args.names.clone() };
     names.dedup();
     let catalog = Arc::new(Catalog::build(picked, 1)?);
-    let mut solo = Solo::start(Arc::clone(&catalog), spawn::Settings::default())?;
+    let contexts = super::run::secure(&catalog)?;
+    let resolver = resolve::Settings::default();
+    let mut solo = Solo::start(Arc::clone(&catalog), contexts, resolver, spawn::Settings::default())?;
     let mut worst: Option<Verdict> = None;
     for (position, name) in names.iter().enumerate() {
         let Some(id) = catalog.find(name) else { continue };

@@ -17,6 +17,7 @@ use crate::os::local::LocalSocket;
 use crate::os::logging;
 use crate::os::ping;
 use crate::os::preflight::{self, Demand, Severity};
+use crate::os::resolve;
 use crate::os::signals::Signals;
 use crate::os::spawn;
 use crate::os::tls;
@@ -75,6 +76,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         batch_size: settings.batch_size,
         log_dirs: folders.log_dirs,
         state_dir: folders.state,
+        resolver: resolve::Settings::default(),
         api,
         profile,
         local,
@@ -157,7 +159,7 @@ fn load(args: &Args, settings: &Settings, shards: u8) -> anyhow::Result<Loaded> 
 }
 
 /// Reads the files that TLS policies name. All that is wrong with them is told before the end.
-fn secure(catalog: &Catalog) -> anyhow::Result<Arc<Trust>> {
+pub(super) fn secure(catalog: &Catalog) -> anyhow::Result<Arc<Trust>> {
     let mut loader = tls::Loader::default();
     let mut faults = Vec::new();
     for policy in catalog.policies() {

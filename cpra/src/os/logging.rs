@@ -19,7 +19,9 @@ use crate::units::Span;
 const PATIENCE: Span = Span::from_millis(20);
 
 /// What happened to monitors, and what goes wrong anywhere; libraries stay quiet.
-const LEVEL: &str = "cpra=info,warn";
+// What a name server sends must not fill the log; what stands in this host's own files may be told.
+const LEVEL: &str = "cpra=info,warn,hickory_net=off,hickory_proto=off,hickory_resolver=off,\
+                     hickory_resolver::hosts=warn,hickory_resolver::system_conf=warn";
 const LEVEL_DEBUG: &str = "cpra=debug,info";
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);

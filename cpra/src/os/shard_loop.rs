@@ -16,7 +16,8 @@ use std::sync::{Arc, Mutex};
 use super::clock::Clock;
 use super::host::HostCounters;
 use super::ping::{Means, Ping, Pinger};
-use super::spawn::{News, Order, Scripts, Want};
+use super::resolve;
+use super::spawn::{self, News, Scripts, Want};
 use super::uring::UringRing;
 use super::wait::WaitPolicy;
 use super::wake::WakeFd;
@@ -85,6 +86,9 @@ pub struct Mailbox {
     pub resolutions: Receiver<(Box<str>, Resolution)>,
     pub names: Sender<Box<str>>,
     pub scripts: Scripts,
+    /// Of dns checks.
+    pub questions: Sender<resolve::Order>,
+    pub returns: Receiver<resolve::Return>,
     pub transitions: Sender<Box<Transition>>,
 }
 
@@ -96,6 +100,7 @@ impl Mailbox {
             && self.asks.is_empty()
             && self.resolutions.is_empty()
             && self.scripts.news.is_empty()
+            && self.returns.is_empty()
     }
 }
 
@@ -117,7 +122,7 @@ pub struct ShardLoop {
     /// Names for which the resolver had no room.
     unasked: VecDeque<Box<str>>,
     /// For scripts, for which their thread had no room.
-    unordered: VecDeque<Order>,
+    unordered: VecDeque<spawn::Order>,
     replies: VecDeque<(u64, Reply)>,
     next_token: u64,
     next_publish: Instant,
@@ -261,6 +266,9 @@ impl ShardLoop {
                 News::Returned { slot, generation, end } => Event::Returned { slot, generation, end },
             });
         }
+        while let Some(resolve::Return { slot, generation, end }) = mailbox.returns.recv() {
+            events.push(Event::Returned { slot, generation, end });
+        }
         // Each call may be a transition: with a desk that is behind they wait in their queue, and its end refuses more.
         for _ in 0..if desk_full { 0 } else { CALLS_PER_TURN_MAX } {
             let Some(call) = mailbox.calls.recv() else { break };
@@ -294,14 +302,22 @@ impl ShardLoop {
                     self.ring.submit(slot, generation, &op, &bytes[range.start as usize..range.end as usize]);
                 }
                 Effect::Errand { slot, generation, errand: Errand::Script(policy) } => {
-                    self.unordered.push_back(Order { slot, generation, want: Want::Run(policy) });
+                    self.unordered.push_back(spawn::Order { slot, generation, want: Want::Run(policy) });
                 }
-                Effect::Errand { slot, generation, errand: Errand::Dns { .. } } => {
-                    let end = Box::new(ErrandEnd::Refused(Errno::EINVAL));
+                Effect::Errand { slot, generation, errand: Errand::Dns { policy, server, name } } => {
+                    let order = resolve::Order::Ask { slot, generation, policy, server, name };
+                    if self.mailbox.questions.send(order).is_ok() {
+                        continue;
+                    }
+                    // Full: our own fault.
+                    let end = Box::new(ErrandEnd::Refused(Errno::EAGAIN));
                     answers.push(Event::Returned { slot, generation, end });
                 }
                 Effect::Recall { slot, generation } => {
-                    self.unordered.push_back(Order { slot, generation, want: Want::Recall });
+                    // Who has it brings it to an end, the other does not know it. A question for whose recall there is
+                    // no room ends by its own time a little later.
+                    self.unordered.push_back(spawn::Order { slot, generation, want: Want::Recall });
+                    let _ = self.mailbox.questions.send(resolve::Order::Recall { slot, generation });
                 }
                 Effect::Ping { slot, generation, address, sequence } => {
                     self.pinger.push(Ping { slot, generation, address, sequence });

@@ -22,6 +22,7 @@ use crate::shard::protocol::{Command, CommandKind, Resolution, Transition};
 use crate::shard::{Settings, Shard};
 use crate::units::limits::{DRAIN_CHECKS, RESOLVE_MAX, RETRY_PAUSE, SOLO_RECEIVED_MAX, SOLO_SLOTS};
 use crate::units::{MonitorId, Span};
+use crate::wire::tls::Contexts;
 use crate::world::Catalog;
 
 /// Commands, questions and transitions that wait: more than one check ever has.
@@ -90,11 +91,16 @@ impl Solo {
     ///
     /// # Errors
     /// When a thread, a descriptor or the ring cannot be had.
-    pub fn start(catalog: Arc<Catalog>, script_settings: spawn::Settings) -> io::Result<Self> {
+    pub fn start(
+        catalog: Arc<Catalog>,
+        contexts: Arc<dyn Contexts>,
+        resolver_settings: resolve::Settings,
+        script_settings: spawn::Settings,
+    ) -> io::Result<Self> {
         let (door, shard_door) = (WakeFd::new()?, WakeFd::new()?);
         let (bell, shard_bell) = (door.bell(), shard_door.bell());
-        let (mut resolvers, _) = resolve::spawn(QUEUE, vec![shard_bell.clone()])?;
-        let resolver = resolvers.pop().ok_or_else(|| io::Error::other("one bell gives one resolver"))?;
+        let mut resolving = resolve::spawn(resolver_settings, QUEUE, vec![shard_bell.clone()])?;
+        let resolver = resolving.resolvers.pop().ok_or_else(|| io::Error::other("one bell gives one resolver"))?;
         let (mut scripts, _) = spawn::spawn(script_settings, QUEUE, vec![shard_bell.clone()])?;
         let scripts = scripts.pop().ok_or_else(|| io::Error::other("one bell gives one end of the queues"))?;
         let (commands, command_receiver) = bounded(QUEUE, shard_bell.clone());
@@ -109,6 +115,8 @@ impl Solo {
             resolutions: resolver.answers,
             names: resolver.requests,
             scripts,
+            questions: resolver.orders,
+            returns: resolver.returns,
             transitions: transition_sender,
         };
         let seen = Arc::new(Mutex::new(Seen::default()));
@@ -121,7 +129,7 @@ impl Solo {
                 let options = Options { unit_slots: SOLO_SLOTS, ..Options::default() };
                 let ring = UringRing::new(options).map_err(io::Error::other)?;
                 let settings = Settings { shard: 0, slots_max: SOLO_SLOTS, seed: Clock.now().as_nanos() };
-                let shard = Shard::new(&settings, Arc::clone(&own_catalog), Clock.now());
+                let shard = Shard::new(&settings, Arc::clone(&own_catalog), Clock.now()).secured_by(contexts);
                 let mut driver = ShardLoop::new(shard, ring, mailbox, &shard_door, own_bell, own_board)?;
                 driver.open_pinger(&own_catalog)?;
                 Ok(driver)

@@ -4,6 +4,7 @@
 //! those. It never allocates unless the attempt fails (evidence) or an answer's head arrives in pieces.
 
 mod connect;
+pub mod dns;
 pub mod errand;
 pub mod http;
 pub mod icmp;
@@ -153,6 +154,7 @@ pub enum Probe {
     Http(http::HttpProbe),
     Icmp(icmp::IcmpProbe),
     Script(script::ScriptProbe),
+    Dns(dns::DnsProbe),
     /// One of those with a socket, over TLS.
     Secure(Box<SecureProbe>),
 }
@@ -170,7 +172,7 @@ impl Probe {
             Check::Http(_) => Self::Http(http::HttpProbe::start(request, now, ops)),
             Check::Icmp(_) => Self::Icmp(icmp::IcmpProbe::start(request, now, ops)),
             Check::Script(_) => Self::Script(script::ScriptProbe::start(request, ops)),
-            Check::Dns(_) => unreachable!("the files do not let these in yet"),
+            Check::Dns(_) => Self::Dns(dns::DnsProbe::start(request, now, ops)),
             Check::Push(_) => unreachable!("nobody is asked"),
         }
     }
@@ -186,7 +188,7 @@ impl Probe {
     /// What has to be kept with a connection beside its socket. The attempt is over.
     pub fn into_kept(self) -> Option<Box<Kept>> {
         match self {
-            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) => None,
+            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) | Self::Dns(_) => None,
             Self::Secure(probe) => probe.into_kept(),
         }
     }
@@ -194,7 +196,7 @@ impl Probe {
     /// Whether taking this costs so much that the shard does only some of it in one step (see [`Probe::put_off`]).
     pub fn is_costly(&self, completion: &Completion<'_>) -> bool {
         match self {
-            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) => false,
+            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) | Self::Dns(_) => false,
             Self::Secure(probe) => probe.is_costly(completion),
         }
     }
@@ -202,7 +204,7 @@ impl Probe {
     /// Keeps a completion for [`Probe::catch_up`]; what follows it waits behind it. Answers whether it did.
     pub fn put_off(&mut self, completion: &Completion<'_>, now: Instant) -> bool {
         match self {
-            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) => false,
+            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) | Self::Dns(_) => false,
             Self::Secure(probe) => probe.put_off(completion, now),
         }
     }
@@ -210,7 +212,7 @@ impl Probe {
     /// Since when something waits that was put off.
     pub fn behind_since(&self) -> Option<Instant> {
         match self {
-            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) => None,
+            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) | Self::Dns(_) => None,
             Self::Secure(probe) => probe.behind_since(),
         }
     }
@@ -218,7 +220,7 @@ impl Probe {
     /// Takes what was put off.
     pub fn catch_up(&mut self, request: &Request<'_>, now: Instant, held: Span, ops: &mut Ops) -> Option<Judgement> {
         match self {
-            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) => None,
+            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) | Self::Dns(_) => None,
             Self::Secure(probe) => probe.catch_up(request, now, held, ops),
         }
     }
@@ -237,6 +239,7 @@ impl Probe {
             Self::Secure(probe) => probe.on(request, completion, now, ops),
             Self::Icmp(_) => unreachable!("echo requests have no socket of their own"),
             Self::Script(_) => unreachable!("a script has no socket"),
+            Self::Dns(_) => unreachable!("the driver has the socket"),
         }
     }
 
@@ -252,14 +255,15 @@ impl Probe {
     pub fn begun(&mut self) {
         match self {
             Self::Script(probe) => probe.begun(),
-            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Secure(_) => {}
+            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Dns(_) | Self::Secure(_) => {}
         }
     }
 
     /// The errand that the attempt asked for came to an end.
-    pub fn returned(&mut self, request: &Request<'_>, end: &ErrandEnd, _now: Instant) -> Judgement {
+    pub fn returned(&mut self, request: &Request<'_>, end: &ErrandEnd, now: Instant) -> Judgement {
         match self {
             Self::Script(probe) => probe.returned(request, end),
+            Self::Dns(probe) => probe.returned(request, end, now),
             Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Secure(_) => unreachable!("these run no errands"),
         }
     }
@@ -275,7 +279,7 @@ impl Probe {
     ) -> Option<Judgement> {
         match self {
             Self::Icmp(probe) => probe.echoed(request, sequence, echo, now),
-            Self::Tcp(_) | Self::Http(_) | Self::Script(_) | Self::Secure(_) => None,
+            Self::Tcp(_) | Self::Http(_) | Self::Script(_) | Self::Dns(_) | Self::Secure(_) => None,
         }
     }
 
@@ -284,7 +288,7 @@ impl Probe {
         match self {
             Self::Icmp(probe) => probe.woken(request, now, ops),
             Self::Secure(probe) => probe.woken(request, now, ops),
-            Self::Tcp(_) | Self::Http(_) | Self::Script(_) => None,
+            Self::Tcp(_) | Self::Http(_) | Self::Script(_) | Self::Dns(_) => None,
         }
     }
 
@@ -296,6 +300,7 @@ impl Probe {
             Self::Secure(probe) => probe.expire(request, now),
             Self::Icmp(probe) => probe.expire(request, now),
             Self::Script(probe) => probe.expire(request),
+            Self::Dns(probe) => probe.expire(request, now),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! From the ready list to a judgement: taking slots, driving probes, ending connections.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::hops::Leg;
-use super::names::{Resolved, Waiting};
+use super::names::{Answer, Resolved, Waiting};
 use super::protocol::{Effect, Effects, Resolution};
 use super::slots::{Flight, Idle, Origin, State, Taken};
 use super::{Core, TimedOut};
@@ -13,7 +13,7 @@ use crate::probe::errand::{Echo, ErrandEnd};
 use crate::probe::{Judgement, Ops, Probe, Request, Then, dialled, identity};
 use crate::ring::{Completion, Family, Op, OpKind};
 use crate::schedule::Tick;
-use crate::units::limits::{FIN_WAIT, KEEP_ALIVE_IDLE, RETRY_PAUSE, SPARED_PER_STEP_MAX};
+use crate::units::limits::{FIN_WAIT, KEEP_ALIVE_IDLE, NAMED_PER_STEP_MAX, RETRY_PAUSE, SPARED_PER_STEP_MAX};
 use crate::units::planted::{self, Bug};
 use crate::units::{Generation, Instant, MonitorId, Slot, Span};
 use crate::wire::tls::Contexts;
@@ -35,7 +35,12 @@ impl Core {
         let address = match host {
             HostRef::Literal(address) => address,
             HostRef::Name(name) => match self.names.address(name, now) {
-                Some(address) => address,
+                Some(address) => {
+                    if self.names.wants_refresh(name, now) {
+                        effects.list.push(Effect::Resolve { name: name.into() });
+                    }
+                    address
+                }
                 None => {
                     c.timing_mut(index).place = Place::Resolving;
                     if self.names.wait(name, waiting) {
@@ -70,38 +75,48 @@ impl Core {
         self.stats.lag.record(late);
     }
 
-    /// A resolver's answer: who waited goes on, or is judged.
-    pub(super) fn name_resolved(
+    /// Who waited for a name whose answer has come goes on, or is judged. A bounded number per step, since each may
+    /// be a transition; and while the desk can take no more of those, nobody.
+    pub(super) fn let_named_go(&mut self, c: &mut Components<'_>, now: Instant, effects: &mut Effects) {
+        for _ in 0..NAMED_PER_STEP_MAX {
+            if self.desk_full {
+                return;
+            }
+            let Some((waiting, answer)) = self.names.let_go() else { return };
+            self.let_go(c, waiting, &answer, now, effects);
+        }
+    }
+
+    fn let_go(
         &mut self,
         c: &mut Components<'_>,
-        name: &str,
-        resolution: &Resolution,
+        waiting: Waiting,
+        answer: &Answer,
         now: Instant,
         effects: &mut Effects,
     ) {
-        for waiting in self.names.answer(name, resolution, now) {
-            let took = now.since(waiting.left);
-            let mut outcome = match resolution {
-                Resolution::Found { addresses, .. } if let Some(&address) = addresses.first() => {
-                    if took < self.policy(waiting.monitor).timeout {
-                        self.resolved.push_back(Resolved { waiting, address, took });
-                        continue;
-                    }
-                    Outcome::of(Code::Void(VoidReason::Resolver))
-                        .with_evidence(&format!("{name}: its address was known too late"))
+        let name = &answer.name;
+        let took = answer.at.since(waiting.left);
+        let mut outcome = match &answer.resolution {
+            Resolution::Found { addresses, .. } if let Some(&address) = addresses.first() => {
+                if took < self.policy(waiting.monitor).timeout {
+                    self.resolved.push_back(Resolved { waiting, address, took });
+                    return;
                 }
-                Resolution::Found { .. } | Resolution::NotFound => {
-                    Outcome::of(Code::L4Dns).with_evidence(&format!("{name}: no such name"))
-                }
-                Resolution::Failed(_) if planted::is(Bug::ResolverFailureIsVerdict) => Outcome::of(Code::L4Dns),
-                Resolution::Failed(why) => Outcome::of(Code::Void(VoidReason::Resolver))
-                    .with_evidence(&format!("{name}: the resolver failed: {why}")),
-            };
-            outcome.latency.resolve = took;
-            outcome.latency.total = took;
-            self.left_waiting(c, &waiting, waiting.left);
-            self.judge(c, waiting.monitor, waiting.due, waiting.left, outcome, now, effects);
-        }
+                Outcome::of(Code::Void(VoidReason::Resolver))
+                    .with_evidence(&format!("{name}: its address was known too late"))
+            }
+            Resolution::Found { .. } | Resolution::NotFound => {
+                Outcome::of(Code::L4Dns).with_evidence(&format!("{name}: no such name"))
+            }
+            Resolution::Failed(_) if planted::is(Bug::ResolverFailureIsVerdict) => Outcome::of(Code::L4Dns),
+            Resolution::Failed(why) => Outcome::of(Code::Void(VoidReason::Resolver))
+                .with_evidence(&format!("{name}: the resolver failed: {why}")),
+        };
+        outcome.latency.resolve = took;
+        outcome.latency.total = took;
+        self.left_waiting(c, &waiting, waiting.left);
+        self.judge(c, waiting.monitor, waiting.due, waiting.left, outcome, now, effects);
     }
 
     /// Puts a check on a slot; `false` when there is none.
@@ -498,6 +513,9 @@ impl Core {
                 Again::Fresh => now,
                 Again::Retry => {
                     flight.attempt += 1;
+                    if let Some(other) = self.other_address(&flight) {
+                        flight.address.set_ip(other);
+                    }
                     now + RETRY_PAUSE
                 }
             };
@@ -535,6 +553,15 @@ impl Core {
             return;
         }
         self.judge(c, flight.monitor, flight.due, flight.started, outcome, now, effects);
+    }
+
+    /// One attempt tries one address; the next attempt the next one of its name, if that has several.
+    fn other_address(&self, flight: &Flight) -> Option<IpAddr> {
+        let id = self.id(flight.monitor);
+        match dialled(self.catalog.policy(id), self.catalog.target(id)) {
+            (HostRef::Name(name), _) => self.names.address_after(name, flight.address.ip()),
+            (HostRef::Literal(_), _) => None,
+        }
     }
 
     fn end_connection(

@@ -12,8 +12,10 @@
 //! 1. notes whether the loop stood still: checks that overlap that count for nothing when they fail;
 //! 2. takes the events: completions first of all, so that a timeout is judged only after a drain of completions that
 //!    began after its deadline;
-//! 3. expires deadlines, then judges timed-out checks for which the host's drop counters are known;
-//! 4. judges the jobs that should have called in (`push`); moves what else is due to the ready list, and starts as many checks as there are slots;
+//! 3. lets those go who waited for a name and have its answer; expires deadlines, then judges timed-out checks for
+//!    which the host's drop counters are known;
+//! 4. judges the jobs that should have called in (`push`); moves what else is due to the ready list, and starts as many
+//!    checks as there are slots;
 //! 5. once a second, audits the ledger: the places must sum to the enabled monitors.
 //!
 //! The next due time derives from the due time, never from the finish. Full is a value everywhere: without a slot a
@@ -232,6 +234,7 @@ impl Core {
         for event in events {
             self.take_event(c, event, now, effects);
         }
+        self.let_named_go(c, now, effects);
         self.expire(c, now, effects);
         self.judge_timed_out(c, now, effects);
         self.collect_due(c, now);
@@ -265,7 +268,7 @@ impl Core {
                 }
             }
             Event::Resolved { name, result } => {
-                self.name_resolved(c, name, result, now, effects);
+                self.names.answer(name, result, now);
                 self.stranger_resolved(c, name, result, now, effects);
             }
             Event::HostSampled(sample) => self.host.sampled(*sample),
@@ -335,7 +338,9 @@ impl Core {
         }
         let census = self.slots.census();
         let in_flight = census.flights + census.paused > 0;
+        let lets_go = self.names.has_answered() && !self.desk_full;
         let candidates = [
+            lets_go.then_some(self.last_step),
             self.wheel.next().map(|tick| self.clock.instant(tick)),
             self.slots.next_deadline(),
             in_flight.then(|| self.last_step + FLIGHT_WAIT_MAX),

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use super::protocol::{Command, CommandKind, HostSample, Resolution};
 use super::{Effect, Effects, Event, Settings, Shard};
-use crate::domain::monitor::About;
+use crate::domain::monitor::{About, CheckKind};
 use crate::domain::{Check, Code, Codes, Host, HttpCheck, Monitor, Policy, StatusSet, Target, TcpCheck, VoidReason};
 use crate::ring::{Completion, Errno, OpKind};
-use crate::units::limits::{FIN_WAIT, HOP_FIN_WAIT, KEEP_ALIVE_IDLE};
+use crate::units::limits::{FIN_WAIT, HOP_FIN_WAIT, KEEP_ALIVE_IDLE, NAMED_PER_STEP_MAX};
 use crate::units::{Generation, Instant, Slot, Span};
-use crate::world::Catalog;
+use crate::world::{Catalog, Place};
 
 const BEGIN: Instant = Instant::from_nanos(1_000_000_000_000);
 const INTERVAL: Span = Span::from_secs(1_000);
@@ -425,4 +425,94 @@ fn a_monitor_that_is_disabled_between_two_connections_leaves_its_slot() {
     found(&mut bench);
     bench.pass(Span::from_secs(3));
     assert_eq!((bench.count(OpKind::Connect), bench.shard.stats().lost, bench.outcome("web")), (1, 0, None));
+}
+
+/// What one step wants done, by kind: questions about names, transitions, connects.
+fn tally(effects: &mut Effects) -> [usize; 3] {
+    let mut tally = [0; 3];
+    for effect in effects.list.drain(..) {
+        match effect {
+            Effect::Resolve { .. } => tally[0] += 1,
+            Effect::Transition(_) => tally[1] += 1,
+            Effect::Submit { .. } => tally[2] += 1,
+            _ => {}
+        }
+    }
+    effects.clear();
+    tally
+}
+
+#[test]
+fn a_name_that_many_wait_for_lets_them_go_step_by_step_and_loses_nobody() {
+    const MANY: usize = 3 * NAMED_PER_STEP_MAX;
+    let name = Host::Name("db".into());
+    let named = |index: usize| {
+        let monitor = monitor(&format!("{index}"), Check::Tcp(TcpCheck::default()), name.clone());
+        Monitor { enabled: true, ..monitor }
+    };
+    let catalog = Arc::new(Catalog::build((0..MANY).map(named), 1).expect("they fit"));
+    let mut shard = Shard::new(&Settings { shard: 0, slots_max: 1, seed: 1 }, catalog.clone(), BEGIN);
+    let mut effects = Effects::default();
+    let mut now = BEGIN;
+    let sample = HostSample { taken: now, drops: 0, table_full: false };
+    let mut events = vec![Event::HostSampled(sample)];
+    events.extend((0..MANY).map(|index| {
+        let monitor = catalog.find(&format!("{index}")).expect("it is there");
+        Event::Command(Command { monitor, kind: CommandKind::CheckNow })
+    }));
+    let mut asked = 0;
+    while shard.places().iter().filter(|place| **place == Place::Resolving).count() < MANY {
+        shard.step(now, &std::mem::take(&mut events), &mut effects);
+        asked += tally(&mut effects)[0];
+        now += Span::from_millis(1);
+    }
+    assert_eq!(asked, 1, "one question for all");
+
+    // The desk is full: the answer has to wait, and nobody spins for it.
+    let gone = Event::Resolved { name: "db".into(), result: Resolution::NotFound };
+    shard.step(now, &[Event::DeskFull(true), gone], &mut effects);
+    assert_eq!(tally(&mut effects), [0, 0, 0]);
+    assert!(shard.next_deadline() > Some(now));
+    // One of them is not watched any more.
+    let monitor = catalog.find("0").expect("it is there");
+    let disable = Event::Command(Command { monitor, kind: CommandKind::Disable { epoch: 1 } });
+    shard.step(now, &[disable], &mut effects);
+    let mut left = MANY - 1;
+    let mut events = vec![Event::DeskFull(false)];
+    while left > 0 {
+        shard.step(now, &std::mem::take(&mut events), &mut effects);
+        let [_, transitions, _] = tally(&mut effects);
+        assert_eq!(transitions, left.min(NAMED_PER_STEP_MAX));
+        left -= transitions;
+        let resolving = shard.places().iter().filter(|place| **place == Place::Resolving).count();
+        assert_eq!(resolving, left);
+        assert!(left == 0 || shard.next_deadline() <= Some(now), "the rest at once");
+        now += Span::from_millis(1);
+    }
+    shard.step(now + Span::from_secs(2), &[], &mut effects);
+    assert_eq!(shard.stats().lost, 0);
+    let code = Code::L4Dns;
+    assert_eq!(shard.stats().checks[CheckKind::Tcp as usize][code.index()], (MANY - 1) as u64);
+}
+
+#[test]
+fn a_busy_name_is_asked_for_ahead_and_nobody_waits_for_it_again() {
+    let mut bench = Bench::new(vec![monitor("a", Check::Tcp(TcpCheck::default()), Host::Name("db".into()))]);
+    let found = |ttl| Resolution::Found { addresses: vec!["10.0.0.3".parse().unwrap()], ttl: Span::from_secs(ttl) };
+    bench.check("a");
+    assert_eq!(bench.asked.len(), 1);
+    bench.step(vec![Event::Resolved { name: "db".into(), result: found(80) }]);
+    bench.answer(&[(OpKind::Connect, Ok(0), &[])]);
+    let connects = bench.count(OpKind::Connect);
+    for (pass, asked) in [(60, 1), (12, 2), (1, 2)] {
+        bench.pass(Span::from_secs(pass));
+        bench.check("a");
+        bench.answer(&[(OpKind::Connect, Ok(0), &[])]);
+        assert_eq!(bench.asked.len(), asked, "after another {pass} s");
+    }
+    assert_eq!(bench.count(OpKind::Connect), connects + 3, "each with the address that was known");
+    bench.step(vec![Event::Resolved { name: "db".into(), result: found(80) }]);
+    bench.pass(Span::from_secs(60));
+    bench.check("a");
+    assert_eq!(bench.asked.len(), 2, "the new answer holds");
 }

@@ -171,6 +171,45 @@ pub const PATH_MAX: usize = 8 * 1024;
 pub const VOID_PATIENCE: Span = Span::from_secs(600);
 /// A resolver answers within this, if only to say that it could not find out.
 pub const RESOLVE_MAX: Span = Span::from_secs(10);
+/// How long one name server has to answer, unless the setting says otherwise; then the next one is asked.
+pub const RESOLVE_SERVER_WAIT: Span = Span::from_secs(2);
+/// As many servers as resolv.conf(5) knows.
+pub const RESOLVE_SERVERS_MAX: usize = 3;
+/// Names looked up at the same time.
+pub const RESOLVE_CONCURRENT_MAX: usize = 128;
+/// Names that the resolver remembers; those beyond are looked up each time.
+pub const RESOLVE_MEMORY_MAX: usize = 65_536;
+/// Addresses of one name; those beyond are not looked at.
+pub const NAME_ADDRESSES_MAX: usize = 64;
+/// How long an address holds, whatever its time-to-live says.
+pub const NAME_TTL_MIN: Span = Span::from_secs(1);
+pub const NAME_TTL_MAX: Span = Span::from_secs(3_600);
+/// What /etc/hosts says holds for this long; then it is looked at again.
+pub const NAME_TTL_HOSTS: Span = Span::from_secs(10);
+/// How long "there is no such name" holds; without a word from the zone, the shorter one.
+pub const NAME_TTL_NEGATIVE_MIN: Span = Span::from_secs(1);
+pub const NAME_TTL_NEGATIVE_MAX: Span = Span::from_secs(60);
+/// A failure is not asked about again for this long.
+pub const NAME_TTL_FAILURE: Span = Span::from_secs(1);
+/// How long beyond its time an address serves while the resolver fails ...
+pub const STALE_MAX: Span = Span::from_secs(3_600);
+/// ... how long a check waits for a better one ...
+pub const STALE_PATIENCE: Span = Span::from_millis(500);
+/// ... and how soon one is asked for again.
+pub const STALE_TTL: Span = Span::from_secs(5);
+/// How often resolv.conf and hosts are looked at for changes.
+pub const RESOLVE_FILES_EVERY: Span = Span::from_secs(2);
+/// Checks that waited for a name, let go by one step.
+pub const NAMED_PER_STEP_MAX: usize = 1024;
+
+/// Questions of dns checks: at the same time, and waiting for that.
+pub const QUESTIONS_MAX: usize = 1_024;
+pub const QUESTIONS_WAITING_MAX: usize = 16_384;
+/// One answer over UDP, as we offer it (RFC 9715: no fragments), and as we read it from a server that sends more.
+pub const DNS_UDP_OFFER: u16 = 1_232;
+pub const DNS_UDP_MAX: usize = 4_096;
+/// Datagrams that are not the answer, before the wait for it is given up.
+pub const DNS_STRAYS_MAX: usize = 64;
 
 /// After this process stood still, a job's call that is overdue may lie unread for this long.
 pub const PUSH_SETTLE: Span = Span::from_secs(5);
@@ -241,6 +280,10 @@ const _: () = assert!(SCRIPT_GRACE.as_nanos() + SCRIPT_KILL_WAIT.as_nanos() < DR
 const _: () = assert!(ECHOES_PER_TURN_MAX >= 2 * ECHO_RECEIVE_BUFFER / 512);
 const _: () = assert!(ECHO_ERRORS_PER_TURN_MAX >= 2 * ECHO_RECEIVE_BUFFER / 512);
 const _: () = assert!(RESPONSE_HEAD_MAX < RESPONSE_BODY_MAX as usize);
+// Every server gets its turn before the answer is due.
+const _: () = assert!(RESOLVE_SERVERS_MAX as u64 * RESOLVE_SERVER_WAIT.as_nanos() < RESOLVE_MAX.as_nanos());
+const _: () = assert!((DNS_UDP_OFFER as usize) < DNS_UDP_MAX);
+const _: () = assert!(STALE_PATIENCE.as_nanos() < RESOLVE_MAX.as_nanos());
 // A destination that cannot be had gives up on its own before the lane gives up on it.
 const _: () = {
     let [a, b, c] = LOG_RETRY_PAUSES;

@@ -108,6 +108,10 @@ fn every_metric_is_there_under_its_name() {
         ("cpra_notices_total", &[("color", "red"), ("provider", "log"), ("result", "sent")], 7.0),
         ("cpra_notices_total", &[("color", "gray"), ("provider", "log"), ("result", "failed")], 0.0),
         ("cpra_notices_nondurable_total", &[], 4.0),
+        ("cpra_resolver_queries_total", &[("result", "found")], 5.0),
+        ("cpra_resolver_queries_total", &[("result", "failed")], 1.0),
+        ("cpra_resolver_stale_total", &[], 9.0),
+        ("cpra_resolver_latency_seconds_count", &[], 1.0),
         ("cpra_queue_depth", &[("pipeline", "pulse")], 3.0),
         ("cpra_inflight", &[("pipeline", "pulse")], 9.0),
         ("cpra_inflight", &[("pipeline", "code")], 2.0),
@@ -156,7 +160,7 @@ fn histograms_are_cumulative_and_count_what_they_hold() {
         let bound = labels.remove("le").expect("a bound").parse().expect("a number or +Inf");
         buckets.entry((family.to_owned(), labels)).or_default().push((bound, *value));
     }
-    assert_eq!(buckets.len(), 2 + CheckKind::ALL.len(), "lag, latency and a duration for each type");
+    assert_eq!(buckets.len(), 3 + CheckKind::ALL.len(), "lag, latency, names and a duration for each type");
     for ((family, labels), buckets) in &buckets {
         assert!(buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{family} {buckets:?}");
         let labels: Vec<_> = labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();

@@ -21,8 +21,9 @@ use crate::domain::{
     Check, Code, Codes, Color, Host, HttpCheck, Latency, Monitor, Policy, StatusSet, Target, TcpCheck,
 };
 use crate::os::local::LocalSocket;
+use crate::os::resolve::ResolverStats;
 use crate::shard::ShardStats;
-use crate::shard::protocol::MonitorState;
+use crate::shard::protocol::{Histogram, MonitorState};
 use crate::units::{Instant, MonitorId, Span, Timestamp};
 use crate::world::Catalog;
 
@@ -146,6 +147,12 @@ impl Source for Fake {
         let mut stats = DeskStats { nondurable: 4, episodes_open: 1, outstanding: 2, ..DeskStats::default() };
         stats.notices[Color::Red as usize][0] = 7;
         stats
+    }
+
+    fn resolver_stats(&self) -> ResolverStats {
+        let mut latency = Histogram::default();
+        latency.record(Span::from_secs(60));
+        ResolverStats { found: 5, not_found: 2, failed: 1, stale: 9, latency }
     }
 
     fn queues(&self) -> Vec<(&'static str, usize)> {

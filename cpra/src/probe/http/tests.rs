@@ -49,9 +49,9 @@ struct Attempt {
 
 impl Attempt {
     fn begin(policy: Policy, begin: fn(&Request<'_>, Instant, &mut Ops) -> HttpProbe) -> Self {
+        let policy = Arc::new(policy);
         let address = SocketAddr::from(([192, 0, 2, 1], 8080));
         let mut ops = Ops::default();
-        let policy = Arc::new(policy);
         let probe = begin(&request(&policy, address), Instant::ZERO, &mut ops);
         Self { policy, address, now: Instant::ZERO, ops, probe }
     }

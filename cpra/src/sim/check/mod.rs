@@ -83,6 +83,8 @@ struct Watch {
     check_started: Option<Instant>,
     /// How long the name took in this check.
     resolve: Option<Span>,
+    /// What the resolver said to this check.
+    answered: Option<Answered>,
     /// The current check's, by their numbers in the ring.
     attempts: Vec<usize>,
     /// The last sign of being looked after.
@@ -110,7 +112,6 @@ struct ShardLog {
     excused: Instant,
     desk_full: bool,
     draining: bool,
-    answers: BTreeMap<Box<str>, (Instant, Answered)>,
     /// Until when the last address of a name holds.
     located: BTreeMap<Box<str>, (Vec<IpAddr>, Instant)>,
     missed: u64,
@@ -169,7 +170,6 @@ impl Checker {
                 excused: now,
                 desk_full: false,
                 draining: false,
-                answers: BTreeMap::new(),
                 located: BTreeMap::new(),
                 missed: 0,
             };
@@ -199,6 +199,7 @@ impl Checker {
                     due: None,
                     check_started: None,
                     resolve: None,
+                    answered: None,
                     attempts: Vec::new(),
                     alive: now,
                     streak: Streak::new(enabled),

@@ -47,11 +47,12 @@ impl Checker {
                 if let Answered::Found { addresses, ttl } = &answered {
                     log.located.insert(name.clone(), (addresses.clone(), now + (*ttl).max(TICK)));
                 }
-                log.answers.insert(name.clone(), (now, answered));
                 let mine = log.first..log.first + log.len;
                 for seen in &mut self.watches[mine] {
                     if seen.place == Place::Resolving && seen.name.as_ref() == Some(name) {
                         seen.resolve = seen.resolve.or(seen.check_started.map(|started| now.since(started)));
+                        // The first one lets it go, though perhaps only in a later step.
+                        seen.answered.get_or_insert_with(|| answered.clone());
                     }
                 }
             }
@@ -265,6 +266,7 @@ impl Checker {
         let seen = &mut self.watches[watch];
         seen.check_started = Some(now);
         seen.resolve = None;
+        seen.answered = None;
         seen.alive = now;
     }
 

@@ -168,7 +168,7 @@ impl Checker {
         let most = seen.attempts.len() == 1 && seen.resolve.is_some_and(|resolve| resolve + resolve > policy.timeout);
         let on_the_wire = most && !seen.attempts.is_empty();
         if code == Code::L4Dns || code == Code::Void(VoidReason::Resolver) && !on_the_wire {
-            return self.weigh_name(shard, watch, code, started, now);
+            return self.weigh_name(watch, code);
         }
         let Some(&last) = seen.attempts.last() else { return Err("without having been on the wire".into()) };
         let attempt = &ring.attempts()[last];
@@ -206,15 +206,14 @@ impl Checker {
     }
 
     /// Outcomes without an attempt: all that is known is what the resolver said.
-    fn weigh_name(&self, shard: u8, watch: usize, code: Code, started: Instant, now: Instant) -> Result<(), String> {
+    fn weigh_name(&self, watch: usize, code: Code) -> Result<(), String> {
         let seen = &self.watches[watch];
-        let name = seen.name.as_ref().ok_or("but it has an address")?;
+        seen.name.as_ref().ok_or("but it has an address")?;
         if !seen.attempts.is_empty() {
             return Err("after it had been on the wire".into());
         }
-        let answer = self.shards[usize::from(shard)].answers.get(name);
-        let answered = answer.filter(|(at, _)| *at == now).map(|(_, answered)| answered);
-        let late = now >= started + self.planned(watch).policy.timeout && answered.is_some();
+        let answered = seen.answered.as_ref();
+        let late = seen.resolve.is_some_and(|resolve| resolve >= self.planned(watch).policy.timeout);
         match (code, answered) {
             (Code::L4Dns, Some(Answered::NotFound)) | (Code::Void(_), Some(Answered::Failed)) => Ok(()),
             (Code::Void(_), _) if late => Ok(()),
