@@ -15,7 +15,7 @@
 //! left the session by setsid(2) is nobody's any more. Nobody waits for the end of the *pipes*, which a grandchild may hold
 //! for as long as it likes.
 //!
-//! Of each output the first [`SCRIPT_OUTPUT_KEPT`] bytes are kept. The rest is read and dropped, so that the script does
+//! Of each output the first [`crate::units::limits::SCRIPT_OUTPUT_KEPT`] bytes are kept. The rest is read and dropped, so that the script does
 //! not stand still in a write, up to [`SCRIPT_OUTPUT_MAX`]; then it is killed.
 //!
 //! Full: beyond [`Settings::running_max`] scripts an order is refused at once, which voids the check. It does not wait for
@@ -25,6 +25,7 @@
 //! not collected by mistake.
 
 mod launch;
+mod run;
 #[cfg(test)]
 mod tests;
 mod user;
@@ -42,9 +43,10 @@ use std::thread::{self, JoinHandle};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::unistd::{pipe2, read};
+use nix::unistd::pipe2;
 
 use self::launch::{Failure, Launched, Launcher};
+use self::run::{Output, Phase, Place, Run, Runs, Source, Why, token};
 use self::user::Identity;
 use super::clock::Clock;
 use super::wake::WakeFd;
@@ -53,7 +55,7 @@ use crate::pipeline::{Bell, Receiver, Sender, bounded};
 use crate::probe::errand::ErrandEnd;
 use crate::ring::Errno;
 use crate::units::limits::{
-    FAULT_REPORT_EVERY, SCRIPT_GRACE, SCRIPT_KILL_WAIT, SCRIPT_OUTPUT_KEPT, SCRIPT_OUTPUT_MAX, SCRIPTS_RUNNING_MAX,
+    FAULT_REPORT_EVERY, SCRIPT_GRACE, SCRIPT_KILL_WAIT, SCRIPT_OUTPUT_MAX, SCRIPTS_RUNNING_MAX,
 };
 use crate::units::{Generation, Instant, Slot, Span};
 
@@ -160,173 +162,10 @@ const NEWS_PAUSE: Span = Span::from_millis(10);
 /// The door's token; those of scripts are made by [`token`], and smaller.
 const DOOR: u64 = u64::MAX;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Out = 0,
-    Err = 1,
-    End = 2,
-}
-
-/// The serial number keeps an event of a script that has gone from being taken for one of its place's next.
-const fn token(serial: u32, index: usize, source: Source) -> u64 {
-    (serial as u64) << 32 | (index as u64) << 2 | source as u64
-}
-
 struct Client {
     orders: Receiver<Order>,
     news: Sender<News>,
     unsent: VecDeque<News>,
-}
-
-/// Whom an answer goes to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Place {
-    client: usize,
-    slot: Slot,
-    generation: Generation,
-}
-
-/// What is read of one output.
-struct Output {
-    pipe: Option<OwnedFd>,
-    kept: Vec<u8>,
-}
-
-/// Why a script is brought to its end.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Why {
-    Recalled,
-    Flooded,
-}
-
-#[derive(Clone, Copy)]
-enum Phase {
-    Running,
-    /// Asked to end; killed after that.
-    Asked {
-        until: Instant,
-    },
-    /// Left behind after that.
-    Killed {
-        why: Why,
-        until: Instant,
-    },
-    /// Answered for; it still is our child.
-    LeftBehind,
-}
-
-struct Run {
-    place: Place,
-    serial: u32,
-    pid: libc::pid_t,
-    pidfd: OwnedFd,
-    outputs: [Output; 2],
-    /// Bytes of both outputs so far.
-    written: u64,
-    phase: Phase,
-}
-
-/// Scripts that run, at places that are used again.
-#[derive(Default)]
-struct Runs {
-    places: Vec<Option<Run>>,
-    free: Vec<usize>,
-    len: usize,
-    /// Those that are to end.
-    ending: usize,
-    serial: u32,
-}
-
-impl Runs {
-    fn insert(&mut self, make: impl FnOnce(u32) -> Run) -> usize {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.places.push(None);
-            self.places.len() - 1
-        });
-        self.serial = self.serial.wrapping_add(1) & (u32::MAX >> 1);
-        self.places[index] = Some(make(self.serial));
-        self.len += 1;
-        index
-    }
-
-    fn remove(&mut self, index: usize) -> Option<Run> {
-        let run = self.places.get_mut(index)?.take()?;
-        self.free.push(index);
-        self.len -= 1;
-        if run.is_ending() {
-            self.ending -= 1;
-        }
-        Some(run)
-    }
-
-    fn get_mut(&mut self, index: usize) -> Option<&mut Run> {
-        self.places.get_mut(index)?.as_mut()
-    }
-
-    fn find(&self, place: Place) -> Option<usize> {
-        self.places.iter().position(|run| run.as_ref().is_some_and(|run| run.place == place))
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &Run> {
-        self.places.iter().flatten()
-    }
-
-    fn set_phase(&mut self, index: usize, phase: Phase) {
-        let Some(run) = self.places.get_mut(index).and_then(Option::as_mut) else { return };
-        self.ending -= usize::from(run.is_ending());
-        run.phase = phase;
-        self.ending += usize::from(run.is_ending());
-    }
-}
-
-impl Run {
-    const fn is_ending(&self) -> bool {
-        matches!(self.phase, Phase::Asked { .. } | Phase::Killed { .. })
-    }
-
-    const fn until(&self) -> Option<Instant> {
-        match self.phase {
-            Phase::Asked { until } | Phase::Killed { until, .. } => Some(until),
-            Phase::Running | Phase::LeftBehind => None,
-        }
-    }
-
-    /// Reads once; answers whether there may be more at this time.
-    fn read_once(&mut self, source: Source, scratch: &mut [u8]) -> bool {
-        let output = &mut self.outputs[source as usize];
-        let Some(pipe) = &output.pipe else { return false };
-        match read(pipe, scratch) {
-            Ok(0) => {
-                output.pipe = None;
-                false
-            }
-            Ok(count) => {
-                let room = SCRIPT_OUTPUT_KEPT - output.kept.len();
-                output.kept.extend_from_slice(&scratch[..count.min(room)]);
-                self.written += count as u64;
-                true
-            }
-            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => false,
-            Err(_) => {
-                output.pipe = None;
-                false
-            }
-        }
-    }
-
-    /// The program has ended: what it had written before lies in its pipes.
-    fn read_rest(&mut self, scratch: &mut [u8]) {
-        for source in [Source::Out, Source::Err] {
-            while self.outputs[source as usize].kept.len() < SCRIPT_OUTPUT_KEPT && self.read_once(source, scratch) {}
-        }
-    }
-
-    /// What it said on its standard output, else on its standard error.
-    fn said(&self) -> Box<str> {
-        let [out, err] = &self.outputs;
-        let kept = if out.kept.trim_ascii().is_empty() { &err.kept } else { &out.kept };
-        String::from_utf8_lossy(kept).into()
-    }
 }
 
 struct Driver {
