@@ -17,7 +17,7 @@ use super::failure::{Failure, answered};
 use super::guard::shortened;
 use super::nearness;
 use super::source::Source;
-use super::view::{EpisodeView, MonitorDetailView, MonitorView, PageQuery, PageView};
+use super::view::{AboutView, EpisodeView, MonitorDetailView, MonitorView, PageQuery, PageView};
 use crate::desk::protocol::{Answer, Question};
 use crate::shard::protocol::MonitorState;
 use crate::units::MonitorId;
@@ -63,7 +63,8 @@ pub(super) async fn one(
         Answer::Monitor(None) | Answer::Episodes(_) | Answer::Recent(_) => None,
     };
     let monitor = MonitorView::of(id, &catalog, states.get(&id), source);
-    Ok(Json(MonitorDetailView { monitor, episode }))
+    let about = AboutView::of(&catalog.policy(id).about);
+    Ok(Json(MonitorDetailView { monitor, about, episode }))
 }
 
 async fn unknown(catalog: &Catalog, name: &str) -> Failure {
