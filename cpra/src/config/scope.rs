@@ -47,11 +47,13 @@ impl<'a> Scope<'a> {
         Ok(pattern)
     }
 
+    /// A monitor may be read twice, and keeps its token.
+    ///
     /// # Errors
-    /// The monitor that has the token already.
+    /// The other monitor that has the token already.
     pub(super) fn take_token(&mut self, token: &str, monitor: &str) -> Result<(), Box<str>> {
         if let Some(owner) = self.tokens.get(token) {
-            return Err(owner.clone());
+            return if **owner == *monitor { Ok(()) } else { Err(owner.clone()) };
         }
         self.tokens.insert(token.into(), monitor.into());
         Ok(())

@@ -135,26 +135,28 @@ fn secret_value(text: &[char], sign: usize) -> Option<(usize, bool)> {
     Some((begins, matches!(before, Some('{' | ',' | '[' | '&' | '?'))))
 }
 
+/// Where a value ends: behind its closing quote, and then at the sign that ends it within brackets, else with the line.
+/// What follows a quote on its line is text that somebody forgot to put within.
 fn value_end(text: &[char], start: usize, is_flow: bool) -> usize {
     let quote = text[start];
+    let mut from = start;
     if matches!(quote, '"' | '\'') {
-        let mut at = start + 1;
-        while at < text.len() {
-            match text[at] {
-                '\\' if quote == '"' => at += 1,
-                c if c == quote && text.get(at + 1) == Some(&quote) && quote == '\'' => at += 1,
-                c if c == quote => return at + 1,
+        from += 1;
+        while from < text.len() {
+            match text[from] {
+                '\\' if quote == '"' => from += 1,
+                c if c == quote && text.get(from + 1) == Some(&quote) && quote == '\'' => from += 1,
+                c if c == quote => break,
                 _ => {}
             }
-            at += 1;
+            from += 1;
         }
-        return text.len();
     }
     let ends = |c: &char| match quote {
         '[' => *c == ']',
         _ => is_flow && matches!(c, ',' | '}' | ']'),
     };
-    (start..text.len()).find(|&at| ends(&text[at])).unwrap_or(text.len())
+    (from.min(text.len())..text.len()).find(|&at| ends(&text[at])).unwrap_or(text.len())
 }
 
 /// Hides `user:password` of every address, and the paths of those that are passwords themselves.
@@ -314,6 +316,8 @@ mod tests {
             ("{\"password\":\"h,\\\"ush\",\"x\":1}", "{\"password\":*********,\"x\":1}"),
             ("password: 'hu''sh' ", "password: ******** "),
             ("password: 'hu", "password: ***"),
+            ("password: \"x\" hush", "password: *** ****"),
+            ("{password: \"x\" hush, y: 1}", "{password: *** ****, y: 1}"),
             ("Authorization: Bearer hush", "Authorization: ****** ****"),
             ("headers: {X-Api-Key: hush, Accept: all}", "headers: {X-Api-Key: ****, Accept: all}"),
             ("bearer_token = \"hush\"", "bearer_token = ******"),
