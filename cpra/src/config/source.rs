@@ -285,8 +285,10 @@ fn indentation(line: &str) -> usize {
     }
 }
 
+/// How deep a line stands; one that a tab indents, which is a fault, stands below everything.
 fn indentation_of(line: &str) -> usize {
-    line.len() - line.trim_start_matches(' ').len()
+    let rest = line.trim_start_matches(' ');
+    if rest.starts_with('\t') { usize::MAX } else { line.len() - rest.len() }
 }
 
 fn begins_item(line: &str, indent: usize) -> bool {
