@@ -19,7 +19,7 @@ use super::failure::{Failure, answered};
 use super::guard::shortened;
 use super::nearness;
 use super::source::Source;
-use super::view::{EpisodeView, MonitorDetailView, MonitorView, PageQuery, PageView, state_name};
+use super::view::{AboutView, EpisodeView, MonitorDetailView, MonitorView, PageQuery, PageView, state_name};
 use crate::config::nearest;
 use crate::desk::protocol::{Answer, Question};
 use crate::shard::protocol::{MonitorState, STATES};
@@ -116,7 +116,8 @@ pub(super) async fn one(
         Answer::Monitor(None) | Answer::Episodes(_) | Answer::Recent(_) => None,
     };
     let monitor = MonitorView::of(id, &catalog, states.get(&id), source);
-    Ok(Json(MonitorDetailView { monitor, episode }))
+    let about = AboutView::of(&catalog.policy(id).about);
+    Ok(Json(MonitorDetailView { monitor, about, episode }))
 }
 
 /// The answer to a name that nobody has.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::source::{Finding, Readiness, Source};
 use crate::desk::protocol::{Change, EpisodeView as Episode, StoryKind};
 use crate::domain::health::Phase;
+use crate::domain::monitor::About;
 use crate::domain::{Check, HostRef, Latency, TargetRef};
 use crate::shard::protocol::MonitorState;
 use crate::units::MonitorId;
@@ -232,7 +233,27 @@ pub struct PageView {
 pub struct MonitorDetailView {
     #[serde(flatten)]
     pub monitor: MonitorView,
+    #[serde(flatten)]
+    pub about: AboutView,
     pub episode: Option<EpisodeView>,
+}
+
+/// What people wrote about the monitor.
+#[derive(Serialize)]
+pub struct AboutView {
+    pub labels: BTreeMap<String, String>,
+    pub description: Option<String>,
+    pub runbook: Option<String>,
+}
+
+impl AboutView {
+    pub fn of(about: &About) -> Self {
+        Self {
+            labels: about.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+            description: about.description.as_deref().map(str::to_owned),
+            runbook: about.runbook.as_deref().map(str::to_owned),
+        }
+    }
 }
 
 #[derive(Serialize)]

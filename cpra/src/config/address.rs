@@ -6,20 +6,23 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::diagnostic::quoted;
+use super::secret::without_user;
 use crate::domain::{Host, Target};
 use crate::units::limits::{HOST_MAX, PATH_MAX};
 
 const LABEL_MAX: usize = 63;
 const HTTP_PORT: u16 = 80;
+const HTTPS_PORT: u16 = 443;
 
 /// A target, and whether a `#fragment` was left out of it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Url {
     pub(super) target: Target,
+    pub(super) is_https: bool,
     pub(super) has_fragment: bool,
 }
 
-/// `http://host[:port][/path][?query]`.
+/// `http[s]://host[:port][/path][?query]`.
 ///
 /// # Errors
 /// In words that follow the key.
@@ -33,26 +36,28 @@ pub(super) fn url(text: &str) -> Result<Url, String> {
         ));
     }
     let Some((scheme, rest)) = text.split_once("://") else {
+        let text = without_user(text);
         return Err(format!(
             "{} has no scheme: write \"http://{}\"",
-            quoted(text),
+            quoted(&text),
             text.trim_start_matches('/').chars().take(80).collect::<String>()
         ));
     };
-    match scheme.to_ascii_lowercase().as_str() {
-        "http" => {}
-        "https" => {
+    let is_https = match scheme.to_ascii_lowercase().as_str() {
+        "http" => false,
+        "https" => true,
+        _ => {
             return Err(format!(
-                "{} is https: TLS comes with a later version, this one checks http:// only (a tcp check of its port works now)",
-                quoted(text)
+                "{} has the unknown scheme {}: write http:// or https://",
+                quoted(text),
+                quoted(scheme)
             ));
         }
-        _ => return Err(format!("{} has the unknown scheme {}: write http://", quoted(text), quoted(scheme))),
-    }
+    };
     let authority_end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
     let (authority, rest) = rest.split_at(authority_end);
     if authority.contains('@') {
-        return Err("contains a user or password: remove it, and send an \"Authorization\" header instead".to_owned());
+        return Err("contains a user or password: move it to basic_auth: {username: ..., password: ...}".to_owned());
     }
     let (host_text, port) = split_port(authority)?;
     let host = match host_text.strip_prefix('[') {
@@ -64,7 +69,75 @@ pub(super) fn url(text: &str) -> Result<Url, String> {
         None => (rest, false),
     };
     let path = path(rest)?;
-    Ok(Url { target: Target { host, port: port.unwrap_or(HTTP_PORT), path: path.into() }, has_fragment })
+    let port = port.unwrap_or(if is_https { HTTPS_PORT } else { HTTP_PORT });
+    Ok(Url { target: Target { host, port, path: path.into() }, is_https, has_fragment })
+}
+
+/// `host`, `host:port`, `[IPv6]:port`, or an address alone.
+///
+/// # Errors
+/// In words that follow the key.
+pub(super) fn host_port(text: &str) -> Result<(Host, Option<u16>), String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok((Host::Literal(address), None));
+    }
+    if text.contains("//") || text.contains('@') {
+        return Err(format!("{} is no host: write it like \"db\" or \"db:5432\"", quoted(text)));
+    }
+    if !text.starts_with('[') && text.matches(':').count() > 1 {
+        return Err(format!("{} is no address: write an IPv6 one with a port like \"[::1]:53\"", quoted(text)));
+    }
+    let (host_text, port) = split_port(text)?;
+    let host = match host_text.strip_prefix('[') {
+        Some(literal) => ipv6(literal.strip_suffix(']').unwrap_or(literal))?,
+        None => host(host_text)?,
+    };
+    Ok((host, port))
+}
+
+/// Where a proxy is, and `user:password` as written.
+pub(super) struct ProxyAddress {
+    pub(super) host: Host,
+    pub(super) port: u16,
+    pub(super) user: Option<String>,
+}
+
+/// `http://[user:password@]host:port`. No message holds the user or the password.
+///
+/// # Errors
+/// In words that follow the key.
+pub(super) fn proxy(text: &str) -> Result<ProxyAddress, String> {
+    const REMEDY: &str = "write it like \"http://proxy.example.com:3128\"";
+    let rest = match text.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
+        Some((scheme, _)) => {
+            return Err(format!("has the scheme {}: a proxy is spoken to in plain http, {REMEDY}", quoted(scheme)));
+        }
+        None => return Err(format!("has no scheme: {REMEDY}")),
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (user, authority) = match rest.rsplit_once('@') {
+        Some((user, authority)) => (Some(user), authority),
+        None => (None, rest),
+    };
+    if authority.contains(['/', '?', '#']) {
+        return Err(format!("has a path, and a proxy has none: {REMEDY}"));
+    }
+    let (host, port) = host_port(authority)?;
+    let port = port.ok_or_else(|| format!("has no port: {REMEDY}"))?;
+    let user = match user {
+        None => None,
+        Some(user) if user.contains('%') || user.contains(':') => {
+            let decoded = percent_encoding::percent_decode_str(user).decode_utf8();
+            let decoded = decoded.map_err(|_| "has a user or password that is not UTF-8".to_owned())?;
+            if decoded.chars().any(char::is_control) {
+                return Err("has a control character in its user or password: remove it".to_owned());
+            }
+            Some(decoded.into_owned())
+        }
+        Some(_) => return Err("has a user without a password: write user:password@".to_owned()),
+    };
+    Ok(ProxyAddress { host, port, user })
 }
 
 /// `host[:port]`, where the host may be an IPv6 literal in brackets.
@@ -228,24 +301,63 @@ mod tests {
             ("http://h/q?query=up{job=\"x\"}", "h", 80, "/q?query=up%7Bjob=%22x%22%7D"),
             ("http://h/grün", "h", 80, "/gr%C3%BCn"),
             ("http://h/a%20b", "h", 80, "/a%20b"),
+            ("https://h", "h", 443, "/"),
+            ("https://h:8443/x", "h", 8443, "/x"),
         ] {
             assert_eq!(parts(text), (host.to_owned(), port, path.to_owned()), "{text}");
         }
-        assert!(url("http://h/#x").is_ok_and(|url| url.has_fragment));
+        assert!(url("http://h/#x").is_ok_and(|url| url.has_fragment && !url.is_https));
+        assert!(url("HTTPS://h/").is_ok_and(|url| url.is_https));
+    }
+
+    #[test]
+    fn hosts_with_ports_come_apart() {
+        let name = |text: &str| Host::Name(text.into());
+        let literal = |text: &str| Host::Literal(text.parse().expect("an address"));
+        for (text, expected) in [
+            ("db", (name("db"), None)),
+            ("DB.:5432", (name("db"), Some(5432))),
+            ("10.0.0.1", (literal("10.0.0.1"), None)),
+            ("10.0.0.1:53", (literal("10.0.0.1"), Some(53))),
+            ("::1", (literal("::1"), None)),
+            ("[::1]", (literal("::1"), None)),
+            ("[::1]:53", (literal("::1"), Some(53))),
+        ] {
+            assert_eq!(host_port(text), Ok(expected), "{text}");
+        }
+        for (text, message) in [
+            ("http://db", "\"http://db\" is no host: write it like \"db\" or \"db:5432\""),
+            ("a:b:c", "\"a:b:c\" is no address: write an IPv6 one with a port like \"[::1]:53\""),
+            ("db:0", "has the port \"0\": write a number from 1 to 65535"),
+            ("[x]:1", "has \"x\" between brackets, which is no IPv6 address"),
+            ("", "has no host: write a name or an address"),
+        ] {
+            assert_eq!(host_port(text), Err(message.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn proxies_come_apart_and_their_passwords_are_in_no_message() {
+        let parts = |text: &str| proxy(text).map(|proxy| (proxy.host, proxy.port, proxy.user));
+        let host = Host::Name("p".into());
+        assert_eq!(parts("http://p:3128"), Ok((host.clone(), 3128, None)));
+        assert_eq!(parts("http://me:a%40b@p:3128/"), Ok((host, 3128, Some("me:a@b".to_owned()))));
+        for text in
+            ["me:hush@p:1", "https://me:hush@p:1", "http://me:hush@p", "http://me:hush@p:1/x", "http://hush@p:1"]
+        {
+            let message = parts(text).expect_err(text);
+            assert!(!message.contains("hush"), "{message}");
+        }
     }
 
     #[test]
     fn what_is_no_url_says_why() {
         for (text, message) in [
             ("example.com/health", "\"example.com/health\" has no scheme: write \"http://example.com/health\""),
-            (
-                "https://h/",
-                "\"https://h/\" is https: TLS comes with a later version, this one checks http:// only (a tcp check of its port works now)",
-            ),
-            ("ftp://h/", "\"ftp://h/\" has the unknown scheme \"ftp\": write http://"),
+            ("ftp://h/", "\"ftp://h/\" has the unknown scheme \"ftp\": write http:// or https://"),
             ("http://", "has no host: write a name or an address"),
             ("http:///path", "has no host: write a name or an address"),
-            ("http://u:p@h/", "contains a user or password: remove it, and send an \"Authorization\" header instead"),
+            ("http://u:p@h/", "contains a user or password: move it to basic_auth: {username: ..., password: ...}"),
             ("http://h:0/", "has the port \"0\": write a number from 1 to 65535"),
             ("http://h:65536/", "has the port \"65536\": write a number from 1 to 65535"),
             ("http://h:+80/", "has the port \"+80\": write a number from 1 to 65535"),

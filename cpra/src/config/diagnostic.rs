@@ -56,12 +56,17 @@ pub struct Excerpt {
 }
 
 impl Excerpt {
-    /// `line` without its end; `column` (from 0) and `width` in characters.
+    /// `line` without its end; `column` (from 0) and `width` in characters. What is secret in it is not shown.
     pub fn new(line: &str, column: usize, width: usize) -> Self {
+        let (line, near) = super::secret::vicinity(line, column, EXCERPT_MAX * 32);
+        let cut = column - near;
+        let (line, column) = (super::secret::masked(&line), near);
+        let is_cut = cut > 0;
         // Two thirds of the window stand before the caret: what leads to a fault says more than what follows it.
         let skipped = column.saturating_sub(EXCERPT_MAX * 2 / 3);
         let mut text = String::new();
-        if skipped > 0 {
+        let is_cut = is_cut || skipped > 0;
+        if is_cut {
             text.push('…');
         }
         let mut rest = line.chars().skip(skipped).map(shown);
@@ -71,7 +76,7 @@ impl Excerpt {
         }
         let trimmed = text.trim_end().len();
         text.truncate(trimmed);
-        let indent = column - skipped + usize::from(skipped > 0);
+        let indent = column - skipped + usize::from(is_cut);
         let carets = width.clamp(1, (text.chars().count().saturating_sub(indent)).max(1));
         Self { text: text.into_boxed_str(), indent, carets }
     }
@@ -96,6 +101,7 @@ pub(super) fn is_unprintable(character: char) -> bool {
 pub(super) fn quoted(text: &str) -> String {
     const SHOWN_MAX: usize = 80;
     let mut out = String::from("\"");
+    let text = super::secret::without_userinfo(text);
     let mut rest = text.chars();
     for character in rest.by_ref().take(SHOWN_MAX) {
         match character {

@@ -1,6 +1,9 @@
-//! Folders that the program knows by itself, and the files below which a notice may be appended.
+//! What a monitors file may refer to outside of itself: folders that the program knows, the files below which a notice
+//! may be appended, and the providers of the daemon file.
 
 use std::path::{Component, Path, PathBuf};
+
+use super::providers::Providers;
 
 /// Where things are; values, so that the rules below are pure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,11 +16,16 @@ pub struct Folders {
     pub socket: PathBuf,
     /// Log files go below one of these.
     pub log_dirs: Vec<PathBuf>,
+    /// Secrets and private keys are read from below these.
+    pub secret_dirs: Vec<PathBuf>,
+    /// `[providers.NAME]` of the daemon file.
+    pub providers: Providers,
 }
 
 impl Folders {
     /// The working folder, and as log folders `/var/log`, the state folder, the temporary folder and the working
-    /// folder. The root of the file system is never one: a service without a working folder runs in `/`.
+    /// folder. The root of the file system is never one: a service without a working folder runs in `/`. Secrets are
+    /// in `/etc/cpra` and the state folder's `secrets`.
     pub fn new(working: &Path, state: &Path, temporary: &Path) -> Self {
         let mut log_dirs: Vec<PathBuf> = Vec::new();
         for folder in [Path::new("/var/log"), &working.join(state), &working.join(temporary), working] {
@@ -26,7 +34,9 @@ impl Folders {
             }
         }
         let state = working.join(state);
-        Self { working: working.to_owned(), socket: state.join(SOCKET), state, log_dirs }
+        let secret_dirs = vec![PathBuf::from("/etc/cpra"), state.join("secrets")];
+        let socket = state.join(SOCKET);
+        Self { working: working.to_owned(), socket, state, log_dirs, secret_dirs, providers: Providers::default() }
     }
 
     /// As the environment says: `STATE_DIRECTORY` (its first entry), else `/var/lib/cpra` as root, else `./cpra-state`.

@@ -18,19 +18,32 @@
 //! of more than `source::VALUE_MAX` characters is an error; of errors and of warnings the first
 //! [`diagnostic::KEPT_MAX`] are kept and all are counted.
 
+mod about;
 mod address;
+mod assertions;
+mod check;
 mod codes;
 pub mod daemon;
+mod dependencies;
 pub mod diagnostic;
+mod dns;
 mod duration;
 pub mod folders;
 mod http;
+mod intervention;
 mod monitor;
 pub mod monitors;
 mod node;
+pub mod providers;
+mod push;
+mod scope;
+mod script;
+mod secret;
 mod section;
 mod source;
 mod suggestion;
+mod targets;
+mod tls;
 mod value;
 mod yaml;
 
@@ -41,4 +54,5 @@ pub use daemon::Settings;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use folders::{Folders, LogPathError, log_path_allowed};
 pub use monitors::{Report, read, read_str};
+pub use providers::{Provider, ProviderKind, Providers};
 pub use suggestion::nearest;

@@ -13,13 +13,16 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use rustc_hash::FxBuildHasher;
 
+use super::dependencies::Dependencies;
 use super::diagnostic::{Diagnostic, Diagnostics, Position, Severity, quoted};
 use super::folders::Folders;
-use super::monitor;
+use super::monitor::{self, Defined};
 use super::node::{Finding, Findings, Kind, Mark, Node};
+use super::scope::Scope;
 use super::section::Section;
 use super::source::Source;
 use super::suggestion;
+use super::targets::{self, Shared};
 use super::yaml::{self, Begin, Events, SyntaxFault};
 use crate::domain::Monitor;
 
@@ -37,6 +40,10 @@ pub struct Report {
     pub monitors: usize,
     /// Of them, those that will be checked.
     pub enabled: usize,
+    /// Of those, the ones whose red nobody who is named can receive: it goes to the fallback.
+    pub reds_to_fallback: usize,
+    /// Of those, the ones that do not judge a certificate.
+    pub unverified: usize,
     pub bytes: u64,
     /// There was no file; it counts as an error, which the daemon may soften.
     pub missing: bool,
@@ -98,7 +105,8 @@ pub(super) fn read_from(
 
 struct Reader<'a> {
     file: Arc<str>,
-    folders: &'a Folders,
+    scope: Scope<'a>,
+    dependencies: Dependencies,
     sink: &'a mut dyn FnMut(Monitor),
     source: Source,
     events: Events,
@@ -120,13 +128,22 @@ impl<'a> Reader<'a> {
         let source = Source::new(reader);
         Self {
             file: name.into(),
-            folders,
+            scope: Scope::new(folders),
+            dependencies: Dependencies::default(),
             sink,
             events: Events::new(source.clone()),
             source,
             defaults: None,
             names: Names::default(),
-            report: Report { diagnostics: Diagnostics::default(), monitors: 0, enabled: 0, bytes: 0, missing: false },
+            report: Report {
+                diagnostics: Diagnostics::default(),
+                monitors: 0,
+                enabled: 0,
+                reds_to_fallback: 0,
+                unverified: 0,
+                bytes: 0,
+                missing: false,
+            },
             items: 0,
             blamed: Vec::new(),
             resumes: 0,
@@ -139,6 +156,10 @@ impl<'a> Reader<'a> {
         for fault in self.source.take_faults() {
             let at = Mark { position: fault.position, width: 1 };
             self.push(None, Finding { severity: Severity::Error, at, message: fault.message, inherited: false });
+        }
+        let names = &self.names;
+        for diagnostic in self.dependencies.judge(|name| names.contains(name), || names.iter()) {
+            self.report.diagnostics.push(diagnostic);
         }
         self.report.bytes = self.source.bytes();
         self.report.diagnostics.sort();
@@ -429,8 +450,49 @@ impl<'a> Reader<'a> {
                 return self.push_all(Some(&format!("monitor {}", self.items)), findings);
             }
         };
-        let section = Section::new(own, defaults.as_deref(), at);
-        let named = monitor::name(&section, &mut findings);
+        if let Some(targets) = targets::expand(own, defaults.as_deref(), at, &mut findings) {
+            return self.expanded(own, defaults.as_deref(), &targets, findings);
+        }
+        let (shown, defined) = self.defined(own, defaults.as_deref(), at, &mut findings);
+        let sound = !findings.has_errors();
+        self.push_all(Some(&shown), findings);
+        if let Some(defined) = defined.filter(|_| sound) {
+            self.accept(defined);
+        }
+    }
+
+    /// Every monitor of a definition with `targets`. An error in one of them, or in all, costs only those that have it.
+    fn expanded(&mut self, own: &Node, defaults: Option<&Node>, targets: &[targets::Target], findings: Findings) {
+        let section = Section::new(own, None, own.at);
+        let definition =
+            targets::definition_name(&section).map_or_else(|| format!("monitor {}", self.items), monitor::shown_name);
+        let is_broken = findings.has_errors();
+        self.push_all(Some(&definition), findings);
+        let mut shared = Shared::default();
+        for target in targets {
+            let mut findings = Findings::default();
+            let (shown, defined) = self.defined(&target.node, defaults, target.at, &mut findings);
+            let sound = !findings.has_errors() && !is_broken;
+            shared.add(&shown, findings);
+            if let Some(defined) = defined.filter(|_| sound) {
+                self.accept(defined);
+            }
+        }
+        for (name, finding) in shared.into_findings() {
+            self.push(Some(name.as_deref().unwrap_or(&definition)), finding);
+        }
+    }
+
+    /// A monitor by its map, and how messages call it.
+    fn defined<'n>(
+        &mut self,
+        own: &'n Node,
+        defaults: Option<&'n Node>,
+        at: Mark,
+        findings: &mut Findings,
+    ) -> (String, Option<Defined<'n>>) {
+        let section = Section::new(own, defaults, at);
+        let named = monitor::name(&section, findings);
         if let Some((name, name_at)) = &named
             && let Err(first) = self.names.add(name, name_at.position)
         {
@@ -439,25 +501,30 @@ impl<'a> Reader<'a> {
                 format!("the name is taken by the monitor at {}:{first}: names are unique", self.file),
             );
         }
-        let monitor = monitor::monitor(&section, named.map(|(name, _)| name), self.folders, &mut findings);
-        debug_assert!(
-            monitor.is_some() != findings.has_errors(),
-            "a monitor that is left out has an error that says why"
+        let name = named.map(|(name, _)| name);
+        let defined = monitor::monitor(&section, name, &mut self.scope, findings);
+        let shown = name.map_or_else(|| format!("monitor {}", self.items), monitor::shown_name);
+        (shown, defined)
+    }
+
+    fn accept(&mut self, defined: Defined<'_>) {
+        let Defined { monitor, parents, red_to_fallback } = defined;
+        let (names, source) = (&self.names, &self.source);
+        self.dependencies.add(
+            &self.file,
+            &monitor.name,
+            &parents,
+            |name| names.contains(name),
+            |at| source.excerpt(at.position, at.width),
         );
-        if !findings.0.is_empty() {
-            let subject =
-                named.map_or_else(|| format!("monitor {}", self.items), |(name, _)| monitor::shown_name(name));
-            let sound = !findings.has_errors();
-            self.push_all(Some(&subject), findings);
-            if !sound {
-                return;
-            }
+        self.report.monitors += 1;
+        if monitor.enabled {
+            self.report.enabled += 1;
+            self.report.reds_to_fallback += usize::from(red_to_fallback);
+            let is_unverified = monitor.policy.check.tls().is_some_and(|tls| tls.insecure_skip_verify);
+            self.report.unverified += usize::from(is_unverified);
         }
-        if let Some(monitor) = monitor {
-            self.report.monitors += 1;
-            self.report.enabled += usize::from(monitor.enabled);
-            (self.sink)(monitor);
-        }
+        (self.sink)(monitor);
     }
 }
 
@@ -478,6 +545,19 @@ struct Name {
 }
 
 impl Names {
+    fn contains(&self, name: &str) -> bool {
+        let hash = self.hasher.hash_one(name);
+        self.table.find(hash, |entry| self.text(entry) == name).is_some()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        self.table.iter().map(|entry| self.text(entry))
+    }
+
+    fn text(&self, entry: &Name) -> &str {
+        &self.arena[entry.offset as usize..entry.offset as usize + usize::from(entry.length)]
+    }
+
     /// # Errors
     /// The place at which the name was defined before.
     fn add(&mut self, name: &str, position: Position) -> Result<(), Position> {

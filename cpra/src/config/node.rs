@@ -10,7 +10,7 @@ pub(super) const NODES_MAX: usize = 65_536;
 pub(super) const DEPTH_MAX: usize = 64;
 
 /// A place and how wide the text is that stands there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Mark {
     pub(super) position: Position,
     /// In characters, on the first line; 0 where the parser names a point only.

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::diagnostic::{Severity, quoted};
 use super::node::{Entry, Finding, Findings, Kind, Mark, Node};
-use super::suggestion;
+use super::{secret, suggestion, value};
 
 /// Keys that other versions know.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,6 +33,14 @@ pub(super) struct Field<'a> {
     pub(super) value: &'a Rc<Node>,
     pub(super) at: Mark,
     pub(super) inherited: bool,
+}
+
+/// See [`Section::switch`].
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Switch<'a> {
+    Absent,
+    Off(Field<'a>),
+    On(Field<'a>, Section<'a>),
 }
 
 impl Field<'_> {
@@ -150,6 +158,75 @@ impl<'a> Section<'a> {
         Some(Section { own, defaults, at, broken: false })
     }
 
+    /// A map that may also be written `true` (all of its keys as they are) or `false`.
+    pub(super) fn switch(&self, findings: &mut Findings, names: &[&str]) -> Switch<'a> {
+        let Some(field) = self.find(findings, names) else { return Switch::Absent };
+        if !matches!(field.value.kind, Kind::Scalar { .. }) || field.value.is_null() {
+            return self.section(findings, names).map_or(Switch::Absent, |section| Switch::On(field, section));
+        }
+        match value::boolean(field.value) {
+            Ok(false) => Switch::Off(field),
+            Ok(true) => {
+                let inherited = self.default_field(|key| names.contains(&key)).filter(|_| !field.inherited);
+                let defaults = inherited.map_or(&[][..], |default| entries(default.value));
+                Switch::On(field, Section { own: &[], defaults, at: field.at, broken: false })
+            }
+            Err(_) => {
+                let message = format!("{} takes true, false or a map of keys", field.key);
+                findings.0.push(field.finding(Severity::Error, field.value.at, message));
+                Switch::On(field, Section { broken: true, ..Section::empty(field.at) })
+            }
+        }
+    }
+
+    /// One value, or a list of at most `max`, each read by `parse`. A fault is reported at its own value.
+    pub(super) fn list<T>(
+        &self,
+        findings: &mut Findings,
+        names: &[&str],
+        max: usize,
+        mut parse: impl FnMut(&'a Node) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let field = self.find(findings, names)?;
+        if matches!(field.value.kind, Kind::Broken) {
+            return None;
+        }
+        let mut refuse = |at, message: String| {
+            findings.0.push(field.finding(Severity::Error, at, format!("{} {message}", field.key)));
+        };
+        if field.value.is_null() {
+            refuse(field.at, "has no value: write one, or remove the key".to_owned());
+            return None;
+        }
+        let items = match value::items(field.value) {
+            Ok(items) => items,
+            Err(message) => {
+                refuse(field.value.at, message);
+                return None;
+            }
+        };
+        if items.is_empty() {
+            refuse(field.value.at, "is an empty list: write a value, or remove the key".to_owned());
+        }
+        if items.len() > max {
+            refuse(field.value.at, format!("has {} values: at most {max}", items.len()));
+        }
+        let mut values = Vec::with_capacity(items.len().min(max));
+        for item in items.into_iter().take(max) {
+            match parse(item) {
+                Ok(value) => values.push(value),
+                Err(_) if matches!(item.kind, Kind::Broken) => {}
+                Err(message) => refuse(item.at, message),
+            }
+        }
+        Some(values)
+    }
+
+    /// The map behind a key that was found, as it stands.
+    pub(super) fn of(field: &Field<'a>) -> Self {
+        if field.inherited { Self::inherited(field.value, field.at) } else { Self::new(field.value, None, field.at) }
+    }
+
     /// Every key, the map's own first, each once.
     pub(super) fn fields(&self) -> impl Iterator<Item = Field<'a>> {
         let field =
@@ -161,22 +238,33 @@ impl<'a> Section<'a> {
 
     /// Reports every key of the map itself that `keys` does not name.
     pub(super) fn check_keys(&self, findings: &mut Findings, keys: Keys<'_>) {
-        for entry in self.own {
-            let key = &*entry.key;
-            if keys.known.contains(&key) {
-                continue;
-            }
-            if keys.without_effect.contains(&key) {
-                findings.warning(entry.at, format!("\"{key}\" is not in this version: no effect"));
-            } else if keys.refused.contains(&key) {
-                findings.error(entry.at, format!("\"{key}\" comes with a later version: remove it"));
-            } else {
-                let all = keys.known.iter().chain(keys.without_effect).chain(keys.refused).copied();
-                let remedy = suggestion::did_you_mean(key, all)
-                    .unwrap_or_else(|| format!(": the keys here are {}", keys.known.join(", ")));
-                findings.error(entry.at, format!("unknown key {}{remedy}", quoted(key)));
-            }
+        check_entries(self.own, false, findings, keys);
+    }
+
+    /// The same for the keys of `defaults` as well, where nothing else has looked at them.
+    pub(super) fn check_all_keys(&self, findings: &mut Findings, keys: Keys<'_>) {
+        check_entries(self.own, false, findings, keys);
+        check_entries(self.defaults, true, findings, keys);
+    }
+}
+
+fn check_entries(entries: &[Entry], inherited: bool, findings: &mut Findings, keys: Keys<'_>) {
+    for entry in entries {
+        let key = &*entry.key;
+        if keys.known.contains(&key) {
+            continue;
         }
+        let (severity, message) = if keys.without_effect.contains(&key) {
+            (Severity::Warning, format!("\"{key}\" is not in this version: no effect"))
+        } else if keys.refused.contains(&key) {
+            (Severity::Error, format!("\"{key}\" comes with a later version: remove it"))
+        } else {
+            let all = keys.known.iter().chain(keys.without_effect).chain(keys.refused).copied();
+            let remedy = suggestion::did_you_mean(key, all)
+                .unwrap_or_else(|| format!(": the keys here are {}", keys.known.join(", ")));
+            (Severity::Error, format!("unknown key {}{remedy}", quoted(key)))
+        };
+        findings.0.push(Finding { severity, at: entry.at, message, inherited });
     }
 }
 
@@ -206,7 +294,8 @@ pub(super) fn expect_map(field: &Field<'_>, findings: &mut Findings) -> bool {
         Kind::Broken => false,
         _ if field.value.is_null() => true,
         _ => {
-            let message = format!("{} takes a map of keys, this is {}", field.key, field.value.description());
+            let shown = if secret::is_secret(field.key) { "one value".to_owned() } else { field.value.description() };
+            let message = format!("{} takes a map of keys, this is {shown}", field.key);
             findings.0.push(field.finding(Severity::Error, field.value.at, message));
             false
         }

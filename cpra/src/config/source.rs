@@ -11,12 +11,16 @@ use std::rc::Rc;
 
 use super::diagnostic::{Excerpt, Position};
 use super::node::Mark;
+use super::secret::leaves_secret_open;
 
 /// Read at once; a piece is cut behind the last line that is complete.
 const PIECE: usize = 64 * 1024;
 
 /// Characters between two events of the parser. More is an open quote or bracket, or an attack on memory.
 pub(super) const VALUE_MAX: usize = 4 * 1024 * 1024;
+
+/// Lines above one that is to be shown, in which the key of a secret is looked for.
+const SECRET_LINES_MAX: u32 = 16;
 
 /// Something that is wrong with the bytes themselves.
 #[derive(Debug)]
@@ -136,6 +140,10 @@ impl Source {
         let window = self.0.borrow();
         let (line, first_column) = window.line(position.line)?;
         let column = position.column.checked_sub(first_column)?;
+        if window.continues_secret(position.line, &line) {
+            let hidden: String = line.chars().map(|c| if c.is_whitespace() { c } else { '*' }).collect();
+            return Some(Excerpt::new(&hidden, column as usize, width as usize));
+        }
         Some(Excerpt::new(&line, column as usize, width as usize))
     }
 
@@ -275,6 +283,12 @@ fn indentation(line: &str) -> usize {
             _ => return indent,
         }
     }
+}
+
+/// How deep a line stands; one that a tab indents, which is a fault, stands below everything.
+fn indentation_of(line: &str) -> usize {
+    let rest = line.trim_start_matches(' ');
+    if rest.starts_with('\t') { usize::MAX } else { line.len() - rest.len() }
 }
 
 fn begins_item(line: &str, indent: usize) -> bool {
@@ -451,6 +465,33 @@ impl Window {
         let column = if behind.len() == before.len() { self.end.column } else { 1 } + behind.chars().count() as u32;
         let position = Position { line: self.end.line + breaks(before), column };
         self.faults.push(TextFault { position, message: message() });
+    }
+
+    /// Whether the line belongs to a value that began under a secret key on a line before it.
+    fn continues_secret(&self, line: u32, text: &str) -> bool {
+        // What is longer is not written below a key of its own; and it is looked at for every fault in it.
+        const LONG: usize = 8 * 1024;
+        let mut indent = indentation_of(text);
+        if text.len() > LONG || indent == 0 {
+            return false;
+        }
+        for number in (line.saturating_sub(SECRET_LINES_MAX)..line).rev() {
+            let Some((before, 1)) = self.line(number) else { return false };
+            if before.len() > LONG {
+                return false;
+            }
+            if before.trim().is_empty() || indentation_of(&before) >= indent {
+                continue;
+            }
+            if leaves_secret_open(&before) {
+                return true;
+            }
+            indent = indentation_of(&before);
+            if indent == 0 {
+                return false;
+            }
+        }
+        false
     }
 
     /// A line's text (without its end) and the column at which the held part of it begins.

@@ -29,7 +29,7 @@ use self::protocol::{Answer, Batch, Change, DeliveryResult, EpisodeView, Questio
 use self::void::{Due, VoidWatch};
 use crate::domain::episode::{self, Act, State};
 use crate::domain::health::TransitionKind;
-use crate::domain::monitor::Dispatch;
+use crate::domain::monitor::{About, Dispatch};
 use crate::domain::notice::EpisodeId;
 use crate::domain::{Code, Color, DeliveryKey, Destination, Incident, Notice, Outcome, Policy, Raise};
 use crate::shard::protocol::{Command, CommandKind, Transition};
@@ -379,6 +379,7 @@ impl Desk {
             at: self.wall_of(subject.at),
             lasted,
             groups: subject.policy.groups.clone(),
+            about: subject.policy.about.clone(),
         };
         // Without stored state everything that is down raises at once after a start: give it a moment.
         let hold = self.started + subject.policy.interval.min(RAISE_HOLD_MAX);
@@ -448,6 +449,7 @@ impl Desk {
             at: self.wall_of(now),
             lasted: Span::ZERO,
             groups: Box::default(),
+            about: About::default(),
         };
         self.queue(Box::new(notice), now, now);
     }

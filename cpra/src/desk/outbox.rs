@@ -200,6 +200,7 @@ fn line_of(entry: &Entry) -> Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::monitor::About;
     use crate::domain::notice::EpisodeId;
     use crate::domain::{DeliveryKey, Incident};
     use crate::units::Timestamp;
@@ -224,6 +225,7 @@ mod tests {
             at: Timestamp::default(),
             lasted: Span::ZERO,
             groups: Box::default(),
+            about: About::default(),
         })
     }
 

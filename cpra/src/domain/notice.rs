@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::monitor::About;
 use super::outcome::Code;
 use crate::units::{MonitorId, Span, Timestamp};
 
@@ -147,4 +148,6 @@ pub struct Notice {
     /// How long the episode had lasted.
     pub lasted: Span,
     pub groups: Box<[Box<str>]>,
+    /// What people wrote about the monitor; nothing in notices about the daemon itself.
+    pub about: About,
 }

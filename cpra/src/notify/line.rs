@@ -1,6 +1,6 @@
 //! A notice as one line of JSON.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::domain::{Code, DeliveryKey, Notice, Raise};
 
@@ -17,11 +17,32 @@ struct Line<'a> {
     incident: &'a str,
     outcome: Option<&'static str>,
     groups: &'a [Box<str>],
+    /// A map of texts.
+    #[serde(skip_serializing_if = "Labels::is_empty")]
+    labels: Labels<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runbook: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<&'a str>,
     /// Equal on every re-send, so that a reader can drop duplicates.
     delivery: String,
     lasted_seconds: f64,
+}
+
+struct Labels<'a>(&'a [(Box<str>, Box<str>)]);
+
+impl Labels<'_> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for Labels<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
 }
 
 /// Appends the notice and a newline. JSON escapes newlines in texts, so that the line is one line.
@@ -37,6 +58,9 @@ pub fn encode(notice: &Notice, text: &mut Vec<u8>) {
         incident: &notice.incident.0,
         outcome: notice.outcome.map(Code::as_str),
         groups: &notice.groups,
+        labels: Labels(&notice.about.labels),
+        description: notice.about.description.as_deref(),
+        runbook: notice.about.runbook.as_deref(),
         instance: instance(notice),
         delivery: delivery(&notice.key),
         lasted_seconds: notice.lasted.as_secs_f64(),
@@ -70,6 +94,7 @@ pub(crate) mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::domain::monitor::About;
     use crate::domain::notice::EpisodeId;
     use crate::domain::{Color, Destination, Incident};
     use crate::units::{MonitorId, Span, Timestamp};
@@ -93,13 +118,20 @@ pub(crate) mod tests {
             at: Timestamp::from_micros(1_795_316_400_000_042),
             lasted: Span::from_millis(6_500),
             groups: ["shop".into(), "frontend".into()].into(),
+            about: About::default(),
         }
     }
 
     #[test]
     fn a_line_says_everything_and_is_one_line() {
         let mut text = vec![];
-        encode(&notice(3, None), &mut text);
+        let mut notice = notice(3, None);
+        notice.about = About {
+            labels: [("cost centre".into(), "\u{1f6d2}".into()), ("team".into(), "shop".into())].into(),
+            description: Some("The shop's\nfront door".into()),
+            runbook: Some("https://wiki.example.com/shop-web".into()),
+        };
+        encode(&notice, &mut text);
         let text = String::from_utf8(text).unwrap();
         assert_eq!(
             text,
@@ -108,7 +140,9 @@ pub(crate) mod tests {
                 r#""status":"FAILED","severity":"critical","title":"CRITICAL ALERT","#,
                 r#""summary":"503 Service\nUnavailable \"x\" \u001b[31m","#,
                 r#""incident":"mon-1/shop/web/0000000000000000000000001A","outcome":"L7STS","#,
-                r#""groups":["shop","frontend"],"instance":"mon-1","#,
+                r#""groups":["shop","frontend"],"labels":{"cost centre":"🛒","team":"shop"},"#,
+                r#""description":"The shop's\nfront door","runbook":"https://wiki.example.com/shop-web","#,
+                r#""instance":"mon-1","#,
                 r#""delivery":"0000000000000000000000001A/red/3","lasted_seconds":6.5}"#,
                 "\n"
             )
@@ -124,6 +158,8 @@ pub(crate) mod tests {
         encode(&notice, &mut text);
         let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
         assert!(value["outcome"].is_null());
-        assert!(value.get("instance").is_none());
+        for key in ["instance", "labels", "description", "runbook"] {
+            assert!(value.get(key).is_none(), "{key}");
+        }
     }
 }

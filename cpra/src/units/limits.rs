@@ -119,6 +119,17 @@ pub const HOP_FIN_WAIT: Span = Span::from_millis(20);
 pub const PATTERN_SIZE_MAX: usize = 1024 * 1024;
 /// Bytes of an answer in which a tcp check looks for what it expects.
 pub const EXPECT_WINDOW_MAX: usize = 64 * 1024;
+/// What one check asserts about an answer, and one text of it.
+pub const ASSERTIONS_MAX: usize = 64;
+pub const ASSERTION_TEXT_MAX: usize = 4 * 1024;
+/// Echo requests of one attempt.
+pub const ECHO_COUNT_MAX: u8 = 20;
+/// Arguments and variables of one script, each, and the bytes of all of them.
+pub const SCRIPT_ARGUMENTS_MAX: usize = 256;
+pub const SCRIPT_TEXT_MAX: usize = 64 * 1024;
+/// Characters of a token that a job calls with.
+pub const TOKEN_MIN: usize = 16;
+pub const TOKEN_MAX: usize = 128;
 
 /// Steps of TLS handshakes that one step of a shard makes (about 0.1 ms each); the rest waits for the next step, on our
 /// account and not the target's.
@@ -166,6 +177,23 @@ pub const EVIDENCE_ENTRIES_MAX: usize = 65_536;
 pub const MONITOR_NAME_MAX: usize = 255;
 pub const HOST_MAX: usize = 253;
 pub const PATH_MAX: usize = 8 * 1024;
+
+/// What people write about a monitor.
+pub const LABELS_MAX: usize = 64;
+pub const LABEL_MAX: usize = 255;
+pub const DESCRIPTION_MAX: usize = 4 * 1024;
+/// Monitors that one monitor may depend on.
+pub const PARENTS_MAX: usize = 64;
+/// Monitors that one definition may expand into.
+pub const TARGETS_MAX: usize = 10_000;
+/// A file with a secret or a certificate in it, and how many of them one load remembers.
+pub const SECRET_FILE_MAX: u64 = 16 * 1024;
+pub const CERTIFICATE_FILE_MAX: u64 = 1024 * 1024;
+pub const SECRET_FILES_MAX: usize = 1_024;
+/// Compiled regular expressions that one load shares between monitors.
+pub const PATTERNS_SHARED_MAX: usize = 1_024;
+/// Source lines remembered until the end of a load, to show what a missing parent was named on.
+pub const PARENT_EXCERPTS_MAX: usize = 1_000;
 
 /// A monitor that could not be judged for this long is shown as unknown, and people are told.
 pub const VOID_PATIENCE: Span = Span::from_secs(600);
@@ -279,6 +307,7 @@ const _: () = assert!(INTERVAL_MAX.as_nanos() / TICK.as_nanos() < (u32::MAX / 2)
 const _: () = assert!(SCRIPT_GRACE.as_nanos() + SCRIPT_KILL_WAIT.as_nanos() < DRAIN_CHECKS.as_nanos());
 const _: () = assert!(ECHOES_PER_TURN_MAX >= 2 * ECHO_RECEIVE_BUFFER / 512);
 const _: () = assert!(ECHO_ERRORS_PER_TURN_MAX >= 2 * ECHO_RECEIVE_BUFFER / 512);
+const _: () = assert!(ASSERTION_TEXT_MAX < EXPECT_WINDOW_MAX);
 const _: () = assert!(RESPONSE_HEAD_MAX < RESPONSE_BODY_MAX as usize);
 // Every server gets its turn before the answer is due.
 const _: () = assert!(RESOLVE_SERVERS_MAX as u64 * RESOLVE_SERVER_WAIT.as_nanos() < RESOLVE_MAX.as_nanos());

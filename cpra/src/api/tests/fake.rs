@@ -123,7 +123,11 @@ fn monitor(name: &str) -> Monitor {
             healthy_threshold: 2,
             retries: 0,
             max_latency: None,
-            about: About::default(),
+            about: About {
+                labels: [("team".into(), "<shop>".into())].into(),
+                description: Some("front door".into()),
+                runbook: Some("https://wiki.example.com/shop".into()),
+            },
             groups: Box::new([if name.starts_with("shop") { "shop".into() } else { "rest".into() }]),
             codes: Codes::default(),
         },

@@ -86,6 +86,8 @@ fn odd_names_are_found_by_their_path() {
     assert_eq!(body["last"]["outcome"], "L4CON");
     assert_eq!(body["last"]["evidence"], "connection refused <b>");
     assert_eq!(body["timeout_seconds"], 2.5);
+    assert_eq!((&body["labels"]["team"], &body["description"]), (&"<shop>".into(), &"front door".into()));
+    assert_eq!(body["runbook"], "https://wiki.example.com/shop");
     assert_eq!(body["episode"]["lasted_seconds"], 1.5);
 }
 

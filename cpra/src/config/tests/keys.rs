@@ -46,9 +46,16 @@ fn plain() -> Monitor {
             max_latency: None,
             about: About::default(),
             groups: Box::default(),
-            codes: Codes::default(),
+            codes: fallen_back(),
         },
     }
+}
+
+/// Whom a monitor without `codes` tells: at red, the fallback.
+fn fallen_back() -> Codes {
+    let mut codes = Codes::default();
+    codes.set(Color::Red, CodeRule { dispatch: Dispatch::On, notify: log(None) });
+    codes
 }
 
 fn http(monitor: &mut Monitor) -> &mut HttpCheck {
@@ -141,8 +148,14 @@ fn codes_say_who_is_told() {
         ("{gray: }", Color::Gray, rule(Dispatch::On, log(None))),
         ("{red: {config: {file: /var/log/x.jsonl}}}", Color::Red, rule(Dispatch::On, log(Some("/var/log/x.jsonl")))),
         ("{red: {config: {file: x.jsonl}}}", Color::Red, rule(Dispatch::On, log(Some("/home/me/x.jsonl")))),
-        ("{yellow: {}}", Color::Red, None),
-        ("", Color::Red, None),
+        ("{yellow: {dispatch: FALSE}}", Color::Yellow, rule(Dispatch::Off, log(None))),
+        ("{yellow: {dispatch: \"true\"}}", Color::Yellow, rule(Dispatch::On, log(None))),
+        ("{yellow: {}}", Color::Gray, None),
+        // A red that nobody receives goes to the fallback.
+        ("{yellow: {}}", Color::Red, rule(Dispatch::On, log(None))),
+        ("", Color::Red, rule(Dispatch::On, log(None))),
+        ("{red: {dispatch: false, config: {file: x.jsonl}}}", Color::Red, rule(Dispatch::On, log(None))),
+        ("{red: {dispatch: always}}", Color::Red, rule(Dispatch::Always, log(None))),
     ] {
         let monitor = one(&format!("{HTTP}  codes: {codes}\n"));
         assert_eq!(monitor.policy.codes.rule(color), expected.as_ref(), "{codes}");

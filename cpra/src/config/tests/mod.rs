@@ -1,9 +1,12 @@
 //! Whole files in, monitors and diagnostics out.
 
+mod documentation;
 mod faults;
+mod grammar;
 mod hostile;
 mod keys;
 mod oracle;
+mod secrets;
 mod settings;
 
 use std::path::Path;
