@@ -280,7 +280,23 @@ fn nginx_is_asked_over_tls() {
     assert_fails(&wrong, Code::L6Cert, "certificate is for good.example, not other.example");
     let soon = TlsPolicy { min_days_left: Some(400), ..policy(&authority) };
     let outcome = Engine::of(&[&get("/ok").with(|check| check.tls = Some(soon))]).check(0);
-    assert_outcome(&outcome, Code::L7Ok, Verdict::Warn, "certificate ends in 364 days, on ");
+    assert_outcome(&outcome, Code::L7Ok, Verdict::Warn, "certificate ends in 36");
+}
+
+#[test]
+fn redirects_lead_to_tls() {
+    let Some(authority) = Authority::start() else { return };
+    let Some(nginx) = Secured::nginx(&good(&authority)) else { return };
+    let moved = https(&nginx, "/moved", &authority).with(|check| check.redirects = 1);
+    let mut engine = Engine::of(&[&moved]);
+    let outcome = engine.check(0);
+    assert_outcome(&outcome, Code::L7Ok, Verdict::Ok, "");
+    assert_eq!((outcome.status, engine.rest(), engine.connects), (Some(200), 0, 2));
+    // From a monitor of plain HTTP, which trusts the system's authorities only.
+    let answer = format!("HTTP/1.1 302 Found\r\nLocation: https://{}/ok\r\nContent-Length: 0\r\n\r\n", nginx.address());
+    let plain = RawServer::start(Script::Answer(answer.into_bytes()));
+    let get = Monitored::get(plain.address(), "/").with(|check| check.redirects = 1);
+    assert_fails(&get, Code::L6Cert, "signed by an unknown authority: CN=Test Root");
 }
 
 #[test]
@@ -455,7 +471,7 @@ fn proxies_make_tunnels() {
     let refused = Monitored { address: std::net::SocketAddr::new(loopbacks()[0], 9), ..get.clone() };
     assert_fails(&through(refused, proxy.address(), None), Code::L4Con, "proxy made no tunnel: \"50");
     let nobody = std::net::SocketAddr::new(loopbacks()[0], free_port());
-    assert_fails(&through(get.clone(), nobody, None), Code::L4Con, &format!("connection refused {nobody}"));
+    assert_fails(&through(get.clone(), nobody, None), Code::L4Con, &format!("by proxy {nobody}: connection refused"));
     let silent = RawServer::start(Script::Silence);
     let waits = through(get.clone(), silent.address(), None).within(SOON);
     assert_fails(&waits, Code::L4Tout, "no answer to CONNECT from 127.0.0.1:");

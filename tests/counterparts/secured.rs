@@ -77,6 +77,7 @@ impl Secured {
                  root .;\nlocation = /ok {{ return 200 \"fine\\n\"; }}\n\
                  location = /missing {{ return 404 \"nothing here\\n\"; }}\n\
                  location = /reused {{ if ($ssl_session_reused = r) {{ return 299; }} return 200; }}\n\
+                 location = /moved {{ return 302 https://127.0.0.1:{port}/ok; }}\n\
                  location = /chunked {{ ssi on; }}\n\
                  location = /unframed {{ ssi on; chunked_transfer_encoding off; try_files /chunked =404; }}\n}} }}\n"
             );

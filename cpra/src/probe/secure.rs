@@ -565,8 +565,9 @@ impl SecureProbe {
         }
         ops.wake = wanted.wake.or(ops.wake);
         if let Some(hop) = wanted.hop.take() {
-            // The attempt goes on elsewhere; the peer is left in order.
+            // The attempt goes on elsewhere; the peer is left in order, and nothing that it still says is for the probe.
             ops.hop = Some(hop);
+            self.told_end = true;
             if let Some(session) = &mut self.session {
                 session.close();
             }
