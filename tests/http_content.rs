@@ -140,7 +140,11 @@ fn nginx_packs_what_is_looked_at() {
         r#"body contains "fine": <p>all is fine</p>"#,
     );
     // Nobody asked for it.
-    assert_check(&get("/packed", &[packed.clone()]), Code::L7Rsp, "header content-encoding is missing, expected gzip");
+    assert_check(
+        &get("/packed", std::slice::from_ref(&packed)),
+        Code::L7Rsp,
+        "header content-encoding is missing, expected gzip",
+    );
     // Three megabytes that come as a few thousand bytes are still three megabytes.
     assert_check(
         &get("/huge.html", &[packed.clone(), lacks("panic")]),
@@ -394,7 +398,7 @@ fn a_proxy_is_dialled_in_the_place_of_the_target() {
     let get = |path: &str| led(site.address(), path).with(|check| check.proxy = Some(via(proxy.address(), None)));
     let through = |monitored: Monitored| {
         monitored.with(|check| {
-            check.assertions = Box::new([Assertion::Matches(Pattern::new("via=.*tinyproxy").expect("sound"))])
+            check.assertions = Box::new([Assertion::Matches(Pattern::new("via=.*tinyproxy").expect("sound"))]);
         })
     };
     // Also where redirects lead.
