@@ -507,3 +507,16 @@ fn slow_is_a_warning_or_a_failure() {
     let check = check.with(|check| check.expected = StatusSet::new(vec![(204, 204)]));
     assert_check(&check, Code::L7Sts, "200 OK, expected 204");
 }
+
+#[test]
+fn slow_on_a_kept_connection_is_an_answer() {
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec();
+    let slow = Script::AnswerSlowly(answer.clone(), Duration::from_millis(5));
+    let server = RawServer::start(Script::AnswerFirst(answer, Box::new(slow)));
+    let mut check = Monitored::get(server.address(), "/").kept().within(Duration::from_secs(10));
+    check.policy.max_latency = Some(MaxLatency { limit: Span::from_millis(100), fails: true });
+    let mut engine = Engine::of(&[&check]);
+    assert_outcome(&engine.check(0), Code::L7Ok, Verdict::Ok, "");
+    assert_outcome(&engine.check(0), Code::Slow, Verdict::Fail, "took ");
+    assert_eq!((engine.connects, engine.requests), (1, 2), "not asked again");
+}
