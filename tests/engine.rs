@@ -104,6 +104,7 @@ fn start(monitors: Vec<Monitor>, folder: &Path) -> Running {
         profile: None,
         names: Vec::new(),
         findings: Vec::new(),
+        contexts: Arc::new(cpra::wire::tls::Unloaded),
     };
     Running { daemon: Some(daemon::start(plan).expect("the daemon starts")), api: address }
 }

@@ -98,6 +98,7 @@ fn start(monitors: impl FnOnce(&Path) -> Vec<Monitor>, slots_max: u32) -> Runnin
         profile: None,
         names: Vec::new(),
         findings: Vec::new(),
+        contexts: Arc::new(cpra::wire::tls::Unloaded),
     };
     Running { daemon: Some(daemon::start(plan).expect("the daemon starts")), api: address, folder }
 }

@@ -50,6 +50,7 @@ use crate::units::limits::{
     SIGNAL_ECHO,
 };
 use crate::units::{Instant, Span, Timestamp};
+use crate::wire::tls::Contexts;
 use crate::world::Catalog;
 
 /// What the daemon runs with, once files and flags are settled.
@@ -71,6 +72,8 @@ pub struct Plan {
     /// Host names to answer to, beside the loopback ones.
     pub names: Vec<String>,
     pub findings: Vec<api::Finding>,
+    /// What TLS is made from, shared by the shards.
+    pub contexts: Arc<dyn Contexts>,
 }
 
 /// The API's thread.
@@ -149,7 +152,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         let settings = shard::Settings { shard: index, slots_max, seed: seed() };
         let batch = u32::try_from(plan.batch_size).unwrap_or(u32::MAX);
         let options = uring::Options { batch, ..uring::Options::default() };
-        shards.push(start_shard(settings, options, &catalog, mailbox, door, bell)?);
+        let machine = Machine { settings, catalog: Arc::clone(&catalog), contexts: Arc::clone(&plan.contexts) };
+        shards.push(start_shard(machine, options, mailbox, door, bell)?);
     }
 
     let log_dirs = LogDirs::new(plan.log_dirs, plan.state_dir);
@@ -207,19 +211,26 @@ fn spawn<T: Send + 'static>(
     thread::Builder::new().name(name.into()).spawn(body).map_err(|error| StartError::Thread { thread: name, error })
 }
 
+/// What a shard is made from.
+struct Machine {
+    settings: shard::Settings,
+    catalog: Arc<Catalog>,
+    contexts: Arc<dyn Contexts>,
+}
+
 /// A ring belongs to the thread that made it, so that the thread itself says whether it could be made.
 fn start_shard(
-    settings: shard::Settings,
+    machine: Machine,
     options: uring::Options,
-    catalog: &Arc<Catalog>,
     mailbox: shard_loop::Mailbox,
     door: WakeFd,
     bell: Bell,
 ) -> Result<ShardHandle, StartError> {
     let board = Arc::new(ShardBoard::default());
     let (ready, outcome) = mpsc::channel();
+    let Machine { settings, catalog, contexts } = machine;
     let name = format!("cpra-shard-{}", settings.shard);
-    let (catalog, shard_board, shard_bell) = (Arc::clone(catalog), Arc::clone(&board), bell.clone());
+    let (shard_board, shard_bell) = (Arc::clone(&board), bell.clone());
     let body = move || {
         let ring = match UringRing::new(options) {
             Ok(ring) => ring,
@@ -228,7 +239,7 @@ fn start_shard(
                 return Ok(());
             }
         };
-        let shard = Shard::new(&settings, catalog, Clock.now());
+        let shard = Shard::new(&settings, catalog, Clock.now()).secured_by(contexts);
         let driver = match ShardLoop::new(shard, ring, mailbox, &door, shard_bell, shard_board) {
             Ok(driver) => driver,
             Err(error) => {

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cpra::domain::monitor::About;
-use cpra::domain::{Check, Codes, Host, HttpCheck, Monitor, Outcome, Policy, StatusSet, Target};
+use cpra::domain::monitor::TlsPolicy;
+use cpra::domain::{Check, Codes, Host, HttpCheck, Monitor, Outcome, Policy, StatusSet, Target, TcpCheck};
 use cpra::os::clock::Clock;
+use cpra::os::tls;
 use cpra::os::uring::{Options, UringRing};
 use cpra::ring::{OpKind, Ring as _, Wait};
 use cpra::shard::protocol::{Command, CommandKind, HostSample, Resolution};
@@ -52,6 +54,18 @@ impl Monitored {
             codes: Codes::default(),
         };
         Self { address, host: Host::Literal(address.ip()), path: path.into(), policy }
+    }
+
+    /// A connection, and what is said on it, within two seconds.
+    pub fn tcp(address: SocketAddr, check: TcpCheck) -> Self {
+        let mut monitored = Self::get(address, "");
+        monitored.policy.check = Check::Tcp(check);
+        monitored
+    }
+
+    /// A TLS handshake within two seconds.
+    pub fn tls(address: SocketAddr, tls: TlsPolicy) -> Self {
+        Self::tcp(address, TcpCheck { tls: Some(tls), ..TcpCheck::default() })
     }
 
     #[must_use]
@@ -115,8 +129,12 @@ impl Engine {
         let catalog = Arc::new(Catalog::build(monitors, 1).expect("the monitors are sound"));
         let ids = names.iter().map(|name| catalog.find(name).expect("it is there")).collect();
         let settings = Settings { shard: 0, slots_max: 8, seed: 1 };
+        let mut loader = tls::Loader::default();
+        for monitored in monitored {
+            loader.add(&monitored.policy).expect("the files of its TLS are sound");
+        }
         Self {
-            shard: Shard::new(&settings, catalog, Clock.now()),
+            shard: Shard::new(&settings, catalog, Clock.now()).secured_by(loader.finish()),
             ring: UringRing::new(Options { unit_slots: 8, ..Options::default() }).expect("this host has io_uring"),
             ids,
             mail: Vec::new(),

@@ -6,11 +6,13 @@
 #![allow(dead_code, reason = "each test that includes this uses its own part of it")]
 #![allow(unreachable_pub, reason = "a module of several test crates")]
 
+pub mod authority;
 pub mod engine;
 pub mod haproxy;
 pub mod nginx;
 pub mod process;
 pub mod raw;
+pub mod secured;
 pub mod site;
 pub mod tinyproxy;
 

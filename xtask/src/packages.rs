@@ -17,11 +17,15 @@ struct Package {
     why: &'static str,
 }
 
-const PACKAGES: [Package; 5] = [
+const PACKAGES: [Package; 9] = [
     Package { name: "nginx", binary: "nginx", why: "a real HTTP server to check: keep-alive, close, large heads" },
     Package { name: "haproxy", binary: "haproxy", why: "the reference for check results by layer, and a TCP peer" },
-    Package { name: "tinyproxy", binary: "tinyproxy", why: "a real HTTP proxy to check through" },
     Package { name: "iproute2", binary: "ip", why: "network namespaces and veth pairs for unreachable targets" },
+    Package { name: "openssl", binary: "openssl", why: "certificates of every kind, and a TLS server that shows them" },
+    Package { name: "exim4-daemon-light", binary: "exim4", why: "a real SMTP server with STARTTLS" },
+    Package { name: "dovecot-imapd", binary: "dovecot", why: "a real IMAP server with STARTTLS" },
+    Package { name: "postgresql", binary: "pg_ctlcluster", why: "a database that is asked for TLS in its own way" },
+    Package { name: "tinyproxy", binary: "tinyproxy", why: "a real HTTP proxy, plain and with CONNECT" },
     Package { name: "nftables", binary: "nft", why: "drops and rejects packets, fills conntrack" },
 ];
 

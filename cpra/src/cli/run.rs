@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use super::{Args, plural};
 use crate::api;
@@ -14,7 +15,9 @@ use crate::os::limits::NofileLimit;
 use crate::os::logging;
 use crate::os::preflight::{self, Demand, Severity};
 use crate::os::signals::Signals;
+use crate::os::tls;
 use crate::units::{Instant, Span};
+use crate::wire::tls::Trust;
 use crate::world::Catalog;
 use crate::world::catalog::CatalogBuilder;
 
@@ -46,6 +49,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
     let files = NofileLimit::raise()?;
     let shards = daemon::shards_for(std::thread::available_parallelism().map_or(1, usize::from));
     let loaded = load(args, &settings, shards)?;
+    let contexts = secure(&loaded.catalog)?;
     let api = api::listen::bind(settings.api.listen)?;
     let profile = if args.pprof { api::profile::bind(args.pprof_addr) } else { None };
     let instance = settings.instance.clone().unwrap_or_else(host_name);
@@ -68,6 +72,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         profile,
         names: Vec::new(),
         findings,
+        contexts,
     };
     let daemon = daemon::start(plan)?;
     // A clean end is a success even where a notice was left behind: that was told, loudly, and is not undone by 1.
@@ -110,6 +115,32 @@ fn load(args: &Args, settings: &Settings, shards: u8) -> anyhow::Result<Loaded> 
         anyhow::bail!("{}: {error}", path.display());
     }
     Ok(Loaded { catalog: builder.finish()?, found: true, diagnostics: report.diagnostics })
+}
+
+/// Reads the files that TLS policies name. All that is wrong with them is told before the end.
+fn secure(catalog: &Catalog) -> anyhow::Result<Arc<Trust>> {
+    let mut loader = tls::Loader::default();
+    let mut faults = Vec::new();
+    for policy in catalog.policies() {
+        faults.extend(loader.add(policy).err().into_iter().flatten());
+    }
+    let careless = catalog.policies().iter().filter_map(|policy| policy.check.tls());
+    let careless = careless.filter(|tls| tls.insecure_skip_verify).count();
+    if careless > 0 {
+        tracing::warn!(
+            policies = careless,
+            "insecure_skip_verify: who answers these TLS checks is not looked at; anybody on the way may answer"
+        );
+    }
+    if faults.is_empty() {
+        return Ok(loader.finish());
+    }
+    faults.dedup();
+    let mut stderr = std::io::stderr().lock();
+    for fault in &faults {
+        let _ = writeln!(stderr, "error: {fault}");
+    }
+    anyhow::bail!("TLS cannot be prepared: {}; nothing was started", plural(faults.len(), "error"));
 }
 
 /// Prints what is wrong; answers whether one can go on.

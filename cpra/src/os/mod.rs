@@ -18,6 +18,7 @@ pub mod shard_loop;
 pub mod signals;
 pub mod story;
 pub mod stream;
+pub mod tls;
 pub mod uring;
 pub mod wait;
 pub mod wake;

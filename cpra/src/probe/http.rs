@@ -18,6 +18,7 @@ mod words;
 
 use self::content::{Body, Search};
 pub use self::redirect::Hop;
+pub(super) use self::words::led;
 use super::{Judgement, Ops, Request, Then, connect};
 use crate::domain::monitor::Secret;
 use crate::domain::{Check, Code, HostRef, HttpCheck, Latency, Outcome};

@@ -6,16 +6,20 @@
 mod connect;
 pub mod errand;
 pub mod http;
+mod secure;
 pub mod tcp;
 
 use std::net::SocketAddr;
 
 use self::errand::{Echo, Errand, ErrandEnd};
 pub use self::http::Hop;
+pub(crate) use self::secure::identity;
+pub use self::secure::{Kept, SecureProbe};
 use crate::domain::monitor::{ClientCertificate, TlsPolicy};
 use crate::domain::{Check, Host, HostRef, HttpCheck, Outcome, Policy, TargetRef};
 use crate::ring::{Completion, Op};
-use crate::units::Instant;
+use crate::units::{Instant, Span};
+use crate::wire::tls::Contexts;
 
 /// What an attempt is about; put together anew for each call, from what the catalog and the slot already hold.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +31,8 @@ pub struct Request<'a> {
     pub address: SocketAddr,
     /// Where a redirect has led the attempt.
     pub hop: Option<&'a Hop>,
+    /// What TLS is made from, where there is some.
+    pub contexts: &'a dyn Contexts,
 }
 
 impl<'a> Request<'a> {
@@ -56,9 +62,6 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Whether there is a TLS layer below the probes.
-const SPEAKS_TLS: bool = false;
-
 /// How a connection is secured.
 #[derive(Clone, Copy, Debug)]
 pub struct Secured<'a> {
@@ -72,7 +75,7 @@ impl<'a> Secured<'a> {
     /// Whom the certificate must name.
     pub fn server_name(&self) -> HostRef<'a> {
         match &self.policy.server_name {
-            Some(name) if self.is_own => HostRef::Name(name),
+            Some(name) if self.is_own => name.parse().map_or(HostRef::Name(name), HostRef::Literal),
             _ => self.host,
         }
     }
@@ -145,11 +148,18 @@ pub enum Then {
 pub enum Probe {
     Tcp(tcp::TcpProbe),
     Http(http::HttpProbe),
+    /// One of the others, over TLS.
+    Secure(Box<SecureProbe>),
 }
 
 impl Probe {
     /// Begins on a slot without a connection: asks for the connect.
     pub fn start(request: &Request<'_>, now: Instant, ops: &mut Ops) -> Self {
+        let probe = Self::plain(request, now, ops);
+        if request.tls().is_none() { probe } else { Self::Secure(Box::new(SecureProbe::around(probe, now))) }
+    }
+
+    fn plain(request: &Request<'_>, now: Instant, ops: &mut Ops) -> Self {
         match &request.policy.check {
             Check::Tcp(_) => Self::Tcp(tcp::TcpProbe::start(request, now, ops)),
             Check::Http(_) => Self::Http(http::HttpProbe::start(request, now, ops)),
@@ -159,8 +169,51 @@ impl Probe {
     }
 
     /// Begins on a kept connection, on which a `Recv` is pending. Only for checks that keep connections.
-    pub fn resume(request: &Request<'_>, now: Instant, ops: &mut Ops) -> Self {
-        Self::Http(http::HttpProbe::resume(request, now, ops))
+    pub fn resume(request: &Request<'_>, kept: Option<Box<Kept>>, now: Instant, ops: &mut Ops) -> Self {
+        let Some(kept) = kept else { return Self::Http(http::HttpProbe::resume(request, now, ops)) };
+        let mut said = Ops::default();
+        let probe = Self::Http(http::HttpProbe::resume(request, now, &mut said));
+        Self::Secure(Box::new(SecureProbe::resume(probe, *kept, now, &mut said, ops)))
+    }
+
+    /// What has to be kept with a connection beside its socket. The attempt is over.
+    pub fn into_kept(self) -> Option<Box<Kept>> {
+        match self {
+            Self::Tcp(_) | Self::Http(_) => None,
+            Self::Secure(probe) => probe.into_kept(),
+        }
+    }
+
+    /// Whether taking this costs so much that the shard does only some of it in one step (see [`Probe::put_off`]).
+    pub fn is_costly(&self, completion: &Completion<'_>) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Http(_) => false,
+            Self::Secure(probe) => probe.is_costly(completion),
+        }
+    }
+
+    /// Keeps a completion for [`Probe::catch_up`]; what follows it waits behind it. Answers whether it did.
+    pub fn put_off(&mut self, completion: &Completion<'_>, now: Instant) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Http(_) => false,
+            Self::Secure(probe) => probe.put_off(completion, now),
+        }
+    }
+
+    /// Since when something waits that was put off.
+    pub fn behind_since(&self) -> Option<Instant> {
+        match self {
+            Self::Tcp(_) | Self::Http(_) => None,
+            Self::Secure(probe) => probe.behind_since(),
+        }
+    }
+
+    /// Takes what was put off.
+    pub fn catch_up(&mut self, request: &Request<'_>, now: Instant, held: Span, ops: &mut Ops) -> Option<Judgement> {
+        match self {
+            Self::Tcp(_) | Self::Http(_) => None,
+            Self::Secure(probe) => probe.catch_up(request, now, held, ops),
+        }
     }
 
     /// Takes a completion of this attempt. After the judgement it must not be called again.
@@ -172,8 +225,9 @@ impl Probe {
         ops: &mut Ops,
     ) -> Option<Judgement> {
         match self {
-            Self::Tcp(probe) => probe.on(request, completion, now),
+            Self::Tcp(probe) => probe.on(request, completion, now, ops),
             Self::Http(probe) => probe.on(request, completion, now, ops),
+            Self::Secure(probe) => probe.on(request, completion, now, ops),
         }
     }
 
@@ -188,7 +242,7 @@ impl Probe {
     /// The errand that the attempt asked for came to an end.
     pub fn returned(&mut self, _request: &Request<'_>, _end: &ErrandEnd, _now: Instant) -> Judgement {
         match self {
-            Self::Tcp(_) | Self::Http(_) => unreachable!("sockets run no errands"),
+            Self::Tcp(_) | Self::Http(_) | Self::Secure(_) => unreachable!("sockets run no errands"),
         }
     }
 
@@ -202,14 +256,15 @@ impl Probe {
         _ops: &mut Ops,
     ) -> Option<Judgement> {
         match self {
-            Self::Tcp(_) | Self::Http(_) => None,
+            Self::Tcp(_) | Self::Http(_) | Self::Secure(_) => None,
         }
     }
 
     /// The time has come that the probe wished to be woken at.
-    pub fn woken(&mut self, _request: &Request<'_>, _now: Instant, _ops: &mut Ops) -> Option<Judgement> {
+    pub fn woken(&mut self, request: &Request<'_>, now: Instant, ops: &mut Ops) -> Option<Judgement> {
         match self {
             Self::Tcp(_) | Self::Http(_) => None,
+            Self::Secure(probe) => probe.woken(request, now, ops),
         }
     }
 
@@ -218,6 +273,7 @@ impl Probe {
         match self {
             Self::Tcp(probe) => probe.expire(request, now),
             Self::Http(probe) => probe.expire(request, now),
+            Self::Secure(probe) => probe.expire(request, now),
         }
     }
 }

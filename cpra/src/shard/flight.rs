@@ -6,16 +6,17 @@ use std::sync::Arc;
 use super::hops::Leg;
 use super::names::{Resolved, Waiting};
 use super::protocol::{Effect, Effects, Resolution};
-use super::slots::{Flight, Origin, State, Taken};
+use super::slots::{Flight, Idle, Origin, State, Taken};
 use super::{Core, TimedOut};
 use crate::domain::{Cadence, Check, Code, HostRef, HttpCheck, Outcome, Policy, Verdict, VoidReason};
 use crate::probe::errand::{Echo, ErrandEnd};
-use crate::probe::{Judgement, Ops, Probe, Request, Then, dialled};
+use crate::probe::{Judgement, Ops, Probe, Request, Then, dialled, identity};
 use crate::ring::{Completion, Family, Op, OpKind};
 use crate::schedule::Tick;
 use crate::units::limits::{FIN_WAIT, KEEP_ALIVE_IDLE, RETRY_PAUSE, SPARED_PER_STEP_MAX};
 use crate::units::planted::{self, Bug};
 use crate::units::{Generation, Instant, MonitorId, Slot, Span};
+use crate::wire::tls::Contexts;
 use crate::world::{Catalog, Components, Place};
 
 impl Core {
@@ -28,10 +29,9 @@ impl Core {
         effects: &mut Effects,
     ) -> bool {
         let catalog = Arc::clone(&self.catalog);
-        let target = catalog.target(self.id(index));
+        let (host, _) = dialled(catalog.policy(self.id(index)), catalog.target(self.id(index)));
         let due = Tick::from_low(c.timing(index).due, self.clock.passed(now));
         let waiting = Waiting { monitor: index, due, left: now };
-        let (host, _) = dialled(catalog.policy(self.id(index)), target);
         let address = match host {
             HostRef::Literal(address) => address,
             HostRef::Name(name) => match self.names.address(name, now) {
@@ -107,19 +107,28 @@ impl Core {
     /// Puts a check on a slot; `false` when there is none.
     fn launch(&mut self, c: &mut Components<'_>, resolved: &Resolved, now: Instant, effects: &mut Effects) -> bool {
         let &Resolved { waiting, address, took } = resolved;
+        let catalog = Arc::clone(&self.catalog);
+        let contexts = Arc::clone(&self.contexts);
+        let id = self.id(waiting.monitor);
         let policy = Arc::clone(self.policy(waiting.monitor));
-        let (_, port) = dialled(&policy, self.catalog.target(self.id(waiting.monitor)));
+        let (_, port) = dialled(&policy, catalog.target(id));
         let address = SocketAddr::new(address, port);
         let wired = Probe::uses_socket(&policy.check);
-        let kept = keeps_alive(&policy).and_then(|http| self.slots.take_idle(&origin(http, address)));
+        let request = request(&catalog, &*contexts, id, address, None);
+        let idle = keeps_alive(&policy).and_then(|_| self.slots.take_idle(&origin(&request)));
+        let reused = idle.is_some();
         let family = wired.then(|| Family::of(&address));
-        let Some(slot) = kept.or_else(|| self.take_slot(family, effects)) else { return false };
+        let (slot, kept) = match idle {
+            Some(idle) => idle,
+            None => match self.take_slot(family, effects) {
+                Some(slot) => (slot, None),
+                None => return false,
+            },
+        };
         self.slots.entry(slot).wired = wired;
-        let target = self.catalog.target(self.id(waiting.monitor));
-        let request = Request { policy: &policy, target, address, hop: None };
         let mut ops = std::mem::take(&mut self.ops);
-        let probe = if kept.is_some() {
-            Probe::resume(&request, now, &mut ops)
+        let probe = if reused {
+            Probe::resume(&request, kept, now, &mut ops)
         } else {
             let entry = self.slots.entry(slot);
             entry.generation = entry.generation.next();
@@ -135,7 +144,7 @@ impl Core {
             deadline: started + policy.timeout,
             attempt: 1,
             leg: None,
-            reused: kept.is_some(),
+            reused,
             stalled: false,
             address,
             resolve: took,
@@ -201,7 +210,8 @@ impl Core {
         let policy = Arc::clone(self.policy(flight.monitor));
         self.fit_socket(slot, &flight.address, effects);
         let target = self.catalog.target(self.id(flight.monitor));
-        let request = Request { policy: &policy, target, address: flight.address, hop: None };
+        let request =
+            Request { policy: &policy, target, address: flight.address, hop: None, contexts: &*self.contexts };
         let mut ops = std::mem::take(&mut self.ops);
         flight.leg = None;
         flight.probe = Probe::start(&request, now, &mut ops);
@@ -253,7 +263,7 @@ impl Core {
         entry.returned();
         if let State::Flight(flight) = &mut entry.state {
             let id = MonitorId::new(self.shard, flight.monitor);
-            let request = request(&self.catalog, id, flight.address, flight.leg.as_deref());
+            let request = request(&self.catalog, &*self.contexts, id, flight.address, flight.leg.as_deref());
             let judgement = flight.probe.returned(&request, end, now);
             self.attempt_ended(c, slot, judgement, now, effects);
         }
@@ -289,7 +299,7 @@ impl Core {
     ) {
         let State::Flight(flight) = &mut self.slots.entry(slot).state else { return };
         let id = MonitorId::new(self.shard, flight.monitor);
-        let request = request(&self.catalog, id, flight.address, flight.leg.as_deref());
+        let request = request(&self.catalog, &*self.contexts, id, flight.address, flight.leg.as_deref());
         let mut ops = std::mem::take(&mut self.ops);
         let judgement = take(&mut flight.probe, &request, &mut ops);
         self.went_on(c, slot, judgement, ops, now, effects);
@@ -335,19 +345,60 @@ impl Core {
         let receiving = entry.is_pending(OpKind::Recv);
         match &mut entry.state {
             State::Flight(flight) => {
+                let costly = flight.probe.is_costly(completion);
+                let late = flight.probe.behind_since().is_some() || costly && self.handshakes_left == 0;
+                if late && flight.probe.put_off(completion, now) {
+                    self.behind.push_back((slot, completion.generation));
+                    return;
+                }
+                self.handshakes_left = self.handshakes_left.saturating_sub(usize::from(costly));
                 let id = MonitorId::new(self.shard, flight.monitor);
-                let request = request(&self.catalog, id, flight.address, flight.leg.as_deref());
+                let request = request(&self.catalog, &*self.contexts, id, flight.address, flight.leg.as_deref());
                 let mut ops = std::mem::take(&mut self.ops);
                 let judgement = flight.probe.on(&request, completion, now, &mut ops);
                 self.went_on(c, slot, judgement, ops, now, effects);
             }
             State::Hopping(_) if !receiving => self.part(slot, effects),
-            // The peer closed a kept connection, or spoke unasked: either way it is of no more use.
-            State::Idle(_) => self.leave(slot, effects),
+            State::Idle(Idle { kept, .. }) => {
+                if !kept.as_mut().is_some_and(|kept| kept.hears(completion)) {
+                    // The peer closed a kept connection, or spoke unasked: either way it is of no more use.
+                    self.leave(slot, effects);
+                } else if !receiving {
+                    self.submit(slot, Op::Recv, &[], effects);
+                }
+            }
             State::Lingering if !receiving => self.leave(slot, effects),
             State::Lingering | State::Free | State::Leaving | State::Paused(_) | State::Hopping(_) => {}
         }
         self.settle(c, slot, now, effects);
+    }
+
+    /// Makes steps of handshakes that earlier steps have put off, oldest first.
+    pub(super) fn catch_up(&mut self, c: &mut Components<'_>, now: Instant, effects: &mut Effects) {
+        while self.handshakes_left > 0
+            && let Some((slot, generation)) = self.behind.pop_front()
+        {
+            if self.slots.entry(slot).generation == generation {
+                self.handshakes_left -= 1;
+                self.catch_up_with(c, slot, now, effects);
+            }
+        }
+    }
+
+    /// Lets a probe take what was put off. The time that it lay here was ours: the attempt's time is longer by it, as far
+    /// as the next due time allows; beyond that the check says nothing about its target.
+    fn catch_up_with(&mut self, c: &mut Components<'_>, slot: Slot, now: Instant, effects: &mut Effects) {
+        let State::Flight(flight) = &mut self.slots.entry(slot).state else { return };
+        let Some(since) = flight.probe.behind_since() else { return };
+        let held = now.since(since);
+        let interval = self.catalog.policy(MonitorId::new(self.shard, flight.monitor)).interval;
+        let latest = flight.deadline.max(flight.started + interval);
+        let deadline = (flight.deadline + held).min(latest);
+        flight.stalled |= deadline < flight.deadline + held;
+        flight.deadline = deadline;
+        flight.attempt_started += held;
+        self.slots.set_deadline(slot, Some(deadline));
+        self.drive(c, slot, now, effects, |probe, request, ops| probe.catch_up(request, now, held, ops));
     }
 
     /// What a slot does once it is quiet.
@@ -377,6 +428,13 @@ impl Core {
                 // Found by an early look; meanwhile a completion gave it something else to wait for.
                 continue;
             }
+            if let State::Flight(flight) = &self.slots.entry(slot).state
+                && flight.probe.behind_since().is_some()
+            {
+                // What it waits for may lie with us.
+                self.catch_up_with(c, slot, now, effects);
+                continue;
+            }
             match &self.slots.entry(slot).state {
                 State::Flight(flight) if now < flight.deadline => {
                     // Not the end of the attempt: the probe wished to be woken.
@@ -387,7 +445,7 @@ impl Core {
                 }
                 State::Flight(flight) => {
                     let id = MonitorId::new(self.shard, flight.monitor);
-                    let request = request(&self.catalog, id, flight.address, flight.leg.as_deref());
+                    let request = request(&self.catalog, &*self.contexts, id, flight.address, flight.leg.as_deref());
                     let outcome = flight.probe.expire(&request, now);
                     let judgement = Judgement { outcome, then: Then::Disconnect };
                     self.attempt_ended(c, slot, judgement, now, effects);
@@ -439,8 +497,9 @@ impl Core {
             self.slots.set_deadline(slot, Some(begins));
             return;
         }
-        let origin = keeps_alive(&policy).map(|http| origin(http, flight.address));
-        self.end_connection(slot, then, origin, now, effects);
+        let id = self.id(flight.monitor);
+        let origin = origin(&request(&self.catalog, &*self.contexts, id, flight.address, flight.leg.as_deref()));
+        self.end_connection(slot, then, origin, flight.probe, now, effects);
         if outcome.verdict() == Verdict::Fail && flight.stalled && !planted::is(Bug::StallCountsAsFailure) {
             let evidence = format!("this process stood still meanwhile ({})", outcome.cause());
             outcome = Outcome { code: Code::Void(VoidReason::Stall), ..outcome }.with_evidence(&evidence);
@@ -465,11 +524,19 @@ impl Core {
         self.judge(c, flight.monitor, flight.due, flight.started, outcome, now, effects);
     }
 
-    fn end_connection(&mut self, slot: Slot, then: Then, origin: Option<Origin>, now: Instant, effects: &mut Effects) {
+    fn end_connection(
+        &mut self,
+        slot: Slot,
+        then: Then,
+        origin: Origin,
+        probe: Probe,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
         let receiving = self.slots.entry(slot).is_pending(OpKind::Recv);
         match then {
-            Then::Keep if let Some(origin) = origin.filter(|origin| receiving && self.slots.may_keep(origin)) => {
-                self.slots.change(slot, State::Idle(origin));
+            Then::Keep if receiving && self.slots.may_keep(&origin) => {
+                self.slots.change(slot, State::Idle(Idle { origin, kept: probe.into_kept() }));
                 self.slots.set_deadline(slot, Some(now + KEEP_ALIVE_IDLE));
             }
             Then::AwaitFin if receiving => {
@@ -544,20 +611,22 @@ pub(super) fn keeps_alive(policy: &Policy) -> Option<&HttpCheck> {
     }
 }
 
-const fn origin(http: &HttpCheck, address: SocketAddr) -> Origin {
-    Origin { address, proxied: http.proxy.is_some() }
-}
-
 /// What a flight is about.
 pub(super) fn request<'a>(
     catalog: &'a Catalog,
+    contexts: &'a dyn Contexts,
     id: MonitorId,
     address: SocketAddr,
     leg: Option<&'a Leg>,
 ) -> Request<'a> {
     let (policy, target) = (catalog.policy(id), catalog.target(id));
     let address = leg.and_then(|leg| leg.address).unwrap_or(address);
-    Request { policy, target, address, hop: leg.map(|leg| &leg.hop) }
+    Request { policy, target, address, hop: leg.map(|leg| &leg.hop), contexts }
+}
+
+/// Which kept connections would do for an attempt.
+fn origin(request: &Request<'_>) -> Origin {
+    Origin { address: request.address, identity: identity(request) }
 }
 
 enum Again {

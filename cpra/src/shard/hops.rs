@@ -121,7 +121,8 @@ impl Core {
         entry.generation = entry.generation.next();
         let id = MonitorId::new(self.shard, flight.monitor);
         let mut ops = std::mem::take(&mut self.ops);
-        let begun = Probe::start(&request(&self.catalog, id, flight.address, flight.leg.as_deref()), now, &mut ops);
+        let request = request(&self.catalog, &*self.contexts, id, flight.address, flight.leg.as_deref());
+        let begun = Probe::start(&request, now, &mut ops);
         flight.probe = begun;
         let deadline = flight.deadline;
         c.timing_mut(flight.monitor).place = Place::Flight;

@@ -49,9 +49,10 @@ use crate::domain::{Health, Latency, Outcome};
 use crate::probe::Ops;
 use crate::schedule::wheel::{Owner, TickClock};
 use crate::schedule::{ReadyList, Tick, Wheel};
-use crate::units::limits::{FLIGHT_WAIT_MAX, LEDGER_EVERY, STALL, STARTS_PER_STEP_MAX};
+use crate::units::limits::{FLIGHT_WAIT_MAX, HANDSHAKES_PER_STEP_MAX, LEDGER_EVERY, STALL, STARTS_PER_STEP_MAX};
 use crate::units::planted::{self, Bug};
-use crate::units::{Instant, MonitorId, Slot, Span};
+use crate::units::{Generation, Instant, MonitorId, Slot, Span};
+use crate::wire::tls::{Contexts, Unloaded};
 use crate::world::catalog::phase_of;
 use crate::world::{Catalog, Components, Place, World};
 
@@ -88,6 +89,11 @@ struct Core {
     resolved: VecDeque<Resolved>,
     judging: VecDeque<TimedOut>,
     host: HostDrops,
+    contexts: Arc<dyn Contexts>,
+    /// Steps of handshakes that this step may still make.
+    handshakes_left: usize,
+    /// Flights with something that was put off, oldest first. One may stand here more than once, or have ended.
+    behind: VecDeque<(Slot, Generation)>,
     kept: HashMap<u32, Kept, FxBuildHasher>,
     rng: fastrand::Rng,
     stats: ShardStats,
@@ -139,6 +145,9 @@ impl Shard {
                 resolved: VecDeque::new(),
                 judging: VecDeque::new(),
                 host: HostDrops::default(),
+                contexts: Arc::new(Unloaded),
+                handshakes_left: HANDSHAKES_PER_STEP_MAX,
+                behind: VecDeque::new(),
                 kept: HashMap::with_hasher(FxBuildHasher),
                 rng: fastrand::Rng::with_seed(settings.seed),
                 stats: ShardStats::default(),
@@ -155,6 +164,13 @@ impl Shard {
         let Self { world, core } = &mut shard;
         core.admit_all(&mut world.components(), now);
         shard
+    }
+
+    /// With what TLS is made from; without it every check that needs TLS is void.
+    #[must_use]
+    pub fn secured_by(mut self, contexts: Arc<dyn Contexts>) -> Self {
+        self.core.contexts = contexts;
+        self
     }
 
     /// Takes what has happened until `now`, which must be read *before* the completions among `events` were drained.
@@ -206,6 +222,8 @@ impl Shard {
 impl Core {
     fn step(&mut self, c: &mut Components<'_>, now: Instant, events: &[Event<'_>], effects: &mut Effects) {
         self.note_stall(now);
+        self.handshakes_left = HANDSHAKES_PER_STEP_MAX;
+        self.catch_up(c, now, effects);
         for event in events {
             self.take_event(c, event, now, effects);
         }
@@ -304,7 +322,7 @@ impl Core {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        if self.starved {
+        if self.starved || !self.behind.is_empty() {
             return Some(self.last_step);
         }
         let census = self.slots.census();

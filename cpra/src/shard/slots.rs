@@ -26,7 +26,7 @@ use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
 use super::hops::Leg;
-use crate::probe::Probe;
+use crate::probe::{Kept, Probe};
 use crate::ring::{Family, OpKind};
 use crate::schedule::wheel::{Owner, TickClock};
 use crate::schedule::{Tick, Wheel};
@@ -59,12 +59,18 @@ pub(super) struct Flight {
     pub(super) probe: Probe,
 }
 
-/// Whose connection it is: only a check of the same may have it.
+/// Which checks may use a kept connection: those of the same address, secured alike, and through a proxy or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Origin {
     pub(super) address: SocketAddr,
-    /// It leads to a proxy, which is spoken to otherwise than a server.
-    pub(super) proxied: bool,
+    /// [`crate::probe::identity`]; 0 without TLS and proxy.
+    pub(super) identity: u128,
+}
+
+#[derive(Debug)]
+pub(super) struct Idle {
+    pub(super) origin: Origin,
+    pub(super) kept: Option<Box<Kept>>,
 }
 
 #[derive(Debug)]
@@ -76,7 +82,7 @@ pub(super) enum State {
     /// Between two connections of one attempt, the `leg` before it; the attempt's time goes on.
     Hopping(Flight),
     /// A kept connection that nobody uses.
-    Idle(Origin),
+    Idle(Idle),
     /// Judged; the peer was asked to close.
     Lingering,
     /// Disconnecting.
@@ -263,14 +269,15 @@ impl Slots {
 
     /// A kept connection to `origin`, to be used now. The origin's empty list stays: the connection is about to come
     /// back to it.
-    pub(super) fn take_idle(&mut self, origin: &Origin) -> Option<Slot> {
+    pub(super) fn take_idle(&mut self, origin: &Origin) -> Option<(Slot, Option<Box<Kept>>)> {
         let index = self.idle.get_mut(origin)?.pop()?;
         let slot = Slot(index);
         self.census.idle -= 1;
         self.note_spare(slot, false);
         // Not idle any more, so that the next change of state does not look for it in the list.
-        self.entries[slot.index()].state = State::Lingering;
-        Some(slot)
+        let before = std::mem::replace(&mut self.entries[slot.index()].state, State::Lingering);
+        let State::Idle(Idle { kept, .. }) = before else { unreachable!("only idle slots are listed") };
+        Some((slot, kept))
     }
 
     /// Whether one more connection to `origin` may be kept.
@@ -305,7 +312,7 @@ impl Slots {
         match &state {
             State::Flight(_) => self.census.flights += 1,
             State::Paused(_) | State::Hopping(_) => self.census.paused += 1,
-            State::Idle(origin) => {
+            State::Idle(Idle { origin, .. }) => {
                 self.census.idle += 1;
                 self.idle.entry(*origin).or_default().push(slot.0);
             }
@@ -325,7 +332,7 @@ impl Slots {
         match &before {
             State::Flight(_) => self.census.flights -= 1,
             State::Paused(_) | State::Hopping(_) => self.census.paused -= 1,
-            State::Idle(origin) => {
+            State::Idle(Idle { origin, .. }) => {
                 self.census.idle -= 1;
                 // Not taken by `take_idle`: it leaves for another reason.
                 if let Some(kept) = self.idle.get_mut(origin) {
@@ -449,15 +456,15 @@ mod tests {
     #[test]
     fn kept_connections_are_found_by_origin_and_bounded() {
         let mut slots = slots(100);
-        let origin = Origin { address: "10.0.0.1:80".parse().expect("an address"), proxied: false };
+        let origin = Origin { address: "10.0.0.1:80".parse().expect("an address"), identity: 0 };
         for index in 0..KEEP_ALIVE_PER_ORIGIN_MAX {
             slots.take(Family::V4).expect("there is room");
             assert!(slots.may_keep(&origin));
-            slots.change(Slot(index as u32), State::Idle(origin));
+            slots.change(Slot(index as u32), State::Idle(Idle { origin, kept: None }));
         }
         assert!(!slots.may_keep(&origin));
-        assert_eq!(slots.take_idle(&Origin { proxied: true, ..origin }), None, "a proxy's is another one");
-        let slot = slots.take_idle(&origin).expect("one is kept");
+        assert!(slots.take_idle(&Origin { identity: 1, ..origin }).is_none(), "of another kind");
+        let (slot, _) = slots.take_idle(&origin).expect("one is kept");
         slots.change(slot, State::Leaving);
         assert_eq!(slots.census().idle, KEEP_ALIVE_PER_ORIGIN_MAX - 1);
         let other = slots.spare().expect("more are kept");
@@ -474,9 +481,9 @@ mod tests {
             slots.change(Slot(index), State::Leaving);
         }
         assert_eq!(slots.spare(), None);
-        let origin = Origin { address: "10.0.0.1:80".parse().expect("an address"), proxied: false };
+        let origin = Origin { address: "10.0.0.1:80".parse().expect("an address"), identity: 0 };
         slots.change(Slot(130), State::Lingering);
-        slots.change(Slot(199), State::Idle(origin));
+        slots.change(Slot(199), State::Idle(Idle { origin, kept: None }));
         slots.change(Slot(7), State::Lingering);
         for found in [7, 130, 199] {
             assert_eq!(slots.spare(), Some(Slot(found)));

@@ -1,5 +1,7 @@
 //! A shard whose completions are given by hand, on one slot: what happens when more than one check wants it.
 
+mod handshakes;
+
 use std::sync::Arc;
 
 use super::protocol::{Command, CommandKind, HostSample, Resolution};

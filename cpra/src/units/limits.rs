@@ -91,6 +91,23 @@ pub const PATTERN_SIZE_MAX: usize = 1024 * 1024;
 /// Bytes of an answer in which a tcp check looks for what it expects.
 pub const EXPECT_WINDOW_MAX: usize = 64 * 1024;
 
+/// Steps of TLS handshakes that one step of a shard makes (about 0.1 ms each); the rest waits for the next step, on our
+/// account and not the target's.
+pub const HANDSHAKES_PER_STEP_MAX: usize = 64;
+/// Bytes of one connection that may wait for such a step; more is taken at once.
+pub const HANDSHAKE_UNREAD_MAX: usize = 64 * 1024;
+/// TLS sessions kept to be resumed (some 3 KiB each with their certificates), in sum and per server.
+pub const TLS_TICKETS_MAX: usize = 8 * 1024;
+pub const TLS_TICKETS_PER_PEER_MAX: usize = 32;
+/// A certificate is judged by a full handshake at least this often.
+pub const TLS_JUDGED_MAX: Span = Span::from_secs(3_600);
+/// How long a peer that could still refuse our side of a TLS handshake is waited for.
+pub const TLS_REFUSAL_WAIT: Span = Span::from_millis(500);
+/// What may be said in plain text before a TLS handshake (STARTTLS, CONNECT).
+pub const PREAMBLE_MAX: usize = 16 * 1024;
+/// A PEM file of certificates or keys.
+pub const TLS_FILE_MAX: u64 = 4 * 1024 * 1024;
+
 /// Text kept about one outcome.
 pub const EVIDENCE_MAX: usize = 256;
 /// Outcomes of monitors that are not OK, kept with evidence by one shard.

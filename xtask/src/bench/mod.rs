@@ -11,6 +11,7 @@ mod pulse;
 mod report;
 mod ring;
 mod target;
+mod tls;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -19,6 +20,14 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 pub(crate) enum Bench {
     /// CPU per check: the daemon beside the leanest loop that io_uring allows and a plain tokio prober
     Pulse(pulse::Options),
+    /// HTTPS checks per CPU second, with and without resumption, beside a bare loop over rustls
+    Tls(tls::Options),
+    /// The server that is checked (started by `tls`)
+    #[command(hide = true)]
+    TlsTarget,
+    /// The bare loop, or the daemon's shard (started by `tls`)
+    #[command(hide = true)]
+    TlsLoop(tls::Load),
     /// The server that is checked (started by `pulse`)
     #[command(hide = true)]
     Target(target::Options),
@@ -33,6 +42,9 @@ pub(crate) enum Bench {
 pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
     match bench {
         Bench::Pulse(options) => pulse::run(options),
+        Bench::Tls(options) => tls::run(options),
+        Bench::TlsTarget => tls::target(),
+        Bench::TlsLoop(load) => tls::check(load),
         Bench::Target(options) => target::run(options),
         Bench::Ring(load) => ring::run(load),
         Bench::Epoll(load) => epoll::run(load),

@@ -89,7 +89,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 /// Figures of an unoptimised build are of no use: builds for release and hands over to it.
-fn run_release() -> anyhow::Result<()> {
+pub(super) fn run_release() -> anyhow::Result<()> {
     let mut build = cargo();
     build.args(["build", "--release", "--locked", "--package", "xtask", "--package", "cpra"]);
     execute(&mut build).context("cargo build --release")?;
@@ -105,7 +105,7 @@ fn run_release() -> anyhow::Result<()> {
 }
 
 /// A network of our own: no conntrack, all ports. Returns why there is none.
-fn enter_namespace() -> Option<String> {
+pub(super) fn enter_namespace() -> Option<String> {
     if let Err(errno) = unshare(CloneFlags::CLONE_NEWNET) {
         return Some(format!("the host's ({errno}; conntrack and other traffic may show)"));
     }
@@ -118,7 +118,7 @@ fn enter_namespace() -> Option<String> {
     None
 }
 
-fn machine() -> String {
+pub(super) fn machine() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use url::Url;
 
-use super::super::{Request, SPEAKS_TLS};
+use super::super::Request;
 use super::{check, wire};
 use crate::domain::outcome::bounded_text;
 use crate::domain::{Host, HostRef, Target, TargetRef};
@@ -161,9 +161,6 @@ pub(super) fn follow(request: &Request<'_>, status: u16, location: &str) -> Resu
         && METADATA_NAMES.contains(&name)
     {
         return Err(broken(&"the metadata service of a cloud is not asked"));
-    }
-    if secure && !SPEAKS_TLS {
-        return Err(broken(&"https is not spoken by this version"));
     }
     rewrite(&mut hop, status);
     if hop.carry.foreign && !hop.carry.bodiless && !check.body.is_empty() && !same_host(request.target, hop.target()) {

@@ -101,7 +101,7 @@ impl Attempt {
 
 fn request(policy: &Policy, address: SocketAddr) -> Request<'_> {
     let target = TargetRef { host: HostRef::Literal(address.ip()), port: address.port(), path: "/health" };
-    Request { policy, target, address, hop: None }
+    Request { policy, target, address, hop: None, contexts: &crate::wire::tls::Unloaded }
 }
 
 #[track_caller]
