@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use cpra::daemon::{self, Daemon, Plan};
 use cpra::domain::monitor::About;
-use cpra::domain::monitor::{CodeRule, Dispatch};
+use cpra::domain::monitor::{CodeRule, Dispatch, ScriptCheck};
 use cpra::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, StatusSet, Target, TcpCheck};
 use cpra::units::Span;
 use cpra::world::Catalog;
@@ -91,21 +91,8 @@ struct Running {
 fn start(monitors: Vec<Monitor>, folder: &Path) -> Running {
     let api = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = api.local_addr().expect("it is bound");
-    let plan = Plan {
-        instance: "test".into(),
-        catalog: Catalog::build(monitors, 1).expect("the monitors are sound"),
-        loaded: true,
-        queue_capacity: 1024,
-        slots_max: 256,
-        batch_size: 1024,
-        log_dirs: vec![folder.to_owned()],
-        state_dir: folder.to_owned(),
-        api,
-        profile: None,
-        names: Vec::new(),
-        findings: Vec::new(),
-        contexts: Arc::new(cpra::wire::tls::Unloaded),
-    };
+    let catalog = Catalog::build(monitors, 1).expect("the monitors are sound");
+    let plan = Plan { instance: "test".into(), slots_max: 256, ..Plan::new(catalog, api, folder.to_owned()) };
     Running { daemon: Some(daemon::start(plan).expect("the daemon starts")), api: address }
 }
 
@@ -189,4 +176,55 @@ fn from_due_to_a_line_in_a_file_and_back_up() {
 
     let daemon = { running }.daemon.take().expect("it runs");
     assert!(daemon.stop(), "everything ends in time");
+}
+
+#[test]
+fn a_script_turns_red_and_green_and_ends_with_the_daemon() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // Scripts run as somebody else.
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open).expect("it is ours");
+    let file = folder.path().join("notices.jsonl");
+    let healthy = folder.path().join("healthy");
+    std::fs::write(&healthy, "").expect("it can be written");
+    let script = |text: String| {
+        let argv = Box::new(["/bin/sh".into(), "-c".into(), text.into()]);
+        Check::Script(ScriptCheck { argv, env: Box::default(), cwd: None })
+    };
+    let look = format!("[ -e {} ] && echo 'all is well' || {{ echo 'all is lost | a=1'; exit 2; }}", healthy.display());
+    let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+    let mut hanging = monitor("hanging", script("exec sleep 61.5".to_owned()), nowhere, "", codes(&file));
+    (hanging.policy.interval, hanging.policy.timeout) = (Span::from_secs(60), Span::from_secs(60));
+    let running = start(vec![monitor("look", script(look), nowhere, "", codes(&file)), hanging], folder.path());
+    eventually("it is up", || running.metric("cpra_monitors{state=\"up\"}") == 1.0);
+    std::fs::remove_file(&healthy).expect("it is there");
+    eventually("it is red", || colors(&file, "look") == ["yellow", "red"]);
+    let state = running.get("/api/v1/monitors/look");
+    assert!(state.contains("PROCERR") && state.contains("all is lost (a=1)"), "{state}");
+    std::fs::write(&healthy, "").expect("it can be written");
+    eventually("it is green", || colors(&file, "look") == ["yellow", "red", "green"]);
+    assert!(
+        running.metric("cpra_checks_total{type=\"script\",outcome=\"PROCOK\"}") > 0.0,
+        "{}",
+        running.get("/metrics")
+    );
+    assert_eq!(running.metric("cpra_monitors_lost"), 0.0);
+
+    eventually("the other one still hangs", || !sleepers().is_empty());
+    let hanging = sleepers();
+    let daemon = { running }.daemon.take().expect("it runs");
+    assert!(daemon.stop(), "everything ends in time");
+    assert_eq!(sleepers().iter().filter(|pid| hanging.contains(pid)).count(), 0, "and so has the script");
+}
+
+/// Processes of the script that hangs.
+fn sleepers() -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").expect("proc").filter_map(Result::ok);
+    processes
+        .filter(|process| {
+            let words = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            words == b"sleep\x0061.5\0"
+        })
+        .map(|process| process.file_name().to_string_lossy().into_owned())
+        .collect()
 }

@@ -85,21 +85,8 @@ fn start(monitors: impl FnOnce(&Path) -> Vec<Monitor>, slots_max: u32) -> Runnin
     let folder = tempfile::tempdir().expect("a folder");
     let api = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = api.local_addr().expect("it is bound");
-    let plan = Plan {
-        instance: "test".into(),
-        catalog: Catalog::build(monitors(folder.path()), 1).expect("the monitors are sound"),
-        loaded: true,
-        queue_capacity: 1024,
-        batch_size: 1024,
-        slots_max,
-        log_dirs: vec![folder.path().to_owned()],
-        state_dir: folder.path().to_owned(),
-        api,
-        profile: None,
-        names: Vec::new(),
-        findings: Vec::new(),
-        contexts: Arc::new(cpra::wire::tls::Unloaded),
-    };
+    let catalog = Catalog::build(monitors(folder.path()), 1).expect("the monitors are sound");
+    let plan = Plan { slots_max, ..Plan::new(catalog, api, folder.path().to_owned()) };
     Running { daemon: Some(daemon::start(plan).expect("the daemon starts")), api: address, folder }
 }
 

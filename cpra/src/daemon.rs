@@ -8,7 +8,8 @@
 //! | `cpra-code` | delivers notices (tokio-uring) | its bell | when the desk has gone |
 //! | `cpra-store` | makes commits durable (in memory so far) | its bell | when the desk has gone |
 //! | `cpra-resolve`, `cpra-lookup-N` | names into addresses | its bell | when the shards have gone |
-//! | `cpra-control` | API, metrics, profiles (tokio) | epoll | when told |
+//! | `cpra-spawn` | scripts ([`crate::os::spawn`]) | its bell, what they write, their ends | when the shards have gone, after its scripts |
+//! | `cpra-control` | API on TCP and the unix socket, metrics, profiles (tokio) | epoll | when told |
 //!
 //! Between them are bounded queues of [`crate::pipeline`] and a few atomics; no thread waits for another one's lock
 //! but to copy counters.
@@ -29,15 +30,18 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::oneshot;
 
 use crate::api;
+use crate::api::access::Token;
 use crate::desk::protocol::{Answer, Question};
 use crate::desk::{self, Desk, DeskStats};
 use crate::domain::Destination;
 use crate::notify::{LogDirs, lane};
 use crate::os::clock::Clock;
 use crate::os::desk_loop::{self, DeskBoard, DeskLoop};
+use crate::os::local::LocalSocket;
 use crate::os::resolve;
 use crate::os::shard_loop::{self, ShardBoard, ShardLoop};
 use crate::os::signals::Signals;
+use crate::os::spawn;
 use crate::os::story::Teller;
 use crate::os::uring::{self, UringRing};
 use crate::os::wake::WakeFd;
@@ -46,12 +50,12 @@ use crate::shard::protocol::MonitorState;
 use crate::shard::{self, Shard, ShardStats};
 use crate::store::memory;
 use crate::units::limits::{
-    API_CONNECTION_GRACE, DRAIN_CHECKS, DRAIN_NOTICES, HEARTBEAT_MAX, QUEUE_ASKS, QUEUE_COMMANDS, QUEUE_TRANSITIONS,
-    SIGNAL_ECHO,
+    API_CONNECTION_GRACE, DRAIN_CHECKS, DRAIN_NOTICES, HEARTBEAT_MAX, QUEUE_ASKS, QUEUE_CALLS, QUEUE_COMMANDS,
+    QUEUE_TRANSITIONS, SCRIPT_GRACE, SCRIPT_KILL_WAIT, SIGNAL_ECHO,
 };
-use crate::units::{Instant, Span, Timestamp};
-use crate::wire::tls::Contexts;
-use crate::world::Catalog;
+use crate::units::{Instant, MonitorId, Span, Timestamp};
+use crate::wire::tls::{Contexts, Unloaded};
+use crate::world::{Catalog, Tokens};
 
 /// What the daemon runs with, once files and flags are settled.
 pub struct Plan {
@@ -69,15 +73,48 @@ pub struct Plan {
     pub state_dir: PathBuf,
     pub api: TcpListener,
     pub profile: Option<TcpListener>,
+    /// The command line's way in.
+    pub local: Option<LocalSocket>,
+    /// What changes over TCP are made with.
+    pub token: Option<Token>,
     /// Host names to answer to, beside the loopback ones.
     pub names: Vec<String>,
     pub findings: Vec<api::Finding>,
     /// What TLS is made from, shared by the shards.
     pub contexts: Arc<dyn Contexts>,
+    pub scripts: spawn::Settings,
+}
+
+impl Plan {
+    /// With what is needed, and with a small measure of everything else: for those who run the daemon inside a process of
+    /// their own (tests, benches).
+    pub fn new(catalog: Catalog, api: TcpListener, folder: PathBuf) -> Self {
+        Self {
+            instance: "cpra".into(),
+            catalog,
+            loaded: true,
+            queue_capacity: 1024,
+            slots_max: 1024,
+            batch_size: 1024,
+            log_dirs: vec![folder.clone()],
+            state_dir: folder,
+            api,
+            profile: None,
+            local: None,
+            token: None,
+            names: Vec::new(),
+            findings: Vec::new(),
+            contexts: Arc::new(Unloaded),
+            scripts: spawn::Settings::default(),
+        }
+    }
 }
 
 /// The API's thread.
 const CONTROL: &str = "cpra-control";
+
+/// When the process exits at once, its scripts get this long to be killed.
+const SCRIPTS_END_AT_ONCE: Span = Span::from_millis(100);
 
 /// Names that decide how wide the story's column is.
 const STORY_NAMES: usize = 1000;
@@ -96,6 +133,7 @@ pub enum StartError {
 /// A running daemon.
 pub struct Daemon {
     shards: Vec<ShardHandle>,
+    scripts: spawn::Handle,
     desk: JoinHandle<()>,
     desk_board: Arc<DeskBoard>,
     desk_bell: Bell,
@@ -129,9 +167,12 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let doors = (0..shard_count).map(|_| WakeFd::new()).collect::<io::Result<Vec<_>>>()?;
     let bells: Vec<Bell> = doors.iter().map(WakeFd::bell).collect();
     let (resolvers, _) = resolve::spawn(QUEUE_COMMANDS, bells.clone())?;
+    let (script_ends, scripts) = spawn::spawn(plan.scripts, QUEUE_COMMANDS, bells.clone())?;
+    let mut script_ends = script_ends.into_iter();
 
     let mut shards = Vec::new();
     let mut shard_asks = Vec::new();
+    let mut shard_calls = Vec::new();
     let mut transitions = Vec::new();
     let mut commands = Vec::new();
     let slots_max = (plan.slots_max / u32::from(shard_count)).max(1);
@@ -139,14 +180,18 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         let (transition_sender, transition_receiver) = bounded(QUEUE_TRANSITIONS, desk_bell.clone());
         let (command_sender, command_receiver) = bounded(QUEUE_COMMANDS, bell.clone());
         let (ask_sender, ask_receiver) = bounded(QUEUE_ASKS, bell.clone());
+        let (call_sender, call_receiver) = bounded(QUEUE_CALLS, bell.clone());
+        shard_calls.push(Mutex::new(call_sender));
         transitions.push(transition_receiver);
         commands.push(command_sender);
         shard_asks.push(Mutex::new(ask_sender));
         let mailbox = shard_loop::Mailbox {
             commands: command_receiver,
             asks: ask_receiver,
+            calls: call_receiver,
             resolutions: resolver.answers,
             names: resolver.requests,
+            scripts: script_ends.next().expect("one for each shard"),
             transitions: transition_sender,
         };
         let settings = shard::Settings { shard: index, slots_max, seed: seed() };
@@ -187,21 +232,29 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let stopping = Arc::new(AtomicBool::new(false));
     let source = Arc::new(Running {
         instance: plan.instance,
+        tokens: Tokens::of(&catalog, [seed(), seed()]),
         catalog,
         loaded: plan.loaded,
         findings: plan.findings,
         started: now,
         shards: shards.iter().map(|shard| Arc::clone(&shard.board)).collect(),
         shard_asks,
+        shard_calls,
         desk: Arc::clone(&desk_board),
         desk_asks: Mutex::new(ask_sender),
         code_depth,
         stopping: Arc::clone(&stopping),
     });
-    let listeners = api::Listeners { api: plan.api, profile: plan.profile, names: plan.names };
+    let listeners = api::Listeners {
+        api: plan.api,
+        profile: plan.profile,
+        names: plan.names,
+        local: plan.local,
+        token: plan.token,
+    };
     let (control_stop, stop) = oneshot::channel();
     let control = spawn(CONTROL, move || api::run(listeners, source, stop))?;
-    Ok(Daemon { shards, desk, desk_board, desk_bell, code: code.thread, control, control_stop, stopping })
+    Ok(Daemon { shards, scripts, desk, desk_board, desk_bell, code: code.thread, control, control_stop, stopping })
 }
 
 fn spawn<T: Send + 'static>(
@@ -239,9 +292,17 @@ fn start_shard(
                 return Ok(());
             }
         };
-        let shard = Shard::new(&settings, catalog, Clock.now()).secured_by(contexts);
-        let driver = match ShardLoop::new(shard, ring, mailbox, &door, shard_bell, shard_board) {
-            Ok(driver) => driver,
+        let shard = Shard::new(&settings, Arc::clone(&catalog), Clock.now()).secured_by(contexts);
+        let driver = ShardLoop::new(shard, ring, mailbox, &door, shard_bell, shard_board)
+            .and_then(|mut driver| driver.open_pinger(&catalog).map(|means| (driver, means)));
+        let driver = match driver {
+            Ok((driver, means)) => {
+                // The other shards' are alike.
+                if let (0, Some([v4, v6])) = (settings.shard, means) {
+                    tracing::info!(ipv4 = %v4, ipv6 = %v6, "how echo requests leave");
+                }
+                driver
+            }
             Err(error) => {
                 let _ = ready.send(Err(StartError::from(error)));
                 return Ok(());
@@ -322,7 +383,7 @@ impl Daemon {
             Waited::Late => {
                 tracing::warn!("checks in flight did not end within {DRAIN_CHECKS}: they count for nothing");
             }
-            Waited::Hurried => return exit_at_once(),
+            Waited::Hurried => return exit_at_once(&self.scripts),
         }
         for shard in &self.shards {
             shard.board.stop.store(true, Ordering::Release);
@@ -331,7 +392,7 @@ impl Daemon {
         match wait_until(&hurry, DRAIN_CHECKS, || self.shards.iter().all(|shard| shard.thread.is_finished())) {
             Waited::Done => {}
             Waited::Late => tracing::error!("a shard hangs and is left behind: its last findings are not told"),
-            Waited::Hurried => return exit_at_once(),
+            Waited::Hurried => return exit_at_once(&self.scripts),
         }
         self.desk_board.drain.store(true, Ordering::Release);
         self.desk_bell.ring();
@@ -341,7 +402,7 @@ impl Daemon {
                 tracing::error!("notices are left undelivered: they did not leave within {DRAIN_NOTICES}");
                 false
             }
-            Waited::Hurried => return exit_at_once(),
+            Waited::Hurried => return exit_at_once(&self.scripts),
         };
         self.desk_board.stop.store(true, Ordering::Release);
         self.desk_bell.ring();
@@ -349,7 +410,13 @@ impl Daemon {
         match wait_until(&hurry, DRAIN_NOTICES, ended) {
             Waited::Done => {}
             Waited::Late => tracing::error!("the desk or the code lane hangs and is left behind"),
-            Waited::Hurried => return exit_at_once(),
+            Waited::Hurried => return exit_at_once(&self.scripts),
+        }
+        // They have been ending since the last shard ended.
+        match wait_until(&hurry, SCRIPT_GRACE + SCRIPT_KILL_WAIT, || self.scripts.is_finished()) {
+            Waited::Done => {}
+            Waited::Late => tracing::error!("the thread that runs scripts hangs and is left behind"),
+            Waited::Hurried => return exit_at_once(&self.scripts),
         }
         let _ = self.control_stop.send(());
         // Connections get a moment to end; the bound is the API's own, and a little for a busy machine.
@@ -360,14 +427,24 @@ impl Daemon {
                 }
             }
             Waited::Late => tracing::warn!("the API did not end in time"),
-            Waited::Hurried => return exit_at_once(),
+            Waited::Hurried => return exit_at_once(&self.scripts),
         }
         tracing::info!(took = %Clock.now().since(began), "stopped");
         flushed
     }
 }
 
-fn exit_at_once() -> bool {
+fn exit_at_once(scripts: &spawn::Handle) -> bool {
+    // What has begun to run does not end with this process by itself, but for the scripts' first processes.
+    scripts.kill();
+    let _ = wait_until(
+        &|pause| {
+            thread::sleep(pause.into());
+            false
+        },
+        SCRIPTS_END_AT_ONCE,
+        || scripts.is_finished(),
+    );
     tracing::error!("a second signal: exiting at once; checks in flight and notices not yet delivered are left behind");
     false
 }
@@ -397,11 +474,14 @@ fn wait_until(hurry: &impl Fn(Span) -> bool, bound: Span, done: impl Fn() -> boo
 struct Running {
     instance: Box<str>,
     catalog: Arc<Catalog>,
+    /// Of the catalog.
+    tokens: Tokens,
     loaded: bool,
     findings: Vec<api::Finding>,
     started: Instant,
     shards: Vec<Arc<ShardBoard>>,
     shard_asks: Vec<Mutex<Sender<shard_loop::Ask>>>,
+    shard_calls: Vec<Mutex<Sender<shard_loop::Call>>>,
     desk: Arc<DeskBoard>,
     desk_asks: Mutex<Sender<desk_loop::Ask>>,
     code_depth: Gauge,
@@ -492,6 +572,29 @@ impl api::Source for Running {
         let reply = Box::new(move |answer| drop(sender.send(answer)));
         ask(&self.desk_asks, desk_loop::Ask::Question { question, reply })?;
         Ok(receiver)
+    }
+
+    fn push_target(&self, token: &str) -> Option<MonitorId> {
+        self.tokens.find(&self.catalog, token)
+    }
+
+    fn push(&self, monitor: MonitorId, ok: bool, message: Box<str>) -> Result<(), api::AskError> {
+        self.call(monitor, shard_loop::Call::Pushed { index: monitor.index(), ok, message })
+    }
+
+    fn check_now(&self, monitor: MonitorId) -> Result<(), api::AskError> {
+        self.call(monitor, shard_loop::Call::CheckNow(monitor))
+    }
+
+    fn switch(&self, monitor: MonitorId, enabled: bool) -> Result<(), api::AskError> {
+        let switch = if enabled { desk_loop::Ask::Enable(monitor) } else { desk_loop::Ask::Disable(monitor) };
+        ask(&self.desk_asks, switch)
+    }
+}
+
+impl Running {
+    fn call(&self, monitor: MonitorId, call: shard_loop::Call) -> Result<(), api::AskError> {
+        ask(self.shard_calls.get(usize::from(monitor.shard())).ok_or(api::AskError::Stopping)?, call)
     }
 }
 

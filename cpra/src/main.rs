@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use cpra::cli::{self, Args};
+use cpra::cli;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    if args.check_config { cli::check_config(&args) } else { cli::run(&args) }
+    match cli::parse() {
+        Ok(args) => cli::obey(&args),
+        Err(code) => code,
+    }
 }

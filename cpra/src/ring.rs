@@ -130,11 +130,14 @@ pub struct Errno(pub i32);
 #[rustfmt::skip]
 impl Errno {
     pub const EPERM: Self = Self(1);
+    pub const ENOENT: Self = Self(2);
     pub const EINTR: Self = Self(4);
     pub const EIO: Self = Self(5);
+    pub const ENOEXEC: Self = Self(8);
     pub const EAGAIN: Self = Self(11);
     pub const ENOMEM: Self = Self(12);
     pub const EACCES: Self = Self(13);
+    pub const ENOTDIR: Self = Self(20);
     pub const EINVAL: Self = Self(22);
     pub const ENFILE: Self = Self(23);
     pub const EMFILE: Self = Self(24);
@@ -155,11 +158,14 @@ impl Errno {
     pub const fn name(self) -> Option<&'static str> {
         Some(match self {
             Self::EPERM => "EPERM",
+            Self::ENOENT => "ENOENT",
             Self::EINTR => "EINTR",
             Self::EIO => "EIO",
+            Self::ENOEXEC => "ENOEXEC",
             Self::EAGAIN => "EAGAIN",
             Self::ENOMEM => "ENOMEM",
             Self::EACCES => "EACCES",
+            Self::ENOTDIR => "ENOTDIR",
             Self::EINVAL => "EINVAL",
             Self::ENFILE => "ENFILE",
             Self::EMFILE => "EMFILE",

@@ -4,16 +4,19 @@
 //! What is left out is the desk and the queues: the answers to a shard's effects come from here, at once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cpra::domain::monitor::About;
-use cpra::domain::monitor::TlsPolicy;
+use cpra::domain::monitor::{About, IcmpCheck, ScriptCheck, TlsPolicy};
 use cpra::domain::{Check, Codes, Host, HttpCheck, Monitor, Outcome, Policy, StatusSet, Target, TcpCheck};
 use cpra::os::clock::Clock;
+use cpra::os::ping::{Means, Ping, Pinger};
+use cpra::os::spawn::{self, News, Order, Scripts, Want};
 use cpra::os::tls;
 use cpra::os::uring::{Options, UringRing};
+use cpra::pipeline::Bell;
+use cpra::probe::errand::Errand;
 use cpra::ring::{OpKind, Ring as _, Wait};
 use cpra::shard::protocol::{Command, CommandKind, HostSample, Resolution};
 use cpra::shard::{Effect, Effects, Event, Settings, Shard};
@@ -40,8 +43,19 @@ impl Monitored {
             keep_alive: false,
             ..HttpCheck::default()
         };
+        Self::of(Check::Http(check), address, path)
+    }
+
+    /// Runs a program, which has two seconds.
+    pub fn script(argv: &[&str]) -> Self {
+        let argv = argv.iter().map(|&argument| argument.into()).collect();
+        let check = ScriptCheck { argv, env: Box::default(), cwd: None };
+        Self::of(Check::Script(check), SocketAddr::from(([0, 0, 0, 0], 0)), "")
+    }
+
+    fn of(check: Check, address: SocketAddr, path: &str) -> Self {
         let policy = Policy {
-            check: Check::Http(check),
+            check,
             interval: Span::from_secs(10),
             timeout: Span::from_secs(2),
             retry_interval: Span::from_secs(10),
@@ -68,10 +82,35 @@ impl Monitored {
         Self::tcp(address, TcpCheck { tls: Some(tls), ..TcpCheck::default() })
     }
 
+    /// One echo request, within two seconds.
+    pub fn ping(address: IpAddr) -> Self {
+        let mut monitored = Self::get((address, 0).into(), "");
+        monitored.policy.check = Check::Icmp(IcmpCheck { count: 1, max_loss: 0, max_rtt: None });
+        monitored
+    }
+
+    /// So many, of which so many per cent may get lost.
+    #[must_use]
+    pub fn counted(mut self, requests: u8, lost: u8) -> Self {
+        if let Check::Icmp(check) = &mut self.policy.check {
+            check.count = requests;
+            check.max_loss = lost;
+        }
+        self
+    }
+
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut HttpCheck)) -> Self {
         if let Check::Http(check) = &mut self.policy.check {
             change(check);
+        }
+        self
+    }
+
+    #[must_use]
+    pub fn script_with(mut self, change: impl FnOnce(&mut ScriptCheck)) -> Self {
+        if let Check::Script(script) = &mut self.policy.check {
+            change(script);
         }
         self
     }
@@ -103,14 +142,21 @@ impl Monitored {
 pub struct Engine {
     shard: Shard,
     ring: UringRing,
+    pub pinger: Pinger,
     ids: Vec<MonitorId>,
     mail: Vec<Event<'static>>,
     effects: Effects,
+    scripts: Option<(Scripts, spawn::Handle)>,
+    script_settings: spawn::Settings,
     epoch: u8,
     /// What the resolver says; of other names, what this host's says.
     pub names: BTreeMap<Box<str>, Resolution>,
     /// Slots on which the peer's FIN came after the connect.
     fins: BTreeSet<Slot>,
+    /// What the last turn judged.
+    judged: Vec<(MonitorId, Outcome)>,
+    /// Echo requests that were to be sent.
+    pub pings: u32,
     /// Connects that were tried.
     pub connects: u32,
     /// Requests that were sent, or tried to.
@@ -124,28 +170,50 @@ const PATIENCE: Span = Span::from_secs(60);
 
 impl Engine {
     pub fn of(monitored: &[&Monitored]) -> Self {
+        Self::on(monitored, 8)
+    }
+
+    /// With so many slots.
+    pub fn on(monitored: &[&Monitored], slots_max: u32) -> Self {
         let names: Vec<String> = (0..monitored.len()).map(|index| format!("monitor-{index}")).collect();
         let monitors = monitored.iter().zip(&names).map(|(monitored, name)| monitored.monitor(name));
         let catalog = Arc::new(Catalog::build(monitors, 1).expect("the monitors are sound"));
         let ids = names.iter().map(|name| catalog.find(name).expect("it is there")).collect();
-        let settings = Settings { shard: 0, slots_max: 8, seed: 1 };
+        let settings = Settings { shard: 0, slots_max, seed: 1 };
+        let mut ring =
+            UringRing::new(Options { unit_slots: slots_max, ..Options::default() }).expect("this host has io_uring");
+        let mut pinger = Pinger::new().expect("there are random bytes");
+        pinger.open();
+        pinger.sockets().for_each(|socket| ring.watch_socket(socket).expect("a socket can be watched"));
         let mut loader = tls::Loader::default();
         for monitored in monitored {
             loader.add(&monitored.policy).expect("the files of its TLS are sound");
         }
         Self {
             shard: Shard::new(&settings, catalog, Clock.now()).secured_by(loader.finish()),
-            ring: UringRing::new(Options { unit_slots: 8, ..Options::default() }).expect("this host has io_uring"),
+            ring,
+            pinger,
             ids,
             mail: Vec::new(),
             effects: Effects::default(),
+            scripts: None,
+            script_settings: spawn::Settings::default(),
             epoch: 0,
             names: BTreeMap::new(),
             fins: BTreeSet::new(),
+            judged: Vec::new(),
+            pings: 0,
             connects: 0,
             requests: 0,
             fin_came: false,
         }
+    }
+
+    /// Before the first script.
+    #[must_use]
+    pub fn with_scripts(mut self, settings: spawn::Settings) -> Self {
+        self.script_settings = settings;
+        self
     }
 
     /// Checks a monitor now, and waits for the outcome. Its connection may still be on its way out afterwards.
@@ -165,6 +233,33 @@ impl Engine {
         self.command(index, CommandKind::Disable { epoch: self.epoch });
         self.turn();
         outcome
+    }
+
+    /// Checks each of the monitors once, all at the same time.
+    pub fn check_all(&mut self) -> Vec<Outcome> {
+        self.epoch += 1;
+        for index in 0..self.ids.len() {
+            self.command(index, CommandKind::Enable { epoch: self.epoch });
+            self.command(index, CommandKind::CheckNow);
+        }
+        let until = Clock.now() + PATIENCE;
+        let mut outcomes = BTreeMap::new();
+        while outcomes.len() < self.ids.len() {
+            assert!(Clock.now() < until, "outcomes of {} monitors of {}", outcomes.len(), self.ids.len());
+            self.turn();
+            outcomes.extend(self.judged.drain(..));
+        }
+        self.epoch += 1;
+        for index in 0..self.ids.len() {
+            self.command(index, CommandKind::Disable { epoch: self.epoch });
+        }
+        self.turn();
+        self.ids.iter().filter_map(|id| outcomes.remove(id)).collect()
+    }
+
+    /// By what echo requests leave.
+    pub fn means(&mut self) -> [Means; 2] {
+        self.pinger.open()
     }
 
     /// Turns until nothing is left but kept connections, and answers how many those are.
@@ -199,6 +294,7 @@ impl Engine {
         if self.shard.expires_by(now) {
             self.ring.enter(Wait::NONE).expect("the ring is whole");
         }
+        self.pinger.receive(&mut self.mail);
         let mut events = Vec::new();
         let fins = &mut self.fins;
         self.ring.reap(&mut |completion| {
@@ -214,11 +310,18 @@ impl Engine {
             events.push(Event::Completed(completion));
         });
         events.append(&mut lend(std::mem::take(&mut self.mail)));
+        if let Some((scripts, _)) = &mut self.scripts {
+            events.extend(std::iter::from_fn(|| scripts.news.recv()).map(|news| match news {
+                News::Begun { slot, generation, at } => Event::Begun { slot, generation, at },
+                News::Returned { slot, generation, end } => Event::Returned { slot, generation, end },
+            }));
+        }
         self.shard.step(now, &events, &mut self.effects);
         drop(events);
         let outcome = self.carry_out();
         let now = Clock.now();
-        let bound = Span::from_millis(20);
+        // The news of scripts do not end a sleep in the ring.
+        let bound = Span::from_millis(if self.scripts.is_some() { 1 } else { 20 });
         let bound = self.shard.next_deadline().map_or(bound, |deadline| deadline.since(now).min(bound));
         let wait = if self.mail.is_empty() && bound > Span::ZERO { Wait { batch: 1, bound } } else { Wait::NONE };
         self.ring.enter(wait).expect("the ring is whole");
@@ -227,7 +330,7 @@ impl Engine {
 
     fn carry_out(&mut self) -> Option<Outcome> {
         let Effects { list, bytes } = &mut self.effects;
-        let mut outcome = None;
+        self.judged.clear();
         for effect in list.drain(..) {
             match effect {
                 Effect::Open { slot, family } => self.ring.open(slot, family).expect("a socket can be made"),
@@ -252,18 +355,34 @@ impl Engine {
                     self.mail.push(Event::Resolved { name, result });
                 }
                 Effect::SampleHost => {
-                    let sample = HostSample { taken: Clock.now(), drops: 0, table_full: false };
+                    let sample = HostSample { taken: Clock.now(), drops: self.pinger.dropped(), table_full: false };
                     self.mail.push(Event::HostSampled(sample));
                 }
-                Effect::Transition(transition) => outcome = Some(transition.outcome),
-                Effect::Errand { .. } | Effect::Recall { .. } | Effect::Ping { .. } => {
-                    unreachable!("only checks of sockets run here")
+                Effect::Transition(transition) => self.judged.push((transition.monitor, transition.outcome)),
+                Effect::Ping { slot, generation, address, sequence } => {
+                    self.pings += 1;
+                    self.pinger.push(Ping { slot, generation, address, sequence });
                 }
+                Effect::Errand { slot, generation, errand: Errand::Script(policy) } => {
+                    let (scripts, _) = self.scripts.get_or_insert_with(|| {
+                        let settings = self.script_settings.clone();
+                        let (mut scripts, handle) =
+                            spawn::spawn(settings, 64, vec![Bell::mute()]).expect("a thread can be had");
+                        (scripts.remove(0), handle)
+                    });
+                    scripts.orders.send(Order { slot, generation, want: Want::Run(policy) }).expect("there is room");
+                }
+                Effect::Recall { slot, generation } => {
+                    let (scripts, _) = self.scripts.as_mut().expect("only scripts are recalled");
+                    scripts.orders.send(Order { slot, generation, want: Want::Recall }).expect("there is room");
+                }
+                Effect::Errand { .. } => unreachable!("no driver here does that"),
                 Effect::Report { .. } => unreachable!("nobody asks"),
             }
         }
         bytes.clear();
-        outcome
+        self.pinger.send(&mut self.mail);
+        self.judged.last().map(|(_, outcome)| outcome.clone())
     }
 }
 

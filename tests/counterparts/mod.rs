@@ -9,9 +9,11 @@
 pub mod authority;
 pub mod engine;
 pub mod haproxy;
+pub mod net;
 pub mod nginx;
 pub mod process;
 pub mod raw;
+pub mod responder;
 pub mod secured;
 pub mod site;
 pub mod tinyproxy;

@@ -127,6 +127,7 @@ impl Setup {
             .current_dir(self.folder.path())
             .env_remove("RUST_LOG")
             .env_remove("STATE_DIRECTORY")
+            .env("RUNTIME_DIRECTORY", self.folder.path())
             .stdin(Stdio::null())
             .stdout(self.stdout.unwrap_or_else(|| stdout.into()))
             .stderr(stderr)

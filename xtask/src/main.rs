@@ -7,6 +7,7 @@
 
 mod bench;
 mod check;
+mod fuzz;
 mod packages;
 mod sim;
 mod steps;
@@ -41,6 +42,8 @@ enum Command {
     /// Figures, and the loops that they are compared with
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Throws bytes at what reads bytes: builds the fuzz targets and runs them
+    Fuzz(fuzz::Options),
     /// Installs the programs that tests run against (Debian-like systems, as root); elsewhere names them
     Packages,
 }
@@ -63,6 +66,7 @@ fn run() -> anyhow::Result<()> {
         Command::Check(options) => check::run(&options),
         Command::Tidy => tidy::run(),
         Command::Bench(bench) => bench::run(&bench),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Packages => packages::run(),
         Command::Sim(options) => sim::run(&options),
     }

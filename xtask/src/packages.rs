@@ -17,10 +17,16 @@ struct Package {
     why: &'static str,
 }
 
-const PACKAGES: [Package; 9] = [
+const PACKAGES: &[Package] = &[
     Package { name: "nginx", binary: "nginx", why: "a real HTTP server to check: keep-alive, close, large heads" },
     Package { name: "haproxy", binary: "haproxy", why: "the reference for check results by layer, and a TCP peer" },
     Package { name: "iproute2", binary: "ip", why: "network namespaces and veth pairs for unreachable targets" },
+    Package {
+        name: "monitoring-plugins-basic",
+        binary: "/usr/lib/nagios/plugins/check_dummy",
+        why: "real plugins to run as scripts",
+    },
+    Package { name: "iputils-ping", binary: "ping", why: "echo requests of somebody else, beside ours" },
     Package { name: "openssl", binary: "openssl", why: "certificates of every kind, and a TLS server that shows them" },
     Package { name: "exim4-daemon-light", binary: "exim4", why: "a real SMTP server with STARTTLS" },
     Package { name: "dovecot-imapd", binary: "dovecot", why: "a real IMAP server with STARTTLS" },

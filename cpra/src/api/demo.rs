@@ -18,10 +18,10 @@ use axum::response::{IntoResponse, Response};
 
 pub(super) async fn flaky(
     State(app): State<Arc<App>>,
-    Extension(Peer(peer)): Extension<Peer>,
+    Extension(peer): Extension<Peer>,
     phases: Result<Query<Phases>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    if !peer.ip().to_canonical().is_loopback() {
+    if !peer.is_on_this_host() {
         return Err(Failure::new(
             StatusCode::FORBIDDEN,
             "the demo answers only on the host it runs on",

@@ -4,6 +4,7 @@
 //! that checks need. Here a connection beyond the limit is told so and closed (and counted), one that does not
 //! complete a request head in time is closed, and none lives longer than its limit, however slowly it reads.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,20 +17,75 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::units::Span;
 use crate::units::limits::{
     API_CONNECTION_GRACE, API_CONNECTION_LIFE, API_CONNECTIONS_MAX, API_FAREWELLS_MAX, API_HEAD_WAIT,
-    API_REQUEST_HEAD_MAX, API_REQUEST_HEADERS_MAX, PROFILE_CONNECTION_LIFE, PROFILE_CONNECTIONS_MAX,
+    API_REQUEST_HEAD_MAX, API_REQUEST_HEADERS_MAX, LOCAL_CONNECTIONS_MAX, PROFILE_CONNECTION_LIFE,
+    PROFILE_CONNECTIONS_MAX,
 };
 
 /// Who is at the other end of the connection. An extension of every request.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    Tcp(SocketAddr),
+    /// On the unix socket, as the kernel knows it.
+    Local {
+        uid: u32,
+        pid: Option<i32>,
+    },
+}
+
+impl Peer {
+    pub fn is_on_this_host(self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Local { .. } => true,
+        }
+    }
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Local { uid, .. } => write!(f, "uid {uid}"),
+        }
+    }
+}
+
+/// What a door is a door to.
+#[derive(Debug)]
+pub enum Gate {
+    Tcp(TcpListener),
+    Local(UnixListener),
+}
+
+/// A connection of either kind.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+impl Gate {
+    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                let _ = stream.set_nodelay(true);
+                Ok((Box::new(stream), Peer::Tcp(peer)))
+            }
+            Self::Local(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let credentials = stream.peer_cred()?;
+                Ok((Box::new(stream), Peer::Local { uid: credentials.uid(), pid: credentials.pid() }))
+            }
+        }
+    }
+}
 
 /// The bounds of one listener.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +104,8 @@ impl Bounds {
         life: API_CONNECTION_LIFE,
         keep_alive: true,
     };
+    /// The unix socket.
+    pub const LOCAL: Self = Self { connections: LOCAL_CONNECTIONS_MAX, ..Self::API };
     pub const PROFILE: Self = Self {
         connections: PROFILE_CONNECTIONS_MAX,
         head_wait: API_HEAD_WAIT,
@@ -87,11 +145,11 @@ impl Door {
     }
 
     /// Accepts until `stop` is set or its sender is gone, then waits for the connections to end.
-    pub async fn serve(&self, listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
+    pub async fn serve(&self, gate: Gate, router: Router, mut stop: watch::Receiver<bool>) {
         let service = TowerToHyperService::new(router);
         loop {
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = gate.accept() => accepted,
                 () = stopped(&mut stop) => break,
             };
             match accepted {
@@ -108,12 +166,12 @@ impl Door {
                 }
             }
         }
-        drop(listener);
+        drop(gate);
         let all = u32::try_from(self.bounds.connections).unwrap_or(u32::MAX);
         let _ = timeout(Duration::from(API_CONNECTION_GRACE) * 2, self.free.acquire_many(all)).await;
     }
 
-    fn refuse(&self, stream: TcpStream) {
+    fn refuse(&self, stream: Box<dyn Stream>) {
         if let Ok(permit) = self.farewells.clone().try_acquire_owned() {
             tokio::spawn(async move {
                 let _ = timeout(API_CONNECTION_GRACE.into(), farewell(stream)).await;
@@ -129,7 +187,7 @@ impl Door {
 
 /// Says why, and reads what was sent until the peer has closed: closing with bytes unread would reset the connection
 /// and could take the answer away from the peer.
-async fn farewell(mut stream: TcpStream) -> std::io::Result<()> {
+async fn farewell(mut stream: Box<dyn Stream>) -> io::Result<()> {
     const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
         Content-Length: 80\r\nRetry-After: 5\r\nConnection: close\r\n\r\n\
         {\"error\":\"too many connections\",\"remedy\":\"close some, or try again in a moment\"}";
@@ -145,16 +203,15 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 async fn hold(
-    stream: TcpStream,
-    peer: SocketAddr,
+    stream: Box<dyn Stream>,
+    peer: Peer,
     service: TowerToHyperService<Router>,
     bounds: Bounds,
     permit: OwnedSemaphorePermit,
     mut stop: watch::Receiver<bool>,
 ) {
-    let _ = stream.set_nodelay(true);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(peer);
         service.call(request)
     });
     let connection = http1::Builder::new()

@@ -1,8 +1,12 @@
-//! What is checked before a route sees a request: the `Host`, the method, the body.
+//! What is checked before a route sees a request: the `Host`, the method, the body, and who may change something.
 //!
 //! The `Host` check stops DNS rebinding: a page on `evil.example` whose name suddenly resolves to 127.0.0.1 could
 //! otherwise read all of this from a browser inside the network. Such a request always carries the *name* in its
 //! `Host`, so names must be known; an IP literal cannot be rebound. The port does not matter: people forward ports.
+//! No browser reaches the unix socket, so that its requests may name any host.
+//!
+//! What changes something is a POST to one of a few paths ([`Purpose`]); everything else only reads. A route that changes
+//! something finds the [`Actor`](super::access::Actor) in the request's extensions, or is not reached.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,7 +19,10 @@ use axum::http::{Method, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::access::{self, Strangers, Token};
+use super::door::Peer;
 use super::failure::Failure;
+use crate::os::clock::Clock;
 
 /// The names that a listener answers to.
 #[derive(Clone, Debug)]
@@ -62,19 +69,59 @@ fn without_port(host: &str) -> Option<&str> {
     sound.then_some(name)
 }
 
+/// One listener's rules.
+#[derive(Debug)]
+pub struct Guard {
+    /// `None`: any host may be named.
+    pub hosts: Option<Hosts>,
+    /// What has to be shown to change something over TCP.
+    pub token: Option<Token>,
+    pub strangers: Strangers,
+}
+
+/// What may be done at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// Look.
+    Reading,
+    /// `/api/v1/push/...`: a job calls, with its own token.
+    Calling,
+    /// `/api/v1/monitors/{name}/check` and the like.
+    Changing,
+}
+
+impl Purpose {
+    fn of(path: &str) -> Self {
+        if path.starts_with(super::push::PREFIX) {
+            return Self::Calling;
+        }
+        match super::change::split(path) {
+            Some(_) => Self::Changing,
+            None => Self::Reading,
+        }
+    }
+}
+
 /// The middleware around every route.
-pub async fn check(State(hosts): State<Arc<Hosts>>, request: Request, next: Next) -> Response {
-    let mut response = match refusal(&hosts, &request) {
-        Some(failure) => {
+pub async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
+    let mut response = match guard.admit(&mut request) {
+        Err(refusal) => {
+            let (failure, allow) = *refusal;
             let mut response = failure.into_response();
-            if response.status() == StatusCode::METHOD_NOT_ALLOWED {
-                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            match response.status() {
+                StatusCode::METHOD_NOT_ALLOWED => {
+                    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+                }
+                StatusCode::UNAUTHORIZED => {
+                    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                }
+                _ => {}
             }
             // What is left of the request is not read.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             response
         }
-        None => next.run(request).await,
+        Ok(()) => next.run(request).await,
     };
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -87,43 +134,99 @@ pub async fn check(State(hosts): State<Arc<Hosts>>, request: Request, next: Next
     response
 }
 
-fn refusal(hosts: &Hosts, request: &Request) -> Option<Failure> {
-    let mut named = request.headers().get_all(header::HOST).iter();
-    let host = match (named.next(), named.next()) {
-        (Some(host), None) => Some(host.to_str().unwrap_or("")),
-        (None, _) => None,
-        (Some(_), Some(_)) => {
-            return Some(Failure::bad_request("the request has more than one Host header", "send one"));
+/// A failure, and what `Allow` says where the method was the fault.
+type Refusal = Box<(Failure, &'static str)>;
+
+impl Guard {
+    fn admit(&self, request: &mut Request) -> Result<(), Refusal> {
+        let refused = |failure| Box::new((failure, "GET, HEAD"));
+        if let Some(hosts) = &self.hosts {
+            hosts.check(request).map_err(refused)?;
         }
-    };
-    // An absolute request target overrides the header (RFC 9112, section 3.2.2): both must be ours.
-    let target = request.uri().authority().map(Authority::as_str);
-    if host.is_none() && target.is_none() && request.version() != Version::HTTP_10 {
-        // Browsers always send one; HTTP/1.0 probes of load balancers do not.
-        return Some(Failure::bad_request("the request has no Host header", "send one"));
+        let purpose = Purpose::of(request.uri().path());
+        let method = request.method();
+        let reads = matches!(*method, Method::GET | Method::HEAD);
+        let not_allowed = |error: String, remedy: &str, allow| {
+            Err(Box::new((Failure::new(StatusCode::METHOD_NOT_ALLOWED, error, remedy), allow)))
+        };
+        let named = shortened(method.as_str());
+        match purpose {
+            Purpose::Calling if *method == Method::POST => return Ok(()),
+            Purpose::Calling => {
+                // Link previews and scanners follow links: a call must not come about by looking.
+                return not_allowed(
+                    format!("{named} is not a call: a call changes something"),
+                    "use POST: curl -d '' URL",
+                    "POST",
+                );
+            }
+            Purpose::Changing if *method == Method::POST => {
+                let Some(&peer) = request.extensions().get::<Peer>() else {
+                    return Err(refused(Failure::unavailable("it is not known who asks", "report this as a defect")));
+                };
+                let actor = access::actor(peer, request.headers(), self.token.as_ref()).map_err(|failure| {
+                    if failure.status == StatusCode::UNAUTHORIZED
+                        && let Some(count) = self.strangers.count(Clock.now())
+                    {
+                        tracing::warn!(count, last = %peer, "changes without the token were refused");
+                    }
+                    refused(failure)
+                })?;
+                request.extensions_mut().insert(actor);
+            }
+            // A monitor's name may end like one of those paths: looking is always allowed.
+            Purpose::Changing | Purpose::Reading if reads => {}
+            Purpose::Changing => {
+                return not_allowed(
+                    format!("{named} is not allowed here"),
+                    "use POST to change, GET to look",
+                    "GET, HEAD, POST",
+                );
+            }
+            Purpose::Reading => {
+                return not_allowed(
+                    format!("{named} is not allowed: there is only something to look at here"),
+                    "use GET or HEAD",
+                    "GET, HEAD",
+                );
+            }
+        }
+        if request.body().size_hint().exact() != Some(0) {
+            return Err(refused(Failure::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the request has a body, and nothing here reads one",
+                "send it without a body",
+            )));
+        }
+        Ok(())
     }
-    if let Some(foreign) = host.into_iter().chain(target).find(|name| !hosts.allow(name)) {
-        return Some(Failure::new(
-            StatusCode::MISDIRECTED_REQUEST,
-            format!("\"{}\" is not a name of this daemon", shortened(foreign)),
-            format!("use {}, or this host's address instead of a name", super::url_of(hosts.listen)),
-        ));
+}
+
+impl Hosts {
+    fn check(&self, request: &Request) -> Result<(), Failure> {
+        let mut named = request.headers().get_all(header::HOST).iter();
+        let host = match (named.next(), named.next()) {
+            (Some(host), None) => Some(host.to_str().unwrap_or("")),
+            (None, _) => None,
+            (Some(_), Some(_)) => {
+                return Err(Failure::bad_request("the request has more than one Host header", "send one"));
+            }
+        };
+        // An absolute request target overrides the header (RFC 9112, section 3.2.2): both must be ours.
+        let target = request.uri().authority().map(Authority::as_str);
+        if host.is_none() && target.is_none() && request.version() != Version::HTTP_10 {
+            // Browsers always send one; HTTP/1.0 probes of load balancers do not.
+            return Err(Failure::bad_request("the request has no Host header", "send one"));
+        }
+        if let Some(foreign) = host.into_iter().chain(target).find(|name| !self.allow(name)) {
+            return Err(Failure::new(
+                StatusCode::MISDIRECTED_REQUEST,
+                format!("\"{}\" is not a name of this daemon", shortened(foreign)),
+                format!("use {}, or this host's address instead of a name", super::url_of(self.listen)),
+            ));
+        }
+        Ok(())
     }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Some(Failure::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            format!("{} is not allowed: this interface is read-only", shortened(request.method().as_str())),
-            "use GET or HEAD",
-        ));
-    }
-    if request.body().size_hint().exact() != Some(0) {
-        return Some(Failure::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "the request has a body, and nothing here reads one",
-            "send it without a body",
-        ));
-    }
-    None
 }
 
 /// Text from outside, for an error message.

@@ -18,7 +18,7 @@ use crate::desk::protocol::DeliveryResult;
 use crate::domain::monitor::CheckKind;
 use crate::domain::{Code, Color, Destination};
 use crate::shard::ShardStats;
-use crate::shard::protocol::{BUCKETS_US, Histogram, STATES};
+use crate::shard::protocol::{BUCKETS_US, EchoStats, Histogram, STATES};
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -71,6 +71,7 @@ impl Collector for Snapshot {
             "What has been started and has not ended, by pipeline",
             [([("pipeline", "pulse")], shards.in_flight), ([("pipeline", "code")], desk.outstanding)],
         )?;
+        echoes(&mut page, &shards.echoes)?;
         page.counter("cpra_stalls", "Times a shard's loop stood still for more than 250 ms", shards.stalls)?;
         page.info("cpra_build", "The running version", &[("version", env!("CARGO_PKG_VERSION"))])?;
         let started = self.source.wall_of(self.source.started());
@@ -126,6 +127,20 @@ fn checks(page: &mut Page<'_>, shards: &ShardStats) -> fmt::Result {
             .into_iter()
             .zip(&shards.duration)
             .map(|(kind, histogram)| ([("type", kind.as_str())], histogram)),
+    )
+}
+
+fn echoes(page: &mut Page<'_>, echoes: &EchoStats) -> fmt::Result {
+    page.counters(
+        "cpra_icmp_packets",
+        "Echo requests that left, and what came back for them (replies and errors)",
+        [([("direction", "out")], echoes.sent), ([("direction", "in")], echoes.received)],
+    )?;
+    page.counter("cpra_icmp_forged", "Packets made up to look like answers to our echo requests", echoes.forged)?;
+    page.counter(
+        "cpra_icmp_dropped",
+        "Echo replies that this host dropped for want of room; what timed out meanwhile is void",
+        echoes.dropped,
     )
 }
 

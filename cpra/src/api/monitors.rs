@@ -1,7 +1,9 @@
 //! `/api/v1/monitors` and `/api/v1/monitors/{name}`.
 //!
 //! Names and settings come from the catalog, which nobody has to be asked for; states are asked for shard by shard, in
-//! slices that a step can answer. A search looks at a bounded number of names before it lets other requests in.
+//! slices that a step can answer. A search looks at a bounded number of names before it lets other requests in, and ends
+//! after [`API_SCAN_MAX`] of them ([`API_STATES_SCAN_MAX`] where the shards have to be asked for states) with what it has
+//! found and a cursor that goes on from there: a page may be empty and not the last one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,19 +19,24 @@ use super::failure::{Failure, answered};
 use super::guard::shortened;
 use super::nearness;
 use super::source::Source;
-use super::view::{EpisodeView, MonitorDetailView, MonitorView, PageQuery, PageView};
+use super::view::{EpisodeView, MonitorDetailView, MonitorView, PageQuery, PageView, state_name};
+use crate::config::nearest;
 use crate::desk::protocol::{Answer, Question};
-use crate::shard::protocol::MonitorState;
+use crate::shard::protocol::{MonitorState, STATES};
 use crate::units::MonitorId;
-use crate::units::limits::{API_PAGE_DEFAULT, API_PAGE_MAX, API_SCAN_SLICE, REPORT_SLICE_MAX};
+use crate::units::limits::{
+    API_PAGE_DEFAULT, API_PAGE_MAX, API_SCAN_MAX, API_SCAN_SLICE, API_STATES_SCAN_MAX, REPORT_SLICE_MAX,
+};
 use crate::world::Catalog;
 
 pub(super) async fn page(
     State(app): State<Arc<App>>,
     query: Result<Query<PageQuery>, QueryRejection>,
 ) -> Result<Json<PageView>, Failure> {
-    let Query(query) = query
-        .map_err(|error| Failure::bad_request(error.body_text(), "use ?limit=100&cursor=last-name&q=part-of-name"))?;
+    let Query(query) = query.map_err(|error| {
+        let remedy = "use ?state=down&group=shop&q=part-of-name&limit=100&cursor=last-name, or a part of these";
+        Failure::bad_request(error.body_text(), remedy)
+    })?;
     let limit = query.limit.unwrap_or(API_PAGE_DEFAULT);
     if !(1..=API_PAGE_MAX).contains(&limit) {
         return Err(Failure::bad_request(
@@ -37,14 +44,60 @@ pub(super) async fn page(
             "ask for a page, and for the next one with its cursor",
         ));
     }
+    let filter = Filter {
+        part: query.q.as_deref().unwrap_or(""),
+        group: query.group.as_deref().filter(|group| !group.is_empty()),
+        state: state(query.state.as_deref())?,
+    };
     let source = &*app.source;
     let catalog = source.catalog();
     let cursor = query.cursor.as_deref().filter(|cursor| !cursor.is_empty());
-    let (ids, more) = matching(&catalog, cursor, query.q.as_deref().unwrap_or(""), limit).await;
-    let states = states_of(source, &ids).await?;
-    let next_cursor = ids.last().filter(|_| more).map(|&last| catalog.name(last).to_owned());
+    let found = match filter.state {
+        None => matching(source, &catalog, cursor, &filter, limit).await?,
+        Some(state) => in_state(source, &catalog, cursor, &filter, state, limit).await?,
+    };
+    let Found { ids, states, scanned, next } = found;
+    let next_cursor = next.map(|id| catalog.name(id).to_owned());
     let monitors = ids.iter().map(|&id| MonitorView::of(id, &catalog, states.get(&id), source)).collect();
-    Ok(Json(PageView { monitors, total: catalog.len(), next_cursor }))
+    Ok(Json(PageView { monitors, total: catalog.len(), scanned, next_cursor }))
+}
+
+/// What a page is asked for.
+struct Filter<'a> {
+    part: &'a str,
+    group: Option<&'a str>,
+    state: Option<&'static str>,
+}
+
+impl Filter<'_> {
+    /// By what the catalog knows.
+    fn takes(&self, catalog: &Catalog, id: MonitorId) -> bool {
+        let in_group = |group: &str| catalog.policy(id).groups.iter().any(|of| **of == *group);
+        catalog.name(id).contains(self.part) && self.group.is_none_or(in_group)
+    }
+}
+
+/// A page.
+struct Found {
+    /// In the order of their names.
+    ids: Vec<MonitorId>,
+    states: BTreeMap<MonitorId, MonitorState>,
+    /// Names looked at.
+    scanned: usize,
+    /// After whom the next page begins; `None` on the last one.
+    next: Option<MonitorId>,
+}
+
+fn state(written: Option<&str>) -> Result<Option<&'static str>, Failure> {
+    let Some(written) = written.filter(|written| !written.is_empty()) else { return Ok(None) };
+    if let Some(known) = STATES.into_iter().find(|known| *known == written) {
+        return Ok(Some(known));
+    }
+    let meant = nearest(written, STATES).map(|meant| format!(", did you mean {meant}?")).unwrap_or_default();
+    Err(Failure::bad_request(
+        format!("state={} is unknown{meant}", shortened(written)),
+        format!("use one of {}", STATES.join(", ")),
+    ))
 }
 
 pub(super) async fn one(
@@ -66,7 +119,8 @@ pub(super) async fn one(
     Ok(Json(MonitorDetailView { monitor, episode }))
 }
 
-async fn unknown(catalog: &Catalog, name: &str) -> Failure {
+/// The answer to a name that nobody has.
+pub(super) async fn unknown(catalog: &Catalog, name: &str) -> Failure {
     let near = nearness::nearest(catalog, name).await;
     let remedy = match near.as_slice() {
         [] => "see /api/v1/monitors?q=part-of-name".to_owned(),
@@ -78,25 +132,90 @@ async fn unknown(catalog: &Catalog, name: &str) -> Failure {
     Failure::new(StatusCode::NOT_FOUND, format!("there is no monitor \"{}\"", shortened(name)), remedy)
 }
 
-/// The ids of a page, in the order of names, and whether another one follows.
-async fn matching(catalog: &Catalog, cursor: Option<&str>, part: &str, limit: usize) -> (Vec<MonitorId>, bool) {
-    let mut page = Vec::with_capacity(limit.min(catalog.len()));
-    for (looked_at, id) in catalog.ids_after(cursor).enumerate() {
-        if looked_at % API_SCAN_SLICE == API_SCAN_SLICE - 1 {
+/// A page by what the catalog knows; the shards are asked for its monitors only.
+async fn matching(
+    source: &dyn Source,
+    catalog: &Catalog,
+    cursor: Option<&str>,
+    filter: &Filter<'_>,
+    limit: usize,
+) -> Result<Found, Failure> {
+    let mut ids: Vec<MonitorId> = Vec::with_capacity(limit.min(catalog.len()));
+    let (mut scanned, mut next, mut last) = (0, None, None);
+    for id in catalog.ids_after(cursor) {
+        if scanned == API_SCAN_MAX {
+            next = last;
+            break;
+        }
+        scanned += 1;
+        if scanned.is_multiple_of(API_SCAN_SLICE) {
             yield_now().await;
         }
-        if !catalog.name(id).contains(part) {
-            continue;
+        if filter.takes(catalog, id) {
+            if ids.len() == limit {
+                next = ids.last().copied();
+                break;
+            }
+            ids.push(id);
         }
-        if page.len() == limit {
-            return (page, true);
-        }
-        page.push(id);
+        last = Some(id);
     }
-    (page, false)
+    let states = states_of(source, &ids).await?;
+    Ok(Found { ids, states, scanned, next })
 }
 
-async fn states_of(source: &dyn Source, ids: &[MonitorId]) -> Result<BTreeMap<MonitorId, MonitorState>, Failure> {
+/// A page of those in one state: the shards are asked for all that could be on it, slice by slice.
+async fn in_state(
+    source: &dyn Source,
+    catalog: &Catalog,
+    cursor: Option<&str>,
+    filter: &Filter<'_>,
+    wanted: &'static str,
+    limit: usize,
+) -> Result<Found, Failure> {
+    let mut found = Found { ids: Vec::new(), states: BTreeMap::new(), scanned: 0, next: None };
+    let mut names = catalog.ids_after(cursor).peekable();
+    let mut slice: Vec<MonitorId> = Vec::with_capacity(REPORT_SLICE_MAX);
+    let mut asked = 0;
+    while names.peek().is_some() {
+        let mut last = None;
+        while slice.len() < REPORT_SLICE_MAX
+            && found.scanned < API_SCAN_MAX
+            && let Some(id) = names.next()
+        {
+            last = Some(id);
+            found.scanned += 1;
+            if found.scanned.is_multiple_of(API_SCAN_SLICE) {
+                yield_now().await;
+            }
+            if filter.takes(catalog, id) {
+                slice.push(id);
+            }
+        }
+        asked += slice.len();
+        let mut states = states_of(source, &slice).await?;
+        for id in slice.drain(..) {
+            let Some(state) = states.remove(&id).filter(|state| state_name(state) == wanted) else { continue };
+            if found.ids.len() == limit {
+                found.next = found.ids.last().copied();
+                return Ok(found);
+            }
+            found.ids.push(id);
+            found.states.insert(id, state);
+        }
+        if (found.scanned >= API_SCAN_MAX || asked >= API_STATES_SCAN_MAX) && names.peek().is_some() {
+            found.next = last;
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// What the shards know of some monitors.
+pub(super) async fn states_of(
+    source: &dyn Source,
+    ids: &[MonitorId],
+) -> Result<BTreeMap<MonitorId, MonitorState>, Failure> {
     let mut by_shard: BTreeMap<u8, Vec<u32>> = BTreeMap::new();
     for id in ids {
         by_shard.entry(id.shard()).or_default().push(id.index());

@@ -11,7 +11,7 @@ use crate::desk::DeskStats;
 use crate::desk::protocol::{Answer, Question};
 use crate::shard::ShardStats;
 use crate::shard::protocol::MonitorState;
-use crate::units::{Instant, Timestamp};
+use crate::units::{Instant, MonitorId, Timestamp};
 use crate::world::Catalog;
 
 /// A question on its way; the API waits [`crate::units::limits::API_ASK_MAX`] for the answer.
@@ -47,6 +47,23 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// When the question cannot even be asked.
     fn desk(&self, question: Question) -> Asked<Answer>;
+    /// The monitor whose job calls with this token.
+    fn push_target(&self, token: &str) -> Option<MonitorId>;
+    /// A job has called. It is judged by the shard, soon after.
+    ///
+    /// # Errors
+    /// When the call cannot be handed over.
+    fn push(&self, monitor: MonitorId, ok: bool, message: Box<str>) -> Result<(), AskError>;
+    /// Check this monitor now instead of at its next due time.
+    ///
+    /// # Errors
+    /// When the wish cannot be handed over.
+    fn check_now(&self, monitor: MonitorId) -> Result<(), AskError>;
+    /// Watch this monitor, or do not. Done before the desk answers what it is asked afterwards.
+    ///
+    /// # Errors
+    /// When the wish cannot be handed over.
+    fn switch(&self, monitor: MonitorId, enabled: bool) -> Result<(), AskError>;
 }
 
 /// Whether the daemon does its work in full.

@@ -1,5 +1,6 @@
 //! The routes through real sockets, against a daemon that is made up.
 
+mod changing;
 mod exposition;
 mod fake;
 mod guarding;

@@ -29,6 +29,34 @@ pub struct PageQuery {
     pub cursor: Option<String>,
     /// Part of the name.
     pub q: Option<String>,
+    /// One of the states of `cpra_monitors`.
+    pub state: Option<String>,
+    /// The name of a group.
+    pub group: Option<String>,
+}
+
+/// The query of `/api/v1/push/{token}`.
+#[derive(Deserialize)]
+pub struct PushQuery {
+    /// `ok` or `fail`.
+    pub status: Option<String>,
+    /// The job's own words; else the first line of the body.
+    pub msg: Option<String>,
+}
+
+#[derive(Serialize)]
+pub struct PushView {
+    pub monitor: String,
+    /// `ok` or `fail`.
+    pub taken: &'static str,
+}
+
+/// The answer to a change.
+#[derive(Serialize)]
+pub struct ChangedView {
+    pub monitor: String,
+    /// `check`, `disable` or `enable`.
+    pub done: &'static str,
 }
 
 /// The query of `/debug/pprof/profile`.
@@ -192,8 +220,10 @@ impl ChangeView {
 #[derive(Serialize)]
 pub struct PageView {
     pub monitors: Vec<MonitorView>,
-    /// Monitors loaded, whatever `q` says.
+    /// Monitors loaded, whatever the filters say.
     pub total: usize,
+    /// Names that were looked at for this page.
+    pub scanned: usize,
     /// `cursor` of the next page; `null` on the last one.
     pub next_cursor: Option<String>,
 }
@@ -241,6 +271,7 @@ pub struct LastView {
 pub struct LatencyView {
     pub resolve: f64,
     pub connect: f64,
+    pub tls: f64,
     pub first_byte: f64,
     pub total: f64,
 }
@@ -250,6 +281,7 @@ impl From<Latency> for LatencyView {
         Self {
             resolve: latency.resolve.as_secs_f64(),
             connect: latency.connect.as_secs_f64(),
+            tls: latency.tls.as_secs_f64(),
             first_byte: latency.first_byte.as_secs_f64(),
             total: latency.total.as_secs_f64(),
         }
@@ -297,7 +329,8 @@ pub fn name_of(catalog: &Catalog, id: MonitorId) -> &str {
     if known { catalog.name(id) } else { "?" }
 }
 
-fn state_name(state: &MonitorState) -> &'static str {
+/// One of the states of `cpra_monitors`.
+pub fn state_name(state: &MonitorState) -> &'static str {
     if state.obscured {
         return "unknown";
     }

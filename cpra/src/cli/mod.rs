@@ -1,13 +1,29 @@
-//! The command line: what can be asked, and the question that needs no daemon.
+//! The command line: the daemon itself, questions that need none, and what is asked of one that runs.
+//!
+//! | command | exit code |
+//! | --- | --- |
+//! | `cpra` | 0 ended in order, 1 could not start, 2 wrong arguments |
+//! | `cpra --check-config` | 0 no errors, 1 errors |
+//! | `cpra check NAME` | 0 ok, 1 fail, 2 warn, 3 void or not made; of several the worst: fail, void, warn, ok |
+//! | `cpra status` | 0 ready, 1 not ready, 3 nobody answers |
+//! | `cpra monitors` | 0 listed, 1 refused, 3 nobody answers |
+//! | `cpra disable`, `cpra enable` | 0 done, 1 refused, 3 nobody answers |
+//!
+//! Wrong arguments of a subcommand are 3 too: what was asked for was not done, and nothing is known.
 
+mod check;
+mod client;
+mod monitors;
 mod run;
+mod status;
+mod switch;
 
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgAction, Parser, ValueEnum};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 pub use self::run::run;
 use crate::config::daemon::{Flags, LogFormat};
@@ -17,12 +33,15 @@ use crate::config::{self, Diagnostics, Folders, Settings};
 #[derive(Clone, Debug, Parser)]
 #[command(name = "cpra", version, about, max_term_width = 100, after_help = EXAMPLES, disable_help_subcommand = true)]
 pub struct Args {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// The monitors file
-    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Files")]
     pub yaml: Option<PathBuf>,
 
     /// The daemon file (TOML); CPRA_... variables beat it, flags beat both
-    #[arg(long, value_name = "FILE", help_heading = "Files")]
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Files")]
     pub config: Option<PathBuf>,
 
     /// Read the files, print what is wrong with them, and exit with 0 or 1
@@ -32,6 +51,10 @@ pub struct Args {
     /// Address of the API, the metrics and the pages [default: 127.0.0.1:9860]
     #[arg(long = "api.listen", value_name = "ADDR", value_parser = config::daemon::listen, help_heading = "Listeners")]
     pub api_listen: Option<SocketAddr>,
+
+    /// Socket of the command line [default: in /run/cpra or the state folder]
+    #[arg(long = "api.socket", value_name = "PATH", global = true, help_heading = "Listeners")]
+    pub api_socket: Option<PathBuf>,
 
     /// Serve profiles
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
@@ -52,6 +75,65 @@ pub struct Args {
     pub log_format: Option<Format>,
 }
 
+/// Without one of these the daemon runs.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Check a monitor of a file now, without a daemon, and show what happens
+    Check(check::Args),
+    /// How the running daemon is
+    Status(status::Args),
+    /// The running daemon's monitors
+    Monitors(monitors::Args),
+    /// Stop watching a monitor of the running daemon
+    Disable(switch::Args),
+    /// Watch it again
+    Enable(switch::Args),
+}
+
+/// What a subcommand answers with when what was asked for was not done.
+const NOT_DONE: u8 = 3;
+
+/// The arguments of this process; else what was wrong with them has been told, and this is the exit code.
+///
+/// # Errors
+/// Also for `--help` and `--version`, which are no errors.
+pub fn parse() -> Result<Args, ExitCode> {
+    Args::try_parse().map_err(|error| {
+        let _ = error.print();
+        let commands: Vec<String> = <Args as clap::CommandFactory>::command()
+            .get_subcommands()
+            .map(|command| command.get_name().to_owned())
+            .collect();
+        let has_command = std::env::args().skip(1).any(|word| commands.contains(&word));
+        match error.exit_code() {
+            0 => ExitCode::SUCCESS,
+            _ if has_command => ExitCode::from(NOT_DONE),
+            code => ExitCode::from(u8::try_from(code).unwrap_or(2)),
+        }
+    })
+}
+
+/// Does what the arguments say.
+pub fn obey(args: &Args) -> ExitCode {
+    match &args.command {
+        None if args.check_config => check_config(args),
+        None => run(args),
+        Some(Command::Check(command)) => check::check(args, command),
+        Some(Command::Status(command)) => told(status::status(args, command)),
+        Some(Command::Monitors(command)) => told(monitors::monitors(args, command)),
+        Some(Command::Disable(command)) => told(switch::switch(args, command, "disable")),
+        Some(Command::Enable(command)) => told(switch::switch(args, command, "enable")),
+    }
+}
+
+/// An answer's exit code; what kept it from coming goes to stderr.
+fn told(answer: Result<ExitCode, client::ClientError>) -> ExitCode {
+    answer.unwrap_or_else(|error| {
+        let _ = writeln!(std::io::stderr().lock(), "cpra: {error}");
+        ExitCode::from(error.exit_code())
+    })
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     Text,
@@ -62,7 +144,8 @@ const EXAMPLES: &str = "\
 Examples:
   cpra --yaml configs/quickstart.yaml           a tour of one minute, on this machine only
   cpra --yaml monitors.yaml --check-config      is the file right?
-  cpra --yaml monitors.yaml --config cpra.toml  as a service does it";
+  cpra --yaml monitors.yaml --config cpra.toml  as a service does it
+  cpra check shop/web --yaml monitors.yaml      one check, and all that is seen of it";
 
 impl Args {
     /// Settings from the daemon file, the environment and these arguments.
@@ -71,7 +154,7 @@ impl Args {
             Format::Text => LogFormat::Text,
             Format::Json => LogFormat::Json,
         });
-        let flags = Flags { api_listen: self.api_listen, log_format };
+        let flags = Flags { api_listen: self.api_listen, api_socket: self.api_socket.clone(), log_format };
         Settings::load(self.config.as_deref(), |name| std::env::var(name).ok(), &flags)
     }
 

@@ -7,15 +7,20 @@ use std::sync::Arc;
 
 use super::{Args, plural};
 use crate::api;
+use crate::api::access::Token;
 use crate::config::daemon::LogFormat;
-use crate::config::{self, Diagnostics, Settings};
+use crate::config::{self, Diagnostics, Folders, Settings};
 use crate::daemon::{self, Plan};
 use crate::os::clock::Clock;
 use crate::os::limits::NofileLimit;
+use crate::os::local::LocalSocket;
 use crate::os::logging;
+use crate::os::ping;
 use crate::os::preflight::{self, Demand, Severity};
 use crate::os::signals::Signals;
+use crate::os::spawn;
 use crate::os::tls;
+use crate::ring::Family;
 use crate::units::{Instant, Span};
 use crate::wire::tls::Trust;
 use crate::world::Catalog;
@@ -58,6 +63,8 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         tracing::warn!("{}: {}; {}", finding.subject, finding.text, finding.remedy);
     }
     let folders = args.folders(&settings);
+    let local = local_socket(&settings, &folders)?;
+    let token = token(&settings)?;
     banner(args, &settings, &loaded, Clock.now().since(began), &findings);
     let plan = Plan {
         instance,
@@ -70,14 +77,46 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         state_dir: folders.state,
         api,
         profile,
+        local,
+        token,
         names: Vec::new(),
         findings,
         contexts,
+        scripts: spawn::Settings::default(),
     };
     let daemon = daemon::start(plan)?;
     // A clean end is a success even where a notice was left behind: that was told, loudly, and is not undone by 1.
     daemon.run(&signals);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The command line's way in. A socket that was asked for must be had; without the default one the daemon does its work
+/// all the same.
+fn local_socket(settings: &Settings, folders: &Folders) -> anyhow::Result<Option<LocalSocket>> {
+    const FLAG: &str = "--api.socket PATH";
+    match &settings.api.socket {
+        Some(path) => match LocalSocket::bind(path) {
+            Ok(socket) => Ok(Some(socket)),
+            Err(error) => anyhow::bail!("cannot listen on {error} with {FLAG}"),
+        },
+        None => match LocalSocket::bind(&folders.socket) {
+            Ok(socket) => Ok(Some(socket)),
+            Err(error) => {
+                tracing::warn!(
+                    "no unix socket, so that the command line cannot reach this daemon: {error} with {FLAG}"
+                );
+                Ok(None)
+            }
+        },
+    }
+}
+
+fn token(settings: &Settings) -> anyhow::Result<Option<Token>> {
+    let Some(path) = &settings.api.token_file else { return Ok(None) };
+    match Token::read(path) {
+        Ok(token) => Ok(Some(token)),
+        Err(error) => anyhow::bail!("[api] token_file {} {error}", path.display()),
+    }
 }
 
 struct Loaded {
@@ -185,7 +224,8 @@ fn banner(args: &Args, settings: &Settings, loaded: &Loaded, took: Span, finding
 
 /// Where this host is near its limits, for people.
 fn findings(demand: &Demand, files: NofileLimit) -> Vec<api::Finding> {
-    let judged = preflight::judge(demand, Path::new("/proc"), files.soft);
+    let mut judged = preflight::judge(demand, Path::new("/proc"), files.soft);
+    judged.extend(preflight::echo(demand, [Family::V4, Family::V6].map(ping::means)));
     let notable = judged.into_iter().filter(|finding| finding.severity != Severity::Ok);
     let told = notable.map(|finding| {
         let verdict = if finding.severity == Severity::Short { "too low" } else { "tight" };

@@ -38,6 +38,10 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Api {
     pub listen: SocketAddr,
+    /// The unix socket; the default is [`Folders::socket`](super::Folders::socket).
+    pub socket: Option<PathBuf>,
+    /// What changes over TCP are made with; without it TCP is read-only.
+    pub token_file: Option<PathBuf>,
 }
 
 /// Checks in flight, over all shards: the slots that people call workers.
@@ -87,7 +91,7 @@ impl Default for Settings {
             instance: None,
             queue_capacity: 65_536,
             batch_size: 1_024,
-            api: Api { listen: SocketAddr::from(([127, 0, 0, 1], 9860)) },
+            api: Api { listen: SocketAddr::from(([127, 0, 0, 1], 9860)), socket: None, token_file: None },
             pulse: Pulse { min_workers: 64, max_workers: 50_000 },
             code: Code { fallback: Fallback::Log },
             log: Log { format: LogFormat::Text },
@@ -101,15 +105,18 @@ impl Default for Settings {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
     pub api_listen: Option<SocketAddr>,
+    pub api_socket: Option<PathBuf>,
     pub log_format: Option<LogFormat>,
 }
 
 /// Environment variables and the keys that they replace.
-pub const ENVIRONMENT: [(&str, &str, &str); 10] = [
+pub const ENVIRONMENT: [(&str, &str, &str); 12] = [
     ("CPRA_INSTANCE", "", "instance"),
     ("CPRA_QUEUE_CAPACITY", "", "queue_capacity"),
     ("CPRA_BATCH_SIZE", "", "batch_size"),
     ("CPRA_API_LISTEN", "api", "listen"),
+    ("CPRA_API_SOCKET", "api", "socket"),
+    ("CPRA_API_TOKEN_FILE", "api", "token_file"),
     ("CPRA_PULSE_MIN_WORKERS", "pulse", "min_workers"),
     ("CPRA_PULSE_MAX_WORKERS", "pulse", "max_workers"),
     ("CPRA_CODE_FALLBACK", "code", "fallback"),
@@ -124,7 +131,7 @@ const TOP: Keys<'static> = Keys {
     refused: &[],
 };
 const SECTIONS: [(&str, Keys<'static>); 6] = [
-    ("api", Keys { known: &["listen"], without_effect: &["socket", "external_url", "token_file"], refused: &[] }),
+    ("api", Keys { known: &["listen", "socket", "token_file"], without_effect: &["external_url"], refused: &[] }),
     (
         "pulse",
         Keys {
@@ -191,6 +198,9 @@ impl Settings {
         if let Some(listen) = flags.api_listen {
             settings.api.listen = listen;
         }
+        if let Some(socket) = &flags.api_socket {
+            settings.api.socket = Some(socket.clone());
+        }
         if let Some(format) = flags.log_format {
             settings.log.format = format;
         }
@@ -224,6 +234,11 @@ impl Settings {
         }
         if let Some(address) = api.value(findings, &["listen"], |node| listen(value::text(node)?)) {
             self.api.listen = address;
+        }
+        for (key, place) in [("socket", &mut self.api.socket), ("token_file", &mut self.api.token_file)] {
+            if let Some(path) = api.value(findings, &[key], |node| value::line(4096)(node).map(PathBuf::from)) {
+                *place = Some(path);
+            }
         }
         settle(&mut self.pulse.min_workers, pulse.value(findings, &["min_workers"], value::integer(WORKERS)));
         settle(&mut self.pulse.max_workers, pulse.value(findings, &["max_workers"], value::integer(WORKERS)));

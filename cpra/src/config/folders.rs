@@ -9,6 +9,8 @@ pub struct Folders {
     pub working: PathBuf,
     /// What the daemon keeps.
     pub state: PathBuf,
+    /// The unix socket of the command line.
+    pub socket: PathBuf,
     /// Log files go below one of these.
     pub log_dirs: Vec<PathBuf>,
 }
@@ -23,14 +25,31 @@ impl Folders {
                 log_dirs.push(folder.to_owned());
             }
         }
-        Self { working: working.to_owned(), state: working.join(state), log_dirs }
+        let state = working.join(state);
+        Self { working: working.to_owned(), socket: state.join(SOCKET), state, log_dirs }
     }
 
     /// As the environment says: `STATE_DIRECTORY` (its first entry), else `/var/lib/cpra` as root, else `./cpra-state`.
+    /// The socket is in `RUNTIME_DIRECTORY`, else in `/run/cpra` as root, else in the state folder.
     pub fn of_process(is_root: bool) -> Self {
         let working = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-        Self::new(&working, &state_folder(std::env::var_os("STATE_DIRECTORY"), is_root), &std::env::temp_dir())
+        let state = state_folder(std::env::var_os("STATE_DIRECTORY"), is_root);
+        let mut folders = Self::new(&working, &state, &std::env::temp_dir());
+        if let Some(folder) = runtime_folder(std::env::var_os("RUNTIME_DIRECTORY"), is_root) {
+            folders.socket = working.join(folder).join(SOCKET);
+        }
+        folders
     }
+}
+
+/// The name of the unix socket in its folder.
+const SOCKET: &str = "cpra.sock";
+
+/// Where a process leaves what ends with it; `None` where that is the state folder.
+pub fn runtime_folder(runtime_directory: Option<std::ffi::OsString>, is_root: bool) -> Option<PathBuf> {
+    let given = runtime_directory.and_then(|folders| std::env::split_paths(&folders).next());
+    let given = given.filter(|folder| !folder.as_os_str().is_empty());
+    given.or_else(|| is_root.then(|| PathBuf::from("/run/cpra")))
 }
 
 /// The state folder, relative to the working folder where it is the default of an unprivileged run.
@@ -119,5 +138,9 @@ mod tests {
         assert_eq!(state_folder(Some("/run/a:/run/b".into()), true), Path::new("/run/a"));
         assert_eq!(state_folder(None, true), Path::new("/var/lib/cpra"));
         assert_eq!(state_folder(Some("".into()), false), Path::new("cpra-state"));
+        assert_eq!(runtime_folder(Some("/run/a:/run/b".into()), false).as_deref(), Some(Path::new("/run/a")));
+        assert_eq!(runtime_folder(None, true).as_deref(), Some(Path::new("/run/cpra")));
+        assert_eq!(runtime_folder(Some("".into()), false), None);
+        assert_eq!(folders().socket, Path::new("/var/lib/cpra/cpra.sock"));
     }
 }

@@ -41,3 +41,4 @@ pub use daemon::Settings;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use folders::{Folders, LogPathError, log_path_allowed};
 pub use monitors::{Report, read, read_str};
+pub use suggestion::nearest;

@@ -8,7 +8,7 @@ use super::http;
 use super::node::{Findings, Kind, Mark, Node};
 use super::section::{Keys, Section};
 use super::{address, value};
-use crate::domain::monitor::About;
+use crate::domain::monitor::{About, PushCheck};
 use crate::domain::{Check, Monitor, Policy, Target, TcpCheck};
 use crate::units::Span;
 use crate::units::limits::{INTERVAL_MAX, INTERVAL_MIN, MONITOR_NAME_MAX, RETRIES_MAX, THRESHOLD_MAX, TIMEOUT_MIN};
@@ -43,10 +43,14 @@ const PULSE_KEYS: Keys<'static> = Keys {
 };
 const TCP_KEYS: Keys<'static> = Keys { known: &["host", "port", "retries"], without_effect: &[], refused: &["tls"] };
 
+const PUSH_KEYS: Keys<'static> = Keys { known: &["token", "grace"], without_effect: &[], refused: &["token_file"] };
+const PUSH_TOKEN: std::ops::RangeInclusive<usize> = 16..=128;
+
 #[derive(Clone, Copy)]
 enum Kinds {
     Tcp,
     Http,
+    Push,
     Later,
 }
 
@@ -56,7 +60,7 @@ const KINDS: [(&str, Kinds); 7] = [
     ("icmp", Kinds::Later),
     ("script", Kinds::Later),
     ("dns", Kinds::Later),
-    ("push", Kinds::Later),
+    ("push", Kinds::Push),
     ("https", Kinds::Later),
 ];
 
@@ -227,6 +231,7 @@ fn check(pulse: &Section<'_>, findings: &mut Findings) -> Option<(Check, Target,
     match kind? {
         Kinds::Http => http::http(&config, findings),
         Kinds::Tcp => tcp(&config, findings),
+        Kinds::Push => push(&config, findings),
         Kinds::Later => None,
     }
 }
@@ -241,6 +246,27 @@ fn tcp(config: &Section<'_>, findings: &mut Findings) -> Option<(Check, Target, 
     let retries = retries(config, findings);
     let port = u16::try_from(port?).ok()?;
     Some((Check::Tcp(TcpCheck::default()), Target { host: host?, port, path: Box::default() }, retries))
+}
+
+/// Nobody is dialled: the job calls, with its token.
+fn push(config: &Section<'_>, findings: &mut Findings) -> Option<(Check, Target, u8)> {
+    config.check_keys(findings, PUSH_KEYS);
+    let grace = config.value(findings, &["grace"], value::span(Span::ZERO..=INTERVAL_MAX));
+    let token = config.required(findings, &["token"], "add \"token: ...\" with at least 16 letters", |node| {
+        let text = value::text(node)?;
+        let fits = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~'));
+        if PUSH_TOKEN.contains(&text.len()) && fits {
+            Ok(Box::<str>::from(text))
+        } else {
+            let (low, high) = (PUSH_TOKEN.start(), PUSH_TOKEN.end());
+            Err(format!(
+                "takes {low} to {high} letters, digits, \"-\" and \"_\": `openssl rand -hex 16` makes such a text"
+            ))
+        }
+    });
+    let host = crate::domain::Host::Literal(std::net::Ipv4Addr::UNSPECIFIED.into());
+    let check = Check::Push(PushCheck { grace: grace.unwrap_or(Span::from_secs(60)) });
+    Some((check, Target { host, port: 0, path: token? }, 0))
 }
 
 /// Attempts within one check after the first.

@@ -1,7 +1,7 @@
 //! "Did you mean": the candidate that is nearest to what was written.
 
 /// The candidate within an edit distance of a third of the word's length (at least 1), if there is one.
-pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const WORD_MAX: usize = 48;
     let written: Vec<char> = written.chars().take(WORD_MAX + 1).flat_map(char::to_lowercase).collect();
     if written.is_empty() || written.len() > WORD_MAX {

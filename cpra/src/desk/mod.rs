@@ -608,6 +608,10 @@ fn found(outcome: &Outcome) -> String {
     match outcome.status {
         Some(status) => format!("{status} in {took}"),
         None if outcome.code == Code::L4Ok => format!("connected in {took}"),
+        None if outcome.code == Code::PushOk => outcome
+            .evidence
+            .as_deref()
+            .map_or_else(|| "the job called".to_owned(), |said| format!("the job called: {said}")),
         None => format!("ok in {took}"),
     }
 }

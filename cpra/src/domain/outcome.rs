@@ -193,8 +193,10 @@ impl Code {
         }
     }
 
+    /// Whether something was waited for in vain, so that packets which this host dropped itself may be the reason. Lost
+    /// echoes are counted as such.
     pub const fn is_timeout(self) -> bool {
-        matches!(self, Self::L3Tout | Self::L4Tout | Self::L6Tout | Self::L7Tout)
+        matches!(self, Self::L3Tout | Self::L3Rsp | Self::L4Tout | Self::L6Tout | Self::L7Tout)
     }
 
     /// What an error of connecting says about the target. `local` is [`crate::ring::Completion::local`].
@@ -257,7 +259,7 @@ pub struct Latency {
     pub connect: Span,
     /// The TLS handshake, with what plain text came before it.
     pub tls: Span,
-    /// Request sent until the first byte of the answer.
+    /// Request sent until the first byte of the answer; of echo requests, the mean round trip.
     pub first_byte: Span,
     /// Start of the attempt (name resolution included) until judged.
     pub total: Span,

@@ -1,9 +1,11 @@
 //! The doors to the operating system: everything that reads a clock, opens a socket or asks the kernel something.
 //!
-//! `shard_loop` and `desk_loop` drive the two machines. `uring` is the network of the shards, `wait` says how long a
-//! shard may sleep in it, `wake` is the door that queues knock at, `lane` runs the futures that deliver notices,
-//! `resolve` turns names into addresses, `clock` is the only reader of clocks, `host` counts what this machine itself
-//! does to packets, `limits` and `preflight` say before the start what it can bear, `logging`, `story` and `stream`
+//! `shard_loop` and `desk_loop` drive the two machines; `solo` lets the first make single checks without the second.
+//! `uring` is the network of the shards, `wait` says how long a shard may sleep in it, `ping` carries its echo requests,
+//! `wake` is the door that queues knock at, `lane` runs the futures that deliver notices, `resolve` turns names into
+//! addresses, `spawn` runs scripts, `clock` is the only reader of clocks, `host` counts what this machine itself does to
+//! packets, `limits` and `preflight` say before the start what it can bear, `local` is the unix socket of the command
+//! line, `logging`, `story` and `stream`
 //! write to people. `unsafe` lives here and nowhere above.
 
 pub mod clock;
@@ -11,11 +13,15 @@ pub mod desk_loop;
 pub mod host;
 pub mod lane;
 pub mod limits;
+pub mod local;
 pub mod logging;
+pub mod ping;
 pub mod preflight;
 pub mod resolve;
 pub mod shard_loop;
 pub mod signals;
+pub mod solo;
+pub mod spawn;
 pub mod story;
 pub mod stream;
 pub mod tls;

@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 use hashbrown::{HashMap, HashSet};
 use rustc_hash::FxBuildHasher;
 
+use super::ping::Means;
 use crate::domain::{Check, HostRef};
+use crate::probe::Probe;
 use crate::units::Span;
 use crate::world::Catalog;
 
@@ -33,6 +35,8 @@ pub struct Demand {
     /// Distinct addresses.
     pub destinations_v4: u64,
     pub destinations_v6: u64,
+    /// Monitors that send echo requests.
+    pub echoing: u64,
     /// The longest timeout: with every target dead, this long each connect is pending.
     pub timeout_max: Span,
 }
@@ -52,11 +56,19 @@ impl Demand {
             sockets_in_flight: 0,
             destinations_v4: 0,
             destinations_v6: 0,
+            echoing: 0,
             timeout_max: Span::ZERO,
         };
         let mut pending = 0.0;
         for id in catalog.enabled_ids() {
             let (policy, target) = (catalog.policy(id), catalog.target(id));
+            demand.echoing += u64::from(matches!(policy.check, Check::Icmp(_)));
+            if !Probe::uses_socket(&policy.check) {
+                if let HostRef::Literal(address) = target.host {
+                    destinations.insert(address);
+                }
+                continue;
+            }
             let per_second = 1.0 / policy.interval.as_secs_f64().max(1e-3);
             pending += per_second * policy.timeout.as_secs_f64();
             demand.timeout_max = demand.timeout_max.max(policy.timeout);
@@ -82,6 +94,26 @@ impl Demand {
         demand.sockets_in_flight = pending.min(u64::from(slots_max));
         demand
     }
+}
+
+/// Whether the echo requests that a catalog asks for can leave, by what is to be had for IPv4 and IPv6.
+pub fn echo(demand: &Demand, means: [Means; 2]) -> Option<Finding> {
+    if demand.echoing == 0 {
+        return None;
+    }
+    let none = means.iter().all(|means| matches!(means, Means::None(_)));
+    let [v4, v6] = means;
+    let (severity, advice) = if none {
+        let advice = format!(
+            "{} icmp monitors cannot be judged (IPv4: {v4}, IPv6: {v6}): `AmbientCapabilities=CAP_NET_RAW` in the unit \
+             file, or `sysctl -w net.ipv4.ping_group_range=\"GID GID\"` with a group of the daemon",
+            demand.echoing
+        );
+        (Severity::Short, advice)
+    } else {
+        (Severity::Ok, String::new())
+    };
+    Some(Finding { limit: ECHO, severity, demand: demand.echoing, available: if none { 0 } else { u64::MAX }, advice })
 }
 
 /// How a demand compares with a limit.
@@ -115,6 +147,7 @@ const TIME_WAIT_SECONDS: u64 = 60;
 /// Descriptors of the daemon beyond the sockets of its pool: rings, files, API, store, notices.
 const DESCRIPTORS_OTHER: u64 = 512;
 
+const ECHO: &str = "sockets for echo requests";
 const CONNTRACK_MAX: &str = "net.netfilter.nf_conntrack_max";
 const TCP_MEM: &str = "net.ipv4.tcp_mem";
 const PORT_RANGE: &str = "net.ipv4.ip_local_port_range";
@@ -147,7 +180,9 @@ fn conntrack(demand: &Demand, host: &Host) -> Option<Finding> {
         ("net.netfilter.nf_conntrack_tcp_timeout_close", 10)
     };
     let linger = host.number(timeout).unwrap_or(default);
-    let wanted = product(demand.connects_per_second, linger).saturating_add(demand.sockets_in_flight);
+    // Echo requests to one address are one entry, since all of them have the same identifier.
+    let others = demand.sockets_in_flight.saturating_add(demand.echoing);
+    let wanted = product(demand.connects_per_second, linger).saturating_add(others);
     Some(finding(CONNTRACK_MAX, wanted, available, |room| {
         format!(
             "{wanted} connections are tracked at a time ({:.0} per second, kept {linger} s after their end), and beyond \
@@ -277,6 +312,7 @@ mod tests {
             sockets_in_flight: 100,
             destinations_v4: 100,
             destinations_v6: 0,
+            echoing: 0,
             timeout_max: Span::from_secs(5),
         }
     }
@@ -372,6 +408,21 @@ mod tests {
             assert!(finding.advice.contains(advice), "{finding:?}");
             assert!(severity == Ok || finding.advice.contains("sysctl -w"), "{finding:?}");
         }
+    }
+
+    #[test]
+    fn echo_requests_need_one_socket_of_two() {
+        use crate::ring::Errno;
+        let none = Means::None(Errno::EACCES);
+        assert_eq!(echo(&quiet(), [none, none]), None, "nobody asks for any");
+        let demand = Demand { echoing: 3, ..quiet() };
+        for means in [[Means::Raw, Means::Raw], [Means::Datagram, none], [none, Means::Raw]] {
+            let finding = echo(&demand, means).expect("judged");
+            assert_eq!((finding.severity, finding.advice.as_str()), (Ok, ""));
+        }
+        let finding = echo(&demand, [none, Means::None(Errno::EAFNOSUPPORT)]).expect("judged");
+        assert_eq!((finding.severity, finding.demand, finding.available), (Short, 3, 0));
+        assert!(finding.advice.contains("3 icmp monitors") && finding.advice.contains("CAP_NET_RAW"), "{finding:?}");
     }
 
     #[test]

@@ -8,22 +8,27 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::clock::Clock;
 use super::host::HostCounters;
+use super::ping::{Means, Ping, Pinger};
+use super::spawn::{News, Order, Scripts, Want};
 use super::uring::UringRing;
 use super::wait::WaitPolicy;
 use super::wake::WakeFd;
+use crate::domain::Check;
 use crate::pipeline::{Bell, Receiver, Sender};
-use crate::probe::errand::{Echo, ErrandEnd};
-use crate::ring::{Errno, Ring as _, Wait};
-use crate::shard::protocol::{Command, MonitorState, Resolution, Transition};
+use crate::probe::errand::{Errand, ErrandEnd};
+use crate::ring::{Errno, Op, Ring as _, Wait};
+use crate::shard::protocol::{Command, CommandKind, MonitorState, Resolution, Transition};
 use crate::shard::{Effect, Effects, Event, Shard, ShardStats};
-use crate::units::limits::TRANSITIONS_BACKLOG_MAX;
-use crate::units::{Instant, Span};
+use crate::units::limits::{CALLS_PER_TURN_MAX, TRANSITIONS_BACKLOG_MAX};
+use crate::units::{Instant, MonitorId, Span};
+use crate::world::Catalog;
 
 /// How often counters are copied out.
 const PUBLISH_EVERY: Span = Span::from_millis(100);
@@ -52,18 +57,45 @@ pub struct Ask {
     pub reply: Reply,
 }
 
+/// What comes from outside for one monitor, and is not answered.
+#[derive(Debug)]
+pub enum Call {
+    /// The job of a monitor that waits for its calls.
+    Pushed { index: u32, ok: bool, message: Box<str> },
+    /// A person: check now.
+    CheckNow(MonitorId),
+}
+
+/// What passes by between a shard and the network, for somebody who looks on.
+#[derive(Debug)]
+pub enum Sight<'a> {
+    Resolved { name: &'a str, result: &'a Resolution },
+    Connecting(SocketAddr),
+    Received(&'a [u8]),
+}
+
+/// Somebody who looks on.
+pub type Onlooker = Box<dyn FnMut(Sight<'_>) + Send>;
+
 /// A shard's ends of its queues.
 pub struct Mailbox {
     pub commands: Receiver<Command>,
     pub asks: Receiver<Ask>,
+    pub calls: Receiver<Call>,
     pub resolutions: Receiver<(Box<str>, Resolution)>,
     pub names: Sender<Box<str>>,
+    pub scripts: Scripts,
     pub transitions: Sender<Box<Transition>>,
 }
 
 impl Mailbox {
-    fn is_quiet(&self) -> bool {
-        self.commands.is_empty() && self.asks.is_empty() && self.resolutions.is_empty()
+    fn is_quiet(&self, desk_full: bool) -> bool {
+        let calls = desk_full || self.calls.is_empty();
+        calls
+            && self.commands.is_empty()
+            && self.asks.is_empty()
+            && self.resolutions.is_empty()
+            && self.scripts.news.is_empty()
     }
 }
 
@@ -72,6 +104,9 @@ pub struct ShardLoop {
     ring: UringRing,
     clock: Clock,
     host: HostCounters,
+    pinger: Pinger,
+    /// How often echoes come.
+    echo_wait: WaitPolicy,
     mailbox: Mailbox,
     bell: Bell,
     board: Arc<ShardBoard>,
@@ -81,10 +116,14 @@ pub struct ShardLoop {
     desk_full: bool,
     /// Names for which the resolver had no room.
     unasked: VecDeque<Box<str>>,
+    /// For scripts, for which their thread had no room.
+    unordered: VecDeque<Order>,
     replies: VecDeque<(u64, Reply)>,
     next_token: u64,
     next_publish: Instant,
     drain_told: bool,
+    /// Nobody, in the daemon.
+    onlooker: Option<Onlooker>,
 }
 
 impl ShardLoop {
@@ -109,6 +148,8 @@ impl ShardLoop {
             ring,
             clock: Clock,
             host: HostCounters::new(Path::new("/proc")),
+            pinger: Pinger::new()?,
+            echo_wait: WaitPolicy::new(now),
             mailbox,
             bell,
             board,
@@ -116,11 +157,33 @@ impl ShardLoop {
             backlog: VecDeque::new(),
             desk_full: false,
             unasked: VecDeque::new(),
+            unordered: VecDeque::new(),
             replies: VecDeque::new(),
             next_token: 0,
             next_publish: now,
             drain_told: false,
+            onlooker: None,
         })
+    }
+
+    #[must_use]
+    pub fn watched_by(mut self, onlooker: Onlooker) -> Self {
+        self.onlooker = Some(onlooker);
+        self
+    }
+
+    /// Makes the sockets for echo requests, where the catalog has checks that send some, and answers by what means those
+    /// leave by IPv4 and by IPv6. A check for which there are none says so each time.
+    ///
+    /// # Errors
+    /// If a socket cannot be watched.
+    pub fn open_pinger(&mut self, catalog: &Catalog) -> io::Result<Option<[Means; 2]>> {
+        if !catalog.policies().iter().any(|policy| matches!(policy.check, Check::Icmp(_))) {
+            return Ok(None);
+        }
+        let means = self.pinger.open();
+        self.pinger.sockets().try_for_each(|socket| self.ring.watch_socket(socket))?;
+        Ok(Some(means))
     }
 
     /// Turns until it is told to stop.
@@ -137,15 +200,31 @@ impl ShardLoop {
             if self.shard.expires_by(now) {
                 self.ring.enter(Wait::NONE)?;
             }
+            // What echo requests came to is there before a deadline is judged, as completions are.
+            let before = answers.len();
+            self.pinger.receive(&mut answers);
+            self.echo_wait.observe(now, answers.len() - before);
             let mut events = lend(mem::take(&mut spare));
             let mut completions = 0;
             self.ring.reap(&mut |completion| {
                 completions += 1;
+                if let Some(onlooker) = &mut self.onlooker
+                    && !completion.data.is_empty()
+                {
+                    onlooker(Sight::Received(completion.data));
+                }
                 events.push(Event::Completed(completion));
             });
             events.append(&mut lend(mem::take(&mut answers)));
-            Self::read_mail(&mut self.mailbox, &mut self.replies, &mut self.next_token, &mut events);
             let full = self.backlog.len() >= TRANSITIONS_BACKLOG_MAX;
+            Self::read_mail(&mut self.mailbox, &mut self.replies, &mut self.next_token, full, &mut events);
+            if let Some(onlooker) = &mut self.onlooker {
+                for event in &events {
+                    if let Event::Resolved { name, result } = event {
+                        onlooker(Sight::Resolved { name, result });
+                    }
+                }
+            }
             if mem::replace(&mut self.desk_full, full) != full {
                 events.push(Event::DeskFull(full));
             }
@@ -167,6 +246,7 @@ impl ShardLoop {
         mailbox: &mut Mailbox,
         replies: &mut VecDeque<(u64, Reply)>,
         next_token: &mut u64,
+        desk_full: bool,
         events: &mut Vec<Event<'a>>,
     ) {
         while let Some(command) = mailbox.commands.recv() {
@@ -174,6 +254,20 @@ impl ShardLoop {
         }
         while let Some((name, result)) = mailbox.resolutions.recv() {
             events.push(Event::Resolved { name, result });
+        }
+        while let Some(news) = mailbox.scripts.news.recv() {
+            events.push(match news {
+                News::Begun { slot, generation, at } => Event::Begun { slot, generation, at },
+                News::Returned { slot, generation, end } => Event::Returned { slot, generation, end },
+            });
+        }
+        // Each call may be a transition: with a desk that is behind they wait in their queue, and its end refuses more.
+        for _ in 0..if desk_full { 0 } else { CALLS_PER_TURN_MAX } {
+            let Some(call) = mailbox.calls.recv() else { break };
+            events.push(match call {
+                Call::Pushed { index, ok, message } => Event::Pushed { index, ok, message },
+                Call::CheckNow(monitor) => Event::Command(Command { monitor, kind: CommandKind::CheckNow }),
+            });
         }
         // One question a turn: each is a bounded slice, and the checks come first.
         if let Some(ask) = mailbox.asks.recv() {
@@ -194,18 +288,31 @@ impl ShardLoop {
                 }
                 Effect::Close { slot } => self.ring.close(slot),
                 Effect::Submit { slot, generation, op, bytes: range } => {
+                    if let (Some(onlooker), Op::Connect(address)) = (&mut self.onlooker, &op) {
+                        onlooker(Sight::Connecting(*address));
+                    }
                     self.ring.submit(slot, generation, &op, &bytes[range.start as usize..range.end as usize]);
                 }
-                Effect::Errand { slot, generation, .. } => {
+                Effect::Errand { slot, generation, errand: Errand::Script(policy) } => {
+                    self.unordered.push_back(Order { slot, generation, want: Want::Run(policy) });
+                }
+                Effect::Errand { slot, generation, errand: Errand::Dns { .. } } => {
                     let end = Box::new(ErrandEnd::Refused(Errno::EINVAL));
                     answers.push(Event::Returned { slot, generation, end });
                 }
-                Effect::Recall { .. } => {}
-                Effect::Ping { slot, generation, sequence, .. } => {
-                    answers.push(Event::Echoed { slot, generation, sequence, echo: Echo::Unsent(Errno::EINVAL) });
+                Effect::Recall { slot, generation } => {
+                    self.unordered.push_back(Order { slot, generation, want: Want::Recall });
+                }
+                Effect::Ping { slot, generation, address, sequence } => {
+                    self.pinger.push(Ping { slot, generation, address, sequence });
                 }
                 Effect::Resolve { name } => self.unasked.push_back(name),
-                Effect::SampleHost => answers.push(Event::HostSampled(self.host.sample(self.clock.now()))),
+                Effect::SampleHost => {
+                    let mut sample = self.host.sample(self.clock.now());
+                    // Replies that our own sockets had no room for are lost by this host as well.
+                    sample.drops += self.pinger.dropped();
+                    answers.push(Event::HostSampled(sample));
+                }
                 Effect::Transition(transition) => self.backlog.push_back(transition),
                 Effect::Report { token, states } => {
                     if let Some(position) = self.replies.iter().position(|(asked, _)| *asked == token)
@@ -217,8 +324,10 @@ impl ShardLoop {
             }
         }
         bytes.clear();
+        self.pinger.send(answers);
         self.mailbox.transitions.send_all(&mut self.backlog);
         self.mailbox.names.send_all(&mut self.unasked);
+        self.mailbox.scripts.orders.send_all(&mut self.unordered);
     }
 
     fn publish(&mut self, now: Instant) {
@@ -233,6 +342,7 @@ impl ShardLoop {
         self.next_publish = now + PUBLISH_EVERY;
         if let Ok(mut stats) = self.board.stats.lock() {
             stats.clone_from(self.shard.stats());
+            stats.echoes = self.pinger.stats();
         }
     }
 
@@ -244,14 +354,21 @@ impl ShardLoop {
         let deadline = self.shard.next_deadline();
         // A full queue has no bell for the sender: look again soon. Also when the backlog has just gone: the shard has
         // yet to hear of it, and starts no check before.
-        let blocked = !self.backlog.is_empty() || !self.unasked.is_empty() || self.desk_full;
+        let unsent = !self.unasked.is_empty() || !self.unordered.is_empty();
+        let blocked = !self.backlog.is_empty() || unsent || self.desk_full;
         let soon = blocked.then(|| now + Span::from_millis(2));
         let deadline = [deadline, soon].into_iter().flatten().min();
-        let wait = self.wait.wait(now, self.ring.in_flight(), deadline);
+        let mut wait = self.wait.wait(now, self.ring.in_flight(), deadline);
+        // Echoes in quick succession are fetched once in a while instead of one by one.
+        let echoes = self.echo_wait.wait(now, usize::MAX, deadline);
+        self.ring.heed_sockets(echoes.batch < 2);
+        if echoes.batch > 1 {
+            wait.bound = wait.bound.min(echoes.bound);
+        }
         self.bell.declare_sleep();
         let stop =
             self.board.stop.load(Ordering::Relaxed) || (self.board.drain.load(Ordering::Relaxed) && !self.drain_told);
-        let wait = if self.mailbox.is_quiet() && !stop { wait } else { Wait::NONE };
+        let wait = if self.mailbox.is_quiet(self.desk_full) && !stop { wait } else { Wait::NONE };
         let entered = self.ring.enter(wait);
         self.bell.declare_awake();
         // Only its having ended the sleep matters.

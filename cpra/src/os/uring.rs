@@ -91,35 +91,39 @@ pub struct UringRing {
     /// Signalled by other threads.
     waker: Option<Watch>,
     woken: bool,
+    /// Sockets outside the pool.
+    doors: Vec<Watch>,
+    /// Whether they may end the sleep.
+    doors_open: bool,
     thread: PhantomData<*const ()>,
 }
 
-/// An eventfd that the first unit polls.
+/// A descriptor, mostly an eventfd, that the first unit polls.
 struct Watch {
-    eventfd: OwnedFd,
+    fd: OwnedFd,
     armed: bool,
 }
 
 impl Watch {
-    const fn new(eventfd: OwnedFd) -> Self {
-        Self { eventfd, armed: false }
+    const fn new(fd: OwnedFd) -> Self {
+        Self { fd, armed: false }
     }
 
     /// Has `unit` poll it, once. A multishot poll would complete once for every write.
     fn arm(&mut self, unit: &mut Unit, token: Token) {
         if !self.armed {
             self.armed = true;
-            let poll = opcode::PollAdd::new(types::Fd(self.eventfd.as_raw_fd()), libc::POLLIN as u32).build();
+            let poll = opcode::PollAdd::new(types::Fd(self.fd.as_raw_fd()), libc::POLLIN as u32).build();
             // SAFETY: the entry points to nothing, and the kernel holds a reference to the file itself.
             unsafe { unit.push(poll.user_data(token.encode())) };
         }
     }
 
-    /// The poll has completed: resets the counter.
+    /// The poll of an eventfd has completed: resets the counter.
     fn fired(&mut self) {
         self.armed = false;
         // It may have been reset already; being woken once too often is no harm.
-        let _ = nix::unistd::read(&self.eventfd, &mut [0; 8]);
+        let _ = nix::unistd::read(&self.fd, &mut [0; 8]);
     }
 }
 
@@ -152,6 +156,8 @@ impl UringRing {
             others: None,
             waker: None,
             woken: false,
+            doors: Vec::new(),
+            doors_open: true,
             thread: PhantomData,
         })
     }
@@ -187,6 +193,22 @@ impl UringRing {
     /// Whether the eventfd was written to since the last call. It has been reset.
     pub fn take_woken(&mut self) -> bool {
         std::mem::take(&mut self.woken)
+    }
+
+    /// Lets a socket that is not of the pool end the sleep in [`Ring::enter`] while it has something to be read, errors
+    /// included.
+    ///
+    /// # Errors
+    /// If the descriptor cannot be duplicated.
+    pub fn watch_socket(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        self.doors.push(Watch::new(socket.try_clone_to_owned()?));
+        Ok(())
+    }
+
+    /// Whether watched sockets may end the next sleeps. Each packet would wake us; when many come, looking often is
+    /// cheaper. One that is being polled still ends one sleep.
+    pub fn heed_sockets(&mut self, heed: bool) {
+        self.doors_open = heed;
     }
 
     fn place(&self, slot: Slot) -> (usize, u32) {
@@ -281,8 +303,8 @@ impl UringRing {
             let eventfd = EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
             self.others = Some(Watch::new(eventfd.into()));
         }
-        if let Some(Watch { eventfd, .. }) = &self.others {
-            unit.ring().submitter().register_eventfd(eventfd.as_raw_fd())?;
+        if let Some(Watch { fd, .. }) = &self.others {
+            unit.ring().submitter().register_eventfd(fd.as_raw_fd())?;
         }
         self.units.push(unit);
         Ok(())
@@ -372,6 +394,11 @@ impl Ring for UringRing {
         if let Some(waker) = &mut self.waker {
             waker.arm(&mut self.units[0], Token::Waker);
         }
+        if self.doors_open {
+            for (index, door) in (0..).zip(&mut self.doors) {
+                door.arm(&mut self.units[0], Token::Door(index));
+            }
+        }
         // Work that comes after this enter of theirs signals the eventfd, which the first unit then polls.
         let others = self.enter_others()?;
         if let Some(watch) = &mut self.others {
@@ -392,7 +419,7 @@ impl Ring for UringRing {
             self.seats.get(slot).end(kind);
             sink(Completion { slot, generation, kind, result, more: false, local: result.is_err(), data: &[] });
         }
-        let Self { units, seats, again, others, waker, woken, options, .. } = self;
+        let Self { units, seats, again, others, waker, woken, doors, options, .. } = self;
         for unit in units {
             unit.drain(|entry, buffers, in_flight| match Token::decode(entry.user_data()) {
                 Token::Op { slot, generation, kind } => {
@@ -416,6 +443,8 @@ impl Ring for UringRing {
                     waker.iter_mut().for_each(Watch::fired);
                     *woken = true;
                 }
+                // Its owner looks at it after every sleep.
+                Token::Door(index) => doors[index as usize].armed = false,
                 // Their completions are taken in this same pass.
                 Token::Others => others.iter_mut().for_each(Watch::fired),
             });

@@ -3,8 +3,10 @@
 //! A driver does it and answers. An [`Errand`] is answered exactly once, also after it was recalled; until then its slot
 //! is not free. An echo request ([`Ops::pings`](super::Ops)) leaves nothing pending: what comes back late belongs to an
 //! older generation of the slot, and is dropped.
+//!
+//! A driver that lets errands wait says when one begins: an attempt's time counts from then.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::domain::Policy;
@@ -29,8 +31,12 @@ pub enum ErrandEnd {
         /// The first bytes of what it wrote to stdout (to stderr where that was nothing), as text.
         output: Box<str>,
     },
-    /// The program could not be started.
+    /// The program wrote more than [`crate::units::limits::SCRIPT_OUTPUT_MAX`], and was killed.
+    Flooded { output: Box<str> },
+    /// The program could not be started: it is missing, no program, or not to be executed.
     NotStarted(Errno),
+    /// The driver does not start it, and why.
+    Barred(Box<str>),
     /// The server's answer.
     Answered(DnsAnswer),
     /// No answer came in time, or none that could be read.
@@ -70,8 +76,10 @@ pub enum DnsTrouble {
 pub enum Echo {
     /// Answered; `rtt` is from the packet's way out until its way in, by the best clock that the driver has.
     Reply { rtt: Span },
-    /// An ICMP error that quotes the request: its type and code.
-    Error { kind: u8, code: u8 },
+    /// An ICMP error that quotes the request: its type and code, and the router or host that sent it.
+    Error { kind: u8, code: u8, from: Option<IpAddr> },
     /// It was not sent.
     Unsent(Errno),
+    /// There is no socket that could send it, and this is why.
+    NoSocket(Errno),
 }

@@ -6,10 +6,13 @@
 mod connect;
 pub mod errand;
 pub mod http;
+pub mod icmp;
+pub mod script;
 mod secure;
 pub mod tcp;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use self::errand::{Echo, Errand, ErrandEnd};
 pub use self::http::Hop;
@@ -24,7 +27,7 @@ use crate::wire::tls::Contexts;
 /// What an attempt is about; put together anew for each call, from what the catalog and the slot already hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    pub policy: &'a Policy,
+    pub policy: &'a Arc<Policy>,
     /// The monitor's own.
     pub target: TargetRef<'a>,
     /// What the slot's socket is connected to: the destination's, or its proxy's.
@@ -148,7 +151,9 @@ pub enum Then {
 pub enum Probe {
     Tcp(tcp::TcpProbe),
     Http(http::HttpProbe),
-    /// One of the others, over TLS.
+    Icmp(icmp::IcmpProbe),
+    Script(script::ScriptProbe),
+    /// One of those with a socket, over TLS.
     Secure(Box<SecureProbe>),
 }
 
@@ -163,7 +168,9 @@ impl Probe {
         match &request.policy.check {
             Check::Tcp(_) => Self::Tcp(tcp::TcpProbe::start(request, now, ops)),
             Check::Http(_) => Self::Http(http::HttpProbe::start(request, now, ops)),
-            Check::Icmp(_) | Check::Script(_) | Check::Dns(_) => unreachable!("the files do not let these in yet"),
+            Check::Icmp(_) => Self::Icmp(icmp::IcmpProbe::start(request, now, ops)),
+            Check::Script(_) => Self::Script(script::ScriptProbe::start(request, ops)),
+            Check::Dns(_) => unreachable!("the files do not let these in yet"),
             Check::Push(_) => unreachable!("nobody is asked"),
         }
     }
@@ -179,7 +186,7 @@ impl Probe {
     /// What has to be kept with a connection beside its socket. The attempt is over.
     pub fn into_kept(self) -> Option<Box<Kept>> {
         match self {
-            Self::Tcp(_) | Self::Http(_) => None,
+            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) => None,
             Self::Secure(probe) => probe.into_kept(),
         }
     }
@@ -187,7 +194,7 @@ impl Probe {
     /// Whether taking this costs so much that the shard does only some of it in one step (see [`Probe::put_off`]).
     pub fn is_costly(&self, completion: &Completion<'_>) -> bool {
         match self {
-            Self::Tcp(_) | Self::Http(_) => false,
+            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) => false,
             Self::Secure(probe) => probe.is_costly(completion),
         }
     }
@@ -195,7 +202,7 @@ impl Probe {
     /// Keeps a completion for [`Probe::catch_up`]; what follows it waits behind it. Answers whether it did.
     pub fn put_off(&mut self, completion: &Completion<'_>, now: Instant) -> bool {
         match self {
-            Self::Tcp(_) | Self::Http(_) => false,
+            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) => false,
             Self::Secure(probe) => probe.put_off(completion, now),
         }
     }
@@ -203,7 +210,7 @@ impl Probe {
     /// Since when something waits that was put off.
     pub fn behind_since(&self) -> Option<Instant> {
         match self {
-            Self::Tcp(_) | Self::Http(_) => None,
+            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) => None,
             Self::Secure(probe) => probe.behind_since(),
         }
     }
@@ -211,7 +218,7 @@ impl Probe {
     /// Takes what was put off.
     pub fn catch_up(&mut self, request: &Request<'_>, now: Instant, held: Span, ops: &mut Ops) -> Option<Judgement> {
         match self {
-            Self::Tcp(_) | Self::Http(_) => None,
+            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) => None,
             Self::Secure(probe) => probe.catch_up(request, now, held, ops),
         }
     }
@@ -228,6 +235,8 @@ impl Probe {
             Self::Tcp(probe) => probe.on(request, completion, now, ops),
             Self::Http(probe) => probe.on(request, completion, now, ops),
             Self::Secure(probe) => probe.on(request, completion, now, ops),
+            Self::Icmp(_) => unreachable!("echo requests have no socket of their own"),
+            Self::Script(_) => unreachable!("a script has no socket"),
         }
     }
 
@@ -239,32 +248,43 @@ impl Probe {
         }
     }
 
-    /// The errand that the attempt asked for came to an end.
-    pub fn returned(&mut self, _request: &Request<'_>, _end: &ErrandEnd, _now: Instant) -> Judgement {
+    /// The errand that the attempt asked for is under way.
+    pub fn begun(&mut self) {
         match self {
-            Self::Tcp(_) | Self::Http(_) | Self::Secure(_) => unreachable!("sockets run no errands"),
+            Self::Script(probe) => probe.begun(),
+            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Secure(_) => {}
+        }
+    }
+
+    /// The errand that the attempt asked for came to an end.
+    pub fn returned(&mut self, request: &Request<'_>, end: &ErrandEnd, _now: Instant) -> Judgement {
+        match self {
+            Self::Script(probe) => probe.returned(request, end),
+            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Secure(_) => unreachable!("these run no errands"),
         }
     }
 
     /// Something came back for an echo request.
     pub fn echoed(
         &mut self,
-        _request: &Request<'_>,
-        _sequence: u16,
-        _echo: Echo,
-        _now: Instant,
+        request: &Request<'_>,
+        sequence: u16,
+        echo: Echo,
+        now: Instant,
         _ops: &mut Ops,
     ) -> Option<Judgement> {
         match self {
-            Self::Tcp(_) | Self::Http(_) | Self::Secure(_) => None,
+            Self::Icmp(probe) => probe.echoed(request, sequence, echo, now),
+            Self::Tcp(_) | Self::Http(_) | Self::Script(_) | Self::Secure(_) => None,
         }
     }
 
     /// The time has come that the probe wished to be woken at.
     pub fn woken(&mut self, request: &Request<'_>, now: Instant, ops: &mut Ops) -> Option<Judgement> {
         match self {
-            Self::Tcp(_) | Self::Http(_) => None,
+            Self::Icmp(probe) => probe.woken(request, now, ops),
             Self::Secure(probe) => probe.woken(request, now, ops),
+            Self::Tcp(_) | Self::Http(_) | Self::Script(_) => None,
         }
     }
 
@@ -274,6 +294,8 @@ impl Probe {
             Self::Tcp(probe) => probe.expire(request, now),
             Self::Http(probe) => probe.expire(request, now),
             Self::Secure(probe) => probe.expire(request, now),
+            Self::Icmp(probe) => probe.expire(request, now),
+            Self::Script(probe) => probe.expire(request),
         }
     }
 }

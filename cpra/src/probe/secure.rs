@@ -93,7 +93,7 @@ impl Kept {
 /// What tells the kept connections of one address apart: by whom, how and for whom they were secured. 128 bits of a hash
 /// of all that, so that two of them do not meet.
 pub(crate) fn identity(request: &Request<'_>) -> u128 {
-    let Some(secured) = request.tls() else { return u128::from(is_tunnelled(request)) };
+    let Some(secured) = request.tls() else { return 0 };
     let mut hasher = SipHasher13::new();
     secured.policy.hash(&mut hasher);
     secured.client().hash(&mut hasher);
@@ -551,7 +551,6 @@ impl SecureProbe {
         }
         let mut wanted = Ops::default();
         let judgement = self.inner.on(request, completion, now, &mut wanted);
-        ops.hop = wanted.hop.take();
         self.inner_judged = judgement.is_some();
         let relayed = self.relay(&mut wanted, ops);
         if judgement.is_some() {
@@ -577,6 +576,13 @@ impl SecureProbe {
             }
         }
         ops.wake = wanted.wake.or(ops.wake);
+        if let Some(hop) = wanted.hop.take() {
+            // The attempt goes on elsewhere; the peer is left in order.
+            ops.hop = Some(hop);
+            if let Some(session) = &mut self.session {
+                session.close();
+            }
+        }
         Ok(())
     }
 

@@ -44,7 +44,8 @@ impl Core {
                 self.recount(before, *c.health(index));
             }
             CommandKind::CheckNow => {
-                if c.timing(index).place == Place::Wheel {
+                // There is nobody to ask where a job calls in by itself.
+                if !self.pushes.await_call_of(index) && c.timing(index).place == Place::Wheel {
                     self.wheel.cancelled();
                     let due = self.clock.due(now);
                     let timing = c.timing_mut(index);
@@ -85,7 +86,10 @@ impl Core {
                     self.leave(slot, effects);
                 }
             }
-            Place::Judging => self.judging.retain(|timed_out| timed_out.monitor != index),
+            Place::Judging => {
+                self.judging.retain(|timed_out| timed_out.monitor != index);
+                self.pushes.forget(index);
+            }
         }
     }
 }

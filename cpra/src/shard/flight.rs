@@ -114,8 +114,9 @@ impl Core {
         let (_, port) = dialled(&policy, catalog.target(id));
         let address = SocketAddr::new(address, port);
         let wired = Probe::uses_socket(&policy.check);
-        let request = request(&catalog, &*contexts, id, address, None);
-        let idle = keeps_alive(&policy).and_then(|_| self.slots.take_idle(&origin(&request)));
+        let target = catalog.target(id);
+        let request = Request { policy: &policy, target, address, hop: None, contexts: &*contexts };
+        let idle = if keeps_alive(&policy) { self.slots.take_idle(&origin(&request)) } else { None };
         let reused = idle.is_some();
         let family = wired.then(|| Family::of(&address));
         let (slot, kept) = match idle {
@@ -210,8 +211,8 @@ impl Core {
         let policy = Arc::clone(self.policy(flight.monitor));
         self.fit_socket(slot, &flight.address, effects);
         let target = self.catalog.target(self.id(flight.monitor));
-        let request =
-            Request { policy: &policy, target, address: flight.address, hop: None, contexts: &*self.contexts };
+        let (address, contexts) = (flight.address, &*self.contexts);
+        let request = Request { policy: &policy, target, address, hop: None, contexts };
         let mut ops = std::mem::take(&mut self.ops);
         flight.leg = None;
         flight.probe = Probe::start(&request, now, &mut ops);
@@ -244,6 +245,22 @@ impl Core {
         }
         self.slots.set_deadline(slot, Some(deadline));
         self.submit_all(slot, ops, effects);
+    }
+
+    /// A slot's errand is under way: the attempt's time counts from then. Until now it may have waited for the driver,
+    /// which is ours to answer for.
+    pub(super) fn begun(&mut self, slot: Slot, generation: Generation, at: Instant) {
+        let Some(entry) = self.slots.get(slot) else { return };
+        if entry.generation != generation || !entry.has_errand() {
+            return;
+        }
+        let State::Flight(flight) = &mut entry.state else { return };
+        flight.probe.begun();
+        flight.attempt_started = at;
+        let policy = self.catalog.policy(MonitorId::new(self.shard, flight.monitor));
+        flight.deadline = at + policy.timeout;
+        let deadline = flight.deadline;
+        self.slots.set_deadline(slot, Some(deadline));
     }
 
     /// What a slot's errand came to.
@@ -497,8 +514,10 @@ impl Core {
             self.slots.set_deadline(slot, Some(begins));
             return;
         }
-        let id = self.id(flight.monitor);
-        let origin = origin(&request(&self.catalog, &*self.contexts, id, flight.address, flight.leg.as_deref()));
+        let (address, contexts) = (flight.address, &*self.contexts);
+        let target = self.catalog.target(self.id(flight.monitor));
+        let request = Request { policy: &policy, target, address, hop: None, contexts };
+        let origin = keeps_alive(&policy).then(|| origin(&request));
         self.end_connection(slot, then, origin, flight.probe, now, effects);
         if outcome.verdict() == Verdict::Fail && flight.stalled && !planted::is(Bug::StallCountsAsFailure) {
             let evidence = format!("this process stood still meanwhile ({})", outcome.cause());
@@ -528,14 +547,14 @@ impl Core {
         &mut self,
         slot: Slot,
         then: Then,
-        origin: Origin,
+        origin: Option<Origin>,
         probe: Probe,
         now: Instant,
         effects: &mut Effects,
     ) {
         let receiving = self.slots.entry(slot).is_pending(OpKind::Recv);
         match then {
-            Then::Keep if receiving && self.slots.may_keep(&origin) => {
+            Then::Keep if let Some(origin) = origin.filter(|origin| receiving && self.slots.may_keep(origin)) => {
                 self.slots.change(slot, State::Idle(Idle { origin, kept: probe.into_kept() }));
                 self.slots.set_deadline(slot, Some(now + KEEP_ALIVE_IDLE));
             }
@@ -604,11 +623,8 @@ impl Core {
 /// The status of a server that has waited in vain for a request.
 const REQUEST_TIMEOUT: u16 = 408;
 
-pub(super) fn keeps_alive(policy: &Policy) -> Option<&HttpCheck> {
-    match &policy.check {
-        Check::Http(http) if http.keep_alive => Some(http),
-        _ => None,
-    }
+pub(super) fn keeps_alive(policy: &Policy) -> bool {
+    matches!(&policy.check, Check::Http(http) if http.keep_alive)
 }
 
 /// What a flight is about.
@@ -626,7 +642,8 @@ pub(super) fn request<'a>(
 
 /// Which kept connections would do for an attempt.
 fn origin(request: &Request<'_>) -> Origin {
-    Origin { address: request.address, identity: identity(request) }
+    let proxied = matches!(&request.policy.check, Check::Http(HttpCheck { proxy: Some(_), .. }));
+    Origin { address: request.address, proxied, identity: identity(request) }
 }
 
 enum Again {

@@ -82,7 +82,7 @@ impl Core {
         };
         let address = address.map(|address| SocketAddr::new(address, port));
         // The first connection of a check that keeps connections was not asked to close; a leg always is.
-        let is_closing = receiving && (flight.leg.is_some() || keeps_alive(&policy).is_none());
+        let is_closing = receiving && (flight.leg.is_some() || !keeps_alive(&policy));
         flight.leg = Some(Box::new(Leg { hop, address, since: now, parted: false }));
         flight.reused = false;
         c.timing_mut(monitor).place = Place::Pause;

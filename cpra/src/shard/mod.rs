@@ -13,7 +13,7 @@
 //! 2. takes the events: completions first of all, so that a timeout is judged only after a drain of completions that
 //!    began after its deadline;
 //! 3. expires deadlines, then judges timed-out checks for which the host's drop counters are known;
-//! 4. moves what is due to the ready list, and starts as many checks as there are slots;
+//! 4. judges the jobs that should have called in (`push`); moves what else is due to the ready list, and starts as many checks as there are slots;
 //! 5. once a second, audits the ledger: the places must sum to the enabled monitors.
 //!
 //! The next due time derives from the due time, never from the finish. Full is a value everywhere: without a slot a
@@ -27,6 +27,7 @@ mod hops;
 mod host;
 mod names;
 pub mod protocol;
+mod push;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ use self::hops::Strangers;
 use self::host::HostDrops;
 use self::names::{Names, Resolved};
 use self::protocol::MonitorState;
+use self::push::Pushes;
 use self::slots::{Slots, State};
 use crate::domain::health::Phase;
 use crate::domain::{Health, Latency, Outcome};
@@ -88,6 +90,7 @@ struct Core {
     /// Resolved, and without a slot so far; they come before the ready list.
     resolved: VecDeque<Resolved>,
     judging: VecDeque<TimedOut>,
+    pushes: Pushes,
     host: HostDrops,
     contexts: Arc<dyn Contexts>,
     /// Steps of handshakes that this step may still make.
@@ -144,6 +147,7 @@ impl Shard {
                 strangers: Strangers::default(),
                 resolved: VecDeque::new(),
                 judging: VecDeque::new(),
+                pushes: Pushes::new(),
                 host: HostDrops::default(),
                 contexts: Arc::new(Unloaded),
                 handshakes_left: HANDSHAKES_PER_STEP_MAX,
@@ -223,6 +227,7 @@ impl Core {
     fn step(&mut self, c: &mut Components<'_>, now: Instant, events: &[Event<'_>], effects: &mut Effects) {
         self.note_stall(now);
         self.handshakes_left = HANDSHAKES_PER_STEP_MAX;
+        self.pushes.note_step(self.last_step, now);
         self.catch_up(c, now, effects);
         for event in events {
             self.take_event(c, event, now, effects);
@@ -230,6 +235,7 @@ impl Core {
         self.expire(c, now, effects);
         self.judge_timed_out(c, now, effects);
         self.collect_due(c, now);
+        self.judge_missed(c, now, effects);
         self.start_checks(c, now, effects);
         // While nothing is in flight, with the audit: a loss in a long quiet time before a check must not void it.
         let audits = now >= self.next_audit || !self.host.has_base();
@@ -247,6 +253,7 @@ impl Core {
     fn take_event(&mut self, c: &mut Components<'_>, event: &Event<'_>, now: Instant, effects: &mut Effects) {
         match event {
             Event::Completed(completion) => self.completed(c, completion, now, effects),
+            Event::Begun { slot, generation, at } => self.begun(*slot, *generation, *at),
             Event::Returned { slot, generation, end } => self.returned(c, *slot, *generation, end, now, effects),
             Event::Echoed { slot, generation, sequence, echo } => {
                 self.echoed(c, *slot, *generation, *sequence, *echo, now, effects);
@@ -262,6 +269,7 @@ impl Core {
                 self.stranger_resolved(c, name, result, now, effects);
             }
             Event::HostSampled(sample) => self.host.sampled(*sample),
+            Event::Pushed { index, ok, message } => self.called(c, *index, *ok, message, now, effects),
             Event::Command(command) => self.obey(c, *command, now, effects),
             Event::Read { token, indices } => {
                 let states = indices.iter().filter(|&&index| self.knows(index));
@@ -292,7 +300,7 @@ impl Core {
         if planted::is(Bug::EarlyFire) {
             to.0 += 1;
         }
-        let mut due = Due { components: c, ready: &mut self.ready, to };
+        let mut due = Due { components: c, ready: &mut self.ready, pushes: &mut self.pushes, to };
         self.wheel.advance(to, &mut due);
     }
 
@@ -322,7 +330,7 @@ impl Core {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        if self.starved || !self.behind.is_empty() {
+        if self.starved || !self.behind.is_empty() || self.has_missed() {
             return Some(self.last_step);
         }
         let census = self.slots.census();
@@ -361,7 +369,7 @@ impl Core {
             self.names.waiting() + self.resolved.len(),
             census.flights,
             census.paused,
-            self.judging.len(),
+            self.judging.len() + self.pushes.missed(),
         ]
     }
 
@@ -392,6 +400,9 @@ impl Core {
 
     /// Lays one monitor on the wheel, its first check within a window that grows with `company`.
     fn admit(&mut self, c: &mut Components<'_>, index: u32, company: u64, now: Instant) {
+        if self.await_first_call(c, index, now) {
+            return;
+        }
         let interval = self.policy(index).interval;
         let window = interval.min(Span::from_secs(5).max(Span::from_millis(company.saturating_mul(10))));
         if window == interval {
@@ -451,6 +462,7 @@ const fn state_index(health: &Health) -> usize {
 struct Due<'a, 'c> {
     components: &'a mut Components<'c>,
     ready: &'a mut ReadyList,
+    pushes: &'a mut Pushes,
     to: Tick,
 }
 
@@ -461,6 +473,10 @@ impl Owner for Due<'_, '_> {
     }
 
     fn fire(&mut self, id: u32) {
+        if self.pushes.await_call_of(id) {
+            self.components.timing_mut(id).place = Place::Judging;
+            return self.pushes.fire(id);
+        }
         self.components.timing_mut(id).place = Place::Ready;
         self.ready.push(id);
     }

@@ -19,6 +19,12 @@ pub enum Event<'a> {
         slot: Slot,
         errno: Errno,
     },
+    /// An [`Effect::Errand`] is under way since `at`. Need not come; where it does, it comes before the end.
+    Begun {
+        slot: Slot,
+        generation: Generation,
+        at: Instant,
+    },
     /// The end of an [`Effect::Errand`]: comes exactly once for each, also after [`Effect::Recall`].
     Returned {
         slot: Slot,
@@ -39,6 +45,14 @@ pub enum Event<'a> {
     },
     /// The answer to [`Effect::SampleHost`].
     HostSampled(HostSample),
+    /// The job of a monitor that waits for its calls has called.
+    Pushed {
+        index: u32,
+        /// Whether the job did what it is there for.
+        ok: bool,
+        /// The job's own words; may be empty.
+        message: Box<str>,
+    },
     Command(Command),
     /// A question about monitors, answered by [`Effect::Report`] in the same step.
     Read {
@@ -246,6 +260,19 @@ pub struct ShardStats {
     pub idle_connections: u64,
     pub evidence_dropped: u64,
     pub stalls: u64,
+    pub echoes: EchoStats,
+}
+
+/// What a driver's sockets for echo requests have seen; the shard itself hears of what is its own only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EchoStats {
+    pub sent: u64,
+    /// Replies, and errors that quote a request.
+    pub received: u64,
+    /// Came with our tag, and without a cookie of ours: made up, or tampered with.
+    pub forged: u64,
+    /// Replies for which the sockets had no room.
+    pub dropped: u64,
 }
 
 impl ShardStats {
@@ -272,6 +299,10 @@ impl ShardStats {
         self.idle_connections += other.idle_connections;
         self.evidence_dropped += other.evidence_dropped;
         self.stalls += other.stalls;
+        self.echoes.sent += other.echoes.sent;
+        self.echoes.received += other.echoes.received;
+        self.echoes.forged += other.echoes.forged;
+        self.echoes.dropped += other.echoes.dropped;
     }
 }
 
@@ -293,6 +324,7 @@ impl Default for ShardStats {
             idle_connections: 0,
             evidence_dropped: 0,
             stalls: 0,
+            echoes: EchoStats::default(),
         }
     }
 }

@@ -59,11 +59,13 @@ pub(super) struct Flight {
     pub(super) probe: Probe,
 }
 
-/// Which checks may use a kept connection: those of the same address, secured alike, and through a proxy or not.
+/// Whose connection it is: only a check of the same may have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Origin {
     pub(super) address: SocketAddr,
-    /// [`crate::probe::identity`]; 0 without TLS and proxy.
+    /// It leads to a proxy, which is spoken to otherwise than a server.
+    pub(super) proxied: bool,
+    /// How and for whom it is secured ([`crate::probe::identity`]); 0 without TLS.
     pub(super) identity: u128,
 }
 
@@ -456,14 +458,15 @@ mod tests {
     #[test]
     fn kept_connections_are_found_by_origin_and_bounded() {
         let mut slots = slots(100);
-        let origin = Origin { address: "10.0.0.1:80".parse().expect("an address"), identity: 0 };
+        let origin = Origin { address: "10.0.0.1:80".parse().expect("an address"), proxied: false, identity: 0 };
         for index in 0..KEEP_ALIVE_PER_ORIGIN_MAX {
             slots.take(Family::V4).expect("there is room");
             assert!(slots.may_keep(&origin));
             slots.change(Slot(index as u32), State::Idle(Idle { origin, kept: None }));
         }
         assert!(!slots.may_keep(&origin));
-        assert!(slots.take_idle(&Origin { identity: 1, ..origin }).is_none(), "of another kind");
+        assert!(slots.take_idle(&Origin { proxied: true, ..origin }).is_none(), "a proxy's is another one");
+        assert!(slots.take_idle(&Origin { identity: 1, ..origin }).is_none(), "and so is one that is secured");
         let (slot, _) = slots.take_idle(&origin).expect("one is kept");
         slots.change(slot, State::Leaving);
         assert_eq!(slots.census().idle, KEEP_ALIVE_PER_ORIGIN_MAX - 1);
@@ -481,7 +484,7 @@ mod tests {
             slots.change(Slot(index), State::Leaving);
         }
         assert_eq!(slots.spare(), None);
-        let origin = Origin { address: "10.0.0.1:80".parse().expect("an address"), identity: 0 };
+        let origin = Origin { address: "10.0.0.1:80".parse().expect("an address"), proxied: false, identity: 0 };
         slots.change(Slot(130), State::Lingering);
         slots.change(Slot(199), State::Idle(Idle { origin, kept: None }));
         slots.change(Slot(7), State::Lingering);

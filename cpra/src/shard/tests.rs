@@ -1,5 +1,6 @@
 //! A shard whose completions are given by hand, on one slot: what happens when more than one check wants it.
 
+mod errands;
 mod handshakes;
 
 use std::sync::Arc;
@@ -32,6 +33,9 @@ struct Bench {
     /// What was submitted, and when.
     submitted: Vec<(Instant, OpKind)>,
     disconnected: bool,
+    /// Errands and recalls, by their slots' generations.
+    errands: Vec<Generation>,
+    recalls: Vec<Generation>,
     host_asked: bool,
     /// Packets that this host has dropped.
     drops: u64,
@@ -86,6 +90,8 @@ impl Bench {
             connecting: false,
             submitted: Vec::new(),
             disconnected: false,
+            errands: Vec::new(),
+            recalls: Vec::new(),
             host_asked: false,
             drops: 0,
             asked: Vec::new(),
@@ -152,6 +158,8 @@ impl Bench {
                         self.connecting |= op.kind() == OpKind::Connect;
                         self.disconnected |= op.kind() == OpKind::Disconnect;
                     }
+                    Effect::Errand { generation, .. } => self.errands.push(generation),
+                    Effect::Recall { generation, .. } => self.recalls.push(generation),
                     Effect::SampleHost => self.host_asked = true,
                     Effect::Resolve { name } => self.asked.push(name),
                     _ => {}

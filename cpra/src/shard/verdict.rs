@@ -44,11 +44,25 @@ impl Core {
         now: Instant,
         effects: &mut Effects,
     ) {
-        let policy = Arc::clone(self.policy(index));
-        let kind = policy.check.kind() as usize;
-        self.stats.checks[kind][outcome.code.index()] += 1;
+        let kind = self.policy(index).check.kind() as usize;
         self.stats.latency.record(now.since(self.clock.instant(due)));
         self.stats.duration[kind].record(outcome.latency.total);
+        let void = outcome.verdict() == Verdict::Void;
+        let cadence = self.conclude(c, index, outcome, now, effects);
+        self.lay_next(c, index, due, started, cadence, void, now);
+    }
+
+    /// What an outcome does to health, to those who hear of it, and to what is remembered.
+    pub(super) fn conclude(
+        &mut self,
+        c: &mut Components<'_>,
+        index: u32,
+        outcome: Outcome,
+        now: Instant,
+        effects: &mut Effects,
+    ) -> Cadence {
+        let policy = Arc::clone(self.policy(index));
+        self.stats.checks[policy.check.kind() as usize][outcome.code.index()] += 1;
         c.set_last(index, LastOutcome::new(outcome.code, self.clock.passed(now)));
 
         let health = c.health_mut(index);
@@ -61,13 +75,12 @@ impl Core {
             let transition = Transition { monitor, epoch: after.epoch(), kind, at: now, outcome: outcome.clone() };
             effects.list.push(Effect::Transition(Box::new(transition)));
         }
-        let void = outcome.verdict() == Verdict::Void;
         if after.is_troubled() {
             self.keep(index, outcome);
         } else {
             self.kept.remove(&index);
         }
-        self.lay_next(c, index, due, started, judged.cadence, void, now);
+        judged.cadence
     }
 
     pub(super) fn recount(&mut self, before: crate::domain::Health, after: crate::domain::Health) {

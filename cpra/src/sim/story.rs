@@ -18,9 +18,11 @@ pub(super) fn note_shard_event(trace: &mut Trace, now: Instant, shard: u8, event
         shard::Event::DeskFull(full) => (0, 0, 15, None, None, *full),
         shard::Event::Drain => (0, 0, 16, None, None, false),
         shard::Event::Returned { slot, generation, .. } => (slot.0, generation.0, 17, None, None, false),
+        shard::Event::Begun { slot, generation, .. } => (slot.0, generation.0, 19, None, None, false),
         shard::Event::Echoed { slot, generation, sequence, .. } => {
             (slot.0, generation.0, 18, Some(Ok(u32::from(*sequence))), None, false)
         }
+        shard::Event::Pushed { index, ok, .. } => (*index, 0, 19, None, None, *ok),
     };
     trace.note(now, (3_u8, shard, value), || match event {
         shard::Event::Completed(done) => {

@@ -41,6 +41,20 @@ pub const API_REQUEST_HEAD_MAX: usize = 16 * 1024;
 pub const API_REQUEST_HEADERS_MAX: usize = 64;
 /// How long the API waits for a shard or the desk to answer.
 pub const API_ASK_MAX: Span = Span::from_secs(2);
+/// Names that one request looks at: of all that match by what the catalog knows, and with the shards asked for states.
+pub const API_SCAN_MAX: usize = 200_000;
+pub const API_STATES_SCAN_MAX: usize = 16_384;
+/// What a job may say, and how many calls a shard takes in one turn and keeps waiting.
+pub const API_PUSH_BODY_MAX: usize = 64 * 1024;
+pub const CALLS_PER_TURN_MAX: usize = 1_024;
+pub const QUEUE_CALLS: usize = 16_384;
+/// Calls with a token of nobody are written about this often.
+pub const API_STRANGERS_EVERY: Span = Span::from_secs(60);
+/// The token that changes are made with.
+pub const API_TOKEN_MIN: usize = 16;
+pub const API_TOKEN_MAX: usize = 1_024;
+/// Connections to the unix socket.
+pub const LOCAL_CONNECTIONS_MAX: usize = 64;
 /// A page of monitors.
 pub const API_PAGE_DEFAULT: usize = 100;
 pub const API_PAGE_MAX: usize = 1_000;
@@ -82,6 +96,21 @@ pub const TRAILERS_MAX: usize = 8 * 1024;
 /// One request as sent: line, headers and body.
 pub const REQUEST_MAX: usize = 64 * 1024;
 
+/// Between two echo requests of one attempt, at most; a short timeout makes it shorter.
+pub const ECHO_GAP_MAX: Span = Span::from_millis(200);
+/// Echo requests handed to the kernel by one call, and replies taken from it by one. All requests of a call have one send
+/// time: with 4 µs for each, the last one's round trip looks an eighth of a millisecond too long.
+pub const ECHO_BATCH: usize = 32;
+/// What the socket for echo requests may hold on its way out, in bytes: those to neighbours that are not there stay in the
+/// kernel for seconds, and must not use up the room of the others.
+pub const ECHO_SEND_BUFFER: usize = 4 * 1024 * 1024;
+/// What it may hold of replies (the kernel doubles it, and counts at least 512 per packet) ...
+pub const ECHO_RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+/// ... so that one look takes everything that was there when it began, and ends however fast more comes.
+pub const ECHOES_PER_TURN_MAX: usize = 16_384;
+/// ICMP errors taken by one look.
+pub const ECHO_ERRORS_PER_TURN_MAX: usize = 16_384;
+
 /// Redirects that one check follows.
 pub const REDIRECTS_MAX: u8 = 10;
 /// A connection that a redirect leads away from gets this long for the peer's FIN: the attempt waits for it.
@@ -108,6 +137,26 @@ pub const PREAMBLE_MAX: usize = 16 * 1024;
 /// A PEM file of certificates or keys.
 pub const TLS_FILE_MAX: u64 = 4 * 1024 * 1024;
 
+/// Scripts that run at the same time, over all shards; beyond them checks are void. Each takes three descriptors.
+pub const SCRIPTS_RUNNING_MAX: usize = 512;
+/// Bytes kept of each of a script's two outputs, and what both together may be before it is killed.
+pub const SCRIPT_OUTPUT_KEPT: usize = 4 * 1024;
+pub const SCRIPT_OUTPUT_MAX: u64 = 64 * 1024 * 1024;
+/// A script that is to end is asked to; after this it is killed ...
+pub const SCRIPT_GRACE: Span = Span::from_secs(1);
+/// ... and after this, too, it is left behind (a process that waits for a dead disk cannot be killed); its place stays taken.
+pub const SCRIPT_KILL_WAIT: Span = Span::from_secs(2);
+/// The limits of resources that a script runs within, where this process's own are not lower. Open files of a process,
+pub const SCRIPT_OPEN_FILES_MAX: u64 = 1024;
+/// processes of the user whom scripts run as, all of them counted,
+pub const SCRIPT_PROCESSES_MAX: u64 = 4096;
+/// bytes of one file,
+pub const SCRIPT_FILE_SIZE_MAX: u64 = 1 << 30;
+/// bytes of a process's writable memory (not of its address space, of which some runtimes reserve a hundred times as much),
+pub const SCRIPT_DATA_MAX: u64 = 4 << 30;
+/// and seconds of processor time of a process: for what has got away from its script's end.
+pub const SCRIPT_CPU_SECONDS_MAX: u64 = 3_600;
+
 /// Text kept about one outcome.
 pub const EVIDENCE_MAX: usize = 256;
 /// Outcomes of monitors that are not OK, kept with evidence by one shard.
@@ -122,6 +171,9 @@ pub const PATH_MAX: usize = 8 * 1024;
 pub const VOID_PATIENCE: Span = Span::from_secs(600);
 /// A resolver answers within this, if only to say that it could not find out.
 pub const RESOLVE_MAX: Span = Span::from_secs(10);
+
+/// After this process stood still, a job's call that is overdue may lie unread for this long.
+pub const PUSH_SETTLE: Span = Span::from_secs(5);
 
 /// Sampling of the host's own drop counters while timed-out checks wait to be judged.
 pub const HOST_SAMPLE_EVERY: Span = Span::from_millis(5);
@@ -170,6 +222,13 @@ pub const QUEUE_ASKS: usize = 64;
 /// A shard or a desk that has not turned for this long is not alive.
 pub const HEARTBEAT_MAX: Span = Span::from_secs(5);
 
+/// Single checks without a daemon: slots, what is kept of an answer to be shown, and monitors checked in one run.
+pub const SOLO_SLOTS: u32 = 8;
+pub const SOLO_RECEIVED_MAX: usize = 64 * 1024;
+pub const SOLO_MONITORS_MAX: usize = 10_000;
+/// What the command line takes as one answer of a daemon.
+pub const CLIENT_ANSWER_MAX: usize = 64 * 1024 * 1024;
+
 /// One answer to a question about monitors (a slice of a page).
 pub const REPORT_SLICE_MAX: usize = 256;
 
@@ -177,6 +236,10 @@ const _: () = assert!(STALL.as_nanos() > 2 * FLIGHT_WAIT_MAX.as_nanos());
 const _: () = assert!(INTERVAL_MIN.as_nanos() >= TICK.as_nanos());
 // A due time lives in 32 bits of ticks; half of them must cover the longest interval.
 const _: () = assert!(INTERVAL_MAX.as_nanos() / TICK.as_nanos() < (u32::MAX / 2) as u64);
+// Scripts in flight can be ended within the time that their checks get.
+const _: () = assert!(SCRIPT_GRACE.as_nanos() + SCRIPT_KILL_WAIT.as_nanos() < DRAIN_CHECKS.as_nanos());
+const _: () = assert!(ECHOES_PER_TURN_MAX >= 2 * ECHO_RECEIVE_BUFFER / 512);
+const _: () = assert!(ECHO_ERRORS_PER_TURN_MAX >= 2 * ECHO_RECEIVE_BUFFER / 512);
 const _: () = assert!(RESPONSE_HEAD_MAX < RESPONSE_BODY_MAX as usize);
 // A destination that cannot be had gives up on its own before the lane gives up on it.
 const _: () = {

@@ -47,6 +47,8 @@ const ENABLED: u32 = 1 << 31;
 pub enum CatalogError {
     #[error("monitor \"{name}\" is defined twice")]
     Duplicate { name: Box<str> },
+    #[error("monitors \"{first}\" and \"{second}\" have the same push token: give each its own")]
+    SharedToken { first: Box<str>, second: Box<str> },
     #[error("{count} monitors are more than {max} per shard: use more shards")]
     TooMany { count: usize, max: usize },
     #[error("names and targets of one shard are longer than 4 GiB in sum: use more shards")]
@@ -297,7 +299,7 @@ impl CatalogBuilder {
     }
 
     /// # Errors
-    /// [`CatalogError::Duplicate`].
+    /// [`CatalogError::Duplicate`] or [`CatalogError::SharedToken`].
     pub fn finish(mut self) -> Result<Catalog, CatalogError> {
         for roster in &mut self.rosters {
             let bytes = &roster.bytes;
@@ -310,7 +312,15 @@ impl CatalogBuilder {
             roster.records.shrink_to_fit();
             roster.bytes.shrink_to_fit();
         }
-        Ok(Catalog { policies: self.policies, hosts: self.hosts, rosters: self.rosters })
+        let catalog = Catalog { policies: self.policies, hosts: self.hosts, rosters: self.rosters };
+        let mut jobs: Vec<MonitorId> = catalog.push_ids().collect();
+        let key = |id: &MonitorId| (catalog.target(*id).path, catalog.name(*id));
+        jobs.sort_unstable_by(|a, b| key(a).cmp(&key(b)));
+        if let Some(pair) = jobs.windows(2).find(|pair| catalog.target(pair[0]).path == catalog.target(pair[1]).path) {
+            let [first, second] = [pair[0], pair[1]].map(|id| catalog.name(id).into());
+            return Err(CatalogError::SharedToken { first, second });
+        }
+        Ok(catalog)
     }
 
     fn intern_policy(&mut self, policy: Policy) -> u32 {

@@ -13,10 +13,12 @@
 //! All storages are plain vectors (`VecStorage`); flagged or dense ones cost 40 bytes and more per entity.
 
 pub mod catalog;
+mod tokens;
 
 pub use catalog::Catalog;
 use specs::prelude::*;
 use specs::storage::VecStorage;
+pub use tokens::Tokens;
 
 use crate::domain::{Code, Health};
 use crate::schedule::Tick;

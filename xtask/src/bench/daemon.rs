@@ -155,13 +155,16 @@ impl Sample {
 
 /// The daemon's metrics: name, labels, value.
 #[derive(Default)]
-struct Metrics(Vec<(String, BTreeMap<String, String>, f64)>);
+pub(super) struct Metrics(Vec<(String, BTreeMap<String, String>, f64)>);
 
 fn metrics() -> anyhow::Result<Metrics> {
-    let address: SocketAddr = API.parse()?;
+    metrics_of(API.parse()?)
+}
+
+pub(super) fn metrics_of(address: SocketAddr) -> anyhow::Result<Metrics> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.write_all(format!("GET /metrics HTTP/1.1\r\nHost: {API}\r\nConnection: close\r\n\r\n").as_bytes())?;
+    stream.write_all(format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     if !answer.starts_with("HTTP/1.1 200") {
@@ -188,12 +191,12 @@ impl Metrics {
     }
 
     /// The sum over all labels, if there is any.
-    fn sum(&self, name: &str) -> Option<f64> {
+    pub(super) fn sum(&self, name: &str) -> Option<f64> {
         self.0.iter().filter(|(known, _, _)| known == name).map(|(_, _, value)| *value).reduce(|sum, value| sum + value)
     }
 
     /// Checks whose outcome is an OK of any layer.
-    fn passed(&self) -> f64 {
+    pub(super) fn passed(&self) -> f64 {
         let is_ok = |labels: &BTreeMap<String, String>| labels.get("outcome").is_some_and(|code| code.ends_with("OK"));
         self.0.iter().filter(|(name, labels, _)| name == "cpra_checks_total" && is_ok(labels)).map(|(_, _, v)| v).sum()
     }

@@ -6,10 +6,12 @@
 mod child;
 mod daemon;
 mod epoll;
+mod icmp;
 mod pace;
 mod pulse;
 mod report;
 mod ring;
+mod scripts;
 mod target;
 mod tls;
 
@@ -20,6 +22,11 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 pub(crate) enum Bench {
     /// CPU per check: the daemon beside the leanest loop that io_uring allows and a plain tokio prober
     Pulse(pulse::Options),
+    /// CPU per echo check: the daemon beside a loop of `sendmmsg` and `recvmmsg`
+    Icmp(icmp::Options),
+    /// One run of either (started by `icmp`)
+    #[command(hide = true)]
+    IcmpLoad(icmp::Load),
     /// HTTPS checks per CPU second, with and without resumption, beside a bare loop over rustls
     Tls(tls::Options),
     /// The server that is checked (started by `tls`)
@@ -28,6 +35,8 @@ pub(crate) enum Bench {
     /// The bare loop, or the daemon's shard (started by `tls`)
     #[command(hide = true)]
     TlsLoop(tls::Load),
+    /// Scripts per second: the daemon beside a bare loop of posix_spawn
+    Scripts(scripts::Options),
     /// The server that is checked (started by `pulse`)
     #[command(hide = true)]
     Target(target::Options),
@@ -37,14 +46,25 @@ pub(crate) enum Bench {
     /// The plain loop: tokio on epoll, one thread (started by `pulse`)
     #[command(hide = true)]
     Epoll(Load),
+    /// posix_spawn and waitpid, and nothing else (started by `scripts`)
+    #[command(hide = true)]
+    SpawnLoop(scripts::Load),
+    /// The daemon, with nothing but scripts to run (started by `scripts`)
+    #[command(hide = true)]
+    SpawnDaemon(scripts::Load),
 }
 
 pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
     match bench {
         Bench::Pulse(options) => pulse::run(options),
+        Bench::Icmp(options) => icmp::run(options),
+        Bench::IcmpLoad(load) => icmp::load(load),
         Bench::Tls(options) => tls::run(options),
         Bench::TlsTarget => tls::target(),
         Bench::TlsLoop(load) => tls::check(load),
+        Bench::Scripts(options) => scripts::run(options),
+        Bench::SpawnLoop(load) => scripts::spawn_loop(load),
+        Bench::SpawnDaemon(load) => scripts::spawn_daemon(load),
         Bench::Target(options) => target::run(options),
         Bench::Ring(load) => ring::run(load),
         Bench::Epoll(load) => epoll::run(load),

@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -9,20 +11,27 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::api::access::Token;
 use crate::api::{AskError, Asked, Finding, Listeners, Readiness, Source, run};
 use crate::desk::DeskStats;
 use crate::desk::protocol::{Answer, Change, EpisodeView, Question, StoryKind};
 use crate::domain::health::Phase;
-use crate::domain::monitor::About;
+use crate::domain::monitor::{About, PushCheck};
 use crate::domain::{
     Check, Code, Codes, Color, Host, HttpCheck, Latency, Monitor, Policy, StatusSet, Target, TcpCheck,
 };
+use crate::os::local::LocalSocket;
 use crate::shard::ShardStats;
 use crate::shard::protocol::MonitorState;
 use crate::units::{Instant, MonitorId, Span, Timestamp};
 use crate::world::Catalog;
 
 pub(super) const DOWN: &str = "shop/web";
+pub(super) const OFF: &str = "net/gateway";
+/// A monitor of the group `net`, and the one that waits for calls.
+pub(super) const JOB: &str = "batch/backup";
+/// The job of [`JOB`] calls with it.
+pub(super) const PUSH_TOKEN: &str = "t0ken+of/a job";
 /// Names that a careless path or page would break on.
 pub(super) const ODD: [&str; 10] = [
     "a/../b",
@@ -49,6 +58,7 @@ pub(super) struct Fake {
     pub(super) full: AtomicBool,
     pub(super) now_nanos: AtomicU64,
     kept: Mutex<Vec<oneshot::Sender<Answer>>>,
+    done: Mutex<Vec<String>>,
 }
 
 impl Fake {
@@ -63,11 +73,12 @@ impl Fake {
             full: AtomicBool::new(false),
             now_nanos: AtomicU64::new(Span::from_secs(1_000).as_nanos()),
             kept: Mutex::default(),
+            done: Mutex::default(),
         }
     }
 
     pub(super) fn small() -> Self {
-        Self::new(ODD.iter().chain(&[DOWN, "shop/db", "net/gateway"]).map(ToString::to_string))
+        Self::new(ODD.iter().chain(&[DOWN, "shop/db", OFF, JOB]).map(ToString::to_string))
     }
 
     fn episode(&self) -> EpisodeView {
@@ -93,8 +104,11 @@ fn monitor(name: &str) -> Monitor {
         keep_alive: true,
         ..HttpCheck::default()
     };
-    let (check, path) =
-        if name == DOWN { (Check::Http(http), "/health?token=secret") } else { (Check::Tcp(TcpCheck::default()), "") };
+    let (check, path) = match name {
+        DOWN => (Check::Http(http), "/health?token=secret"),
+        JOB => (Check::Push(PushCheck { grace: Span::from_secs(60) }), PUSH_TOKEN),
+        _ => (Check::Tcp(TcpCheck::default()), ""),
+    };
     Monitor {
         name: name.into(),
         enabled: true,
@@ -109,7 +123,7 @@ fn monitor(name: &str) -> Monitor {
             retries: 0,
             max_latency: None,
             about: About::default(),
-            groups: Box::new(["shop".into()]),
+            groups: Box::new([if name.starts_with("shop") { "shop".into() } else { "rest".into() }]),
             codes: Codes::default(),
         },
     }
@@ -176,7 +190,11 @@ impl Source for Fake {
             let failing = Some(monitor) == down;
             MonitorState {
                 monitor,
-                phase: if failing { Phase::Failing } else { Phase::Up },
+                phase: match self.catalog.name(monitor) {
+                    _ if failing => Phase::Failing,
+                    OFF => Phase::Disabled,
+                    _ => Phase::Up,
+                },
                 degraded: false,
                 obscured: false,
                 fails: if failing { 3 } else { 0 },
@@ -218,12 +236,47 @@ impl Source for Fake {
         let _ = sender.send(answer);
         Ok(receiver)
     }
+
+    fn push_target(&self, token: &str) -> Option<MonitorId> {
+        (token == PUSH_TOKEN).then(|| self.catalog.find(JOB)).flatten()
+    }
+
+    fn push(&self, monitor: MonitorId, ok: bool, message: Box<str>) -> Result<(), AskError> {
+        self.note(format!("push {} {ok} {message}", self.catalog.name(monitor)))
+    }
+
+    fn check_now(&self, monitor: MonitorId) -> Result<(), AskError> {
+        self.note(format!("check {}", self.catalog.name(monitor)))
+    }
+
+    fn switch(&self, monitor: MonitorId, enabled: bool) -> Result<(), AskError> {
+        self.note(format!("switch {} {enabled}", self.catalog.name(monitor)))
+    }
+}
+
+impl Fake {
+    fn note(&self, what: String) -> Result<(), AskError> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err(AskError::Full);
+        }
+        self.done.lock().expect("no test panics with it").push(what);
+        Ok(())
+    }
+
+    /// What was done since it was asked last.
+    pub(super) fn done(&self) -> Vec<String> {
+        std::mem::take(&mut self.done.lock().expect("no test panics with it"))
+    }
 }
 
 /// A running API; dropping it stops it.
 pub(super) struct Running {
     pub(super) api: SocketAddr,
     pub(super) profile: SocketAddr,
+    /// The unix socket.
+    pub(super) local: PathBuf,
+    #[expect(dead_code, reason = "it goes with this")]
+    folder: tempfile::TempDir,
     pub(super) fake: Arc<Fake>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -237,15 +290,28 @@ pub(super) struct Reply {
 
 impl Running {
     pub(super) fn new(fake: Fake) -> Self {
+        Self::with(fake, None)
+    }
+
+    /// With a token for changes over TCP.
+    pub(super) fn with(fake: Fake, token: Option<Token>) -> Self {
         let listener = || TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let (api, profile) = (listener(), listener());
         let (api_address, profile_address) = (address(&api), address(&profile));
         let fake = Arc::new(fake);
         let source: Arc<dyn Source> = fake.clone();
         let (stop, stopped) = oneshot::channel();
-        let listeners = Listeners { api, profile: Some(profile), names: vec!["cpra.example.com".to_owned()] };
+        let folder = tempfile::tempdir().expect("a folder");
+        let local = folder.path().join("cpra.sock");
+        let listeners = Listeners {
+            api,
+            profile: Some(profile),
+            names: vec!["cpra.example.com".to_owned()],
+            local: Some(LocalSocket::bind(&local).expect("it is a new folder")),
+            token,
+        };
         let thread = thread::spawn(move || run(listeners, source, stopped).expect("it runs"));
-        Self { api: api_address, profile: profile_address, fake, stop: Some(stop), thread: Some(thread) }
+        Self { api: api_address, profile: profile_address, local, folder, fake, stop: Some(stop), thread: Some(thread) }
     }
 
     pub(super) fn get(&self, path: &str) -> Reply {
@@ -256,6 +322,16 @@ impl Running {
         let reply = self.get(path);
         assert!(reply.head.contains("application/json"), "{path}: {}", reply.head);
         (reply.status, serde_json::from_slice(&reply.body).expect("JSON"))
+    }
+
+    /// A request to the unix socket.
+    pub(super) fn locally(&self, method: &str, path: &str) -> (u16, serde_json::Value) {
+        let mut stream = UnixStream::connect(&self.local).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout can be set");
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: any\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let reply = reply(&mut stream);
+        (reply.status, serde_json::from_slice(&reply.body).unwrap_or_default())
     }
 
     pub(super) fn raw(&self, request: &str) -> Reply {
@@ -290,7 +366,7 @@ pub(super) fn exchange(address: SocketAddr, request: &str) -> Reply {
 }
 
 /// Reads until the other side closes.
-pub(super) fn reply(stream: &mut TcpStream) -> Reply {
+pub(super) fn reply(stream: &mut impl Read) -> Reply {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).expect("an answer and an end");
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole head");

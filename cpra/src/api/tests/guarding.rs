@@ -95,7 +95,7 @@ async fn silence_and_age_end_a_connection() {
     use tokio::io::AsyncReadExt;
     use tokio::net::{TcpListener, TcpStream};
 
-    use crate::api::door::{Bounds, Door};
+    use crate::api::door::{Bounds, Door, Gate};
     use crate::units::Span;
 
     let (stop, stopped) = tokio::sync::watch::channel(false);
@@ -108,7 +108,7 @@ async fn silence_and_age_end_a_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
         let (serving, stopped) = (door.clone(), stopped.clone());
-        tokio::spawn(async move { serving.serve(listener, Router::new(), stopped).await });
+        tokio::spawn(async move { serving.serve(Gate::Tcp(listener), Router::new(), stopped).await });
         let mut stream = TcpStream::connect(address).await.expect("it listens");
         if silent {
             tokio::io::AsyncWriteExt::write_all(&mut stream, b"GET / HT").await.expect("it reads");

@@ -5,7 +5,7 @@ use crate::domain::Code;
 use crate::units::Span;
 
 /// Every byte that is not a letter or a digit.
-fn encoded(name: &str) -> String {
+pub(super) fn encoded(name: &str) -> String {
     name.bytes()
         .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
         .collect()

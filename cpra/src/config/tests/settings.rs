@@ -52,7 +52,7 @@ fn every_key_changes_the_settings() {
 
 #[test]
 fn faults_come_all_at_once_with_their_places() {
-    let text = "batch_sise = 3\nqueue_capacity = \"many\"\nbatch_size = 0x10\n[api]\nlisten = \":9860\"\nsocket = \"/x\"\n\
+    let text = "batch_sise = 3\nqueue_capacity = \"many\"\nbatch_size = 0x10\n[api]\nlisten = \":9860\"\nexternal_url = \"/x\"\n\
                 [pulse]\nmax_workers = 0\n[providers.chat]\ntype = \"slack\"\n[apj]\n[log]\nformat = \"jsn\"\n[security]\nlog_dirs = [\"x\"]\n[code]\nfallback = 1\n";
     let (_, diagnostics) = read(text);
     let found: Vec<&str> = diagnostics.iter().filter_map(|text| text.lines().next()).collect();
@@ -63,7 +63,7 @@ fn faults_come_all_at_once_with_their_places() {
             "c.toml:2:18: queue_capacity \"many\" is no whole number: write one from 16 to 16777216",
             "c.toml:3:14: batch_size \"0x10\" is no whole number: write one from 1 to 4096",
             "c.toml:5:10: listen \":9860\" has no address: write \"127.0.0.1:9860\", or \"0.0.0.0:9860\" for every interface",
-            "c.toml:6:1: warning: \"socket\" is not in this version: no effect",
+            "c.toml:6:1: warning: \"external_url\" is not in this version: no effect",
             "c.toml:8:15: max_workers 0 is out of range: 1 to 1000000",
             "c.toml:9:2: warning: \"providers\" is not in this version: no effect",
             "c.toml:11:2: unknown key \"apj\", did you mean \"api\"?",
@@ -88,7 +88,7 @@ fn the_environment_beats_the_file_and_a_flag_beats_both() {
         "CPRA_PULSE_MAX_WORKERS" => Some("lots".to_owned()),
         _ => None,
     };
-    let flags = Flags { api_listen: Some("127.0.0.1:3".parse().expect("an address")), log_format: None };
+    let flags = Flags { api_listen: Some("127.0.0.1:3".parse().expect("an address")), ..Flags::default() };
     let (settings, diagnostics) = Settings::compose("c.toml", text, environment, &flags);
     assert_eq!((settings.queue_capacity, settings.batch_size, settings.api.listen.port()), (100, 8, 3));
     assert_eq!(settings.log.format, LogFormat::Json);

@@ -12,10 +12,13 @@ pub(super) enum Token {
     Waker,
     /// Another unit has work to run.
     Others,
+    /// A watched socket has something to be read.
+    Door(u32),
 }
 
 const WAKER: u64 = 0x10;
 const OTHERS: u64 = 0x11;
+const DOOR: u64 = 0x12;
 
 impl Token {
     pub(super) const fn encode(self) -> u64 {
@@ -23,6 +26,7 @@ impl Token {
             Self::Op { slot, generation, kind } => (generation.0 as u64) << 40 | (kind as u64) << 32 | slot.0 as u64,
             Self::Waker => WAKER << 32,
             Self::Others => OTHERS << 32,
+            Self::Door(index) => DOOR << 32 | index as u64,
         }
     }
 
@@ -38,6 +42,7 @@ impl Token {
             3 => OpKind::Disconnect,
             WAKER => return Self::Waker,
             OTHERS => return Self::Others,
+            DOOR => return Self::Door(low),
             _ => panic!("a completion for something never submitted: {data:#x}"),
         };
         let generation = Generation((data >> 40) as u32);
@@ -55,7 +60,7 @@ mod tests {
     #[test]
     fn tokens_survive_the_trip() {
         let kinds = [OpKind::Connect, OpKind::Send, OpKind::Recv, OpKind::Disconnect];
-        let mut tokens = vec![Token::Waker, Token::Others];
+        let mut tokens = vec![Token::Waker, Token::Others, Token::Door(0), Token::Door(1)];
         for kind in kinds {
             for (slot, generation) in [(0, 0), (1, 2), (u32::MAX, (1 << Generation::BITS) - 1)] {
                 tokens.push(Token::Op { slot: Slot(slot), generation: Generation(generation), kind });

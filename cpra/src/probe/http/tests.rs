@@ -4,6 +4,7 @@ mod content;
 mod redirect;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::*;
 use crate::domain::monitor::About;
@@ -39,7 +40,7 @@ fn policy(change: impl FnOnce(&mut HttpCheck)) -> Policy {
 
 /// A probe in the shard's hands: one millisecond passes before each completion.
 struct Attempt {
-    policy: Policy,
+    policy: Arc<Policy>,
     address: SocketAddr,
     now: Instant,
     ops: Ops,
@@ -50,6 +51,7 @@ impl Attempt {
     fn begin(policy: Policy, begin: fn(&Request<'_>, Instant, &mut Ops) -> HttpProbe) -> Self {
         let address = SocketAddr::from(([192, 0, 2, 1], 8080));
         let mut ops = Ops::default();
+        let policy = Arc::new(policy);
         let probe = begin(&request(&policy, address), Instant::ZERO, &mut ops);
         Self { policy, address, now: Instant::ZERO, ops, probe }
     }
@@ -99,7 +101,7 @@ impl Attempt {
     }
 }
 
-fn request(policy: &Policy, address: SocketAddr) -> Request<'_> {
+fn request(policy: &Arc<Policy>, address: SocketAddr) -> Request<'_> {
     let target = TargetRef { host: HostRef::Literal(address.ip()), port: address.port(), path: "/health" };
     Request { policy, target, address, hop: None, contexts: &crate::wire::tls::Unloaded }
 }

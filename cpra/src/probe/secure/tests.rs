@@ -1,6 +1,7 @@
 //! The layer over a transformer that changes nothing: it is established by `+`, and closed by `!`.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::*;
 use crate::domain::monitor::{About, ClientCertificate, TlsPolicy};
@@ -92,7 +93,7 @@ impl Session for Through {
 }
 
 struct Attempt {
-    policy: Policy,
+    policy: Arc<Policy>,
     contexts: Plain,
     probe: Probe,
     now: Instant,
@@ -102,9 +103,9 @@ struct Attempt {
     wake: Option<Instant>,
 }
 
-fn policy(check: TcpCheck) -> Policy {
+fn policy(check: TcpCheck) -> Arc<Policy> {
     let second = Span::from_secs(1);
-    Policy {
+    Arc::new(Policy {
         check: Check::Tcp(check),
         interval: second,
         timeout: second,
@@ -116,10 +117,10 @@ fn policy(check: TcpCheck) -> Policy {
         about: About::default(),
         groups: Box::default(),
         codes: Codes::default(),
-    }
+    })
 }
 
-fn request<'a>(policy: &'a Policy, contexts: &'a Plain) -> Request<'a> {
+fn request<'a>(policy: &'a Arc<Policy>, contexts: &'a Plain) -> Request<'a> {
     let address: SocketAddr = "10.0.0.1:443".parse().expect("an address");
     let target = TargetRef { host: HostRef::Literal(address.ip()), port: 443, path: "" };
     Request { policy, target, address, hop: None, contexts }

@@ -38,7 +38,9 @@ impl Checker {
             Event::Completed(_)
             | Event::OpenFailed { .. }
             | Event::Read { .. }
+            | Event::Begun { .. }
             | Event::Returned { .. }
+            | Event::Pushed { .. }
             | Event::Echoed { .. } => {}
             Event::Resolved { name, result } => {
                 let answered = Answered::from(result);
