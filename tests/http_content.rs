@@ -140,7 +140,11 @@ fn nginx_packs_what_is_looked_at() {
         r#"body contains "fine": <p>all is fine</p>"#,
     );
     // Nobody asked for it.
-    assert_check(&get("/packed", &[packed.clone()]), Code::L7Rsp, "header content-encoding is missing, expected gzip");
+    assert_check(
+        &get("/packed", std::slice::from_ref(&packed)),
+        Code::L7Rsp,
+        "header content-encoding is missing, expected gzip",
+    );
     // Three megabytes that come as a few thousand bytes are still three megabytes.
     assert_check(
         &get("/huge.html", &[packed.clone(), lacks("panic")]),
@@ -394,7 +398,7 @@ fn a_proxy_is_dialled_in_the_place_of_the_target() {
     let get = |path: &str| led(site.address(), path).with(|check| check.proxy = Some(via(proxy.address(), None)));
     let through = |monitored: Monitored| {
         monitored.with(|check| {
-            check.assertions = Box::new([Assertion::Matches(Pattern::new("via=.*tinyproxy").expect("sound"))])
+            check.assertions = Box::new([Assertion::Matches(Pattern::new("via=.*tinyproxy").expect("sound"))]);
         })
     };
     // Also where redirects lead.
@@ -502,4 +506,17 @@ fn slow_is_a_warning_or_a_failure() {
     check.policy.max_latency = Some(MaxLatency { limit: Span::from_millis(50), fails: true });
     let check = check.with(|check| check.expected = StatusSet::new(vec![(204, 204)]));
     assert_check(&check, Code::L7Sts, "200 OK, expected 204");
+}
+
+#[test]
+fn slow_on_a_kept_connection_is_an_answer() {
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec();
+    let slow = Script::AnswerSlowly(answer.clone(), Duration::from_millis(5));
+    let server = RawServer::start(Script::AnswerFirst(answer, Box::new(slow)));
+    let mut check = Monitored::get(server.address(), "/").kept().within(Duration::from_secs(10));
+    check.policy.max_latency = Some(MaxLatency { limit: Span::from_millis(100), fails: true });
+    let mut engine = Engine::of(&[&check]);
+    assert_outcome(&engine.check(0), Code::L7Ok, Verdict::Ok, "");
+    assert_outcome(&engine.check(0), Code::Slow, Verdict::Fail, "took ");
+    assert_eq!((engine.connects, engine.requests), (1, 2), "not asked again");
 }

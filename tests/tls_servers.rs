@@ -283,20 +283,62 @@ fn nginx_is_asked_over_tls() {
     assert_outcome(&outcome, Code::L7Ok, Verdict::Warn, "certificate ends in 36");
 }
 
+/// Sends whoever asks to another place.
+fn moved(location: &str) -> Vec<u8> {
+    format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into_bytes()
+}
+
 #[test]
-fn redirects_lead_to_tls() {
+fn redirects_lead_from_one_tls_server_to_another() {
     let Some(authority) = Authority::start() else { return };
     let Some(nginx) = Secured::nginx(&good(&authority)) else { return };
-    let moved = https(&nginx, "/moved", &authority).with(|check| check.redirects = 1);
-    let mut engine = Engine::of(&[&moved]);
-    let outcome = engine.check(0);
-    assert_outcome(&outcome, Code::L7Ok, Verdict::Ok, "");
-    assert_eq!((outcome.status, engine.rest(), engine.connects), (Some(200), 0, 2));
-    // From a monitor of plain HTTP, which trusts the system's authorities only.
-    let answer = format!("HTTP/1.1 302 Found\r\nLocation: https://{}/ok\r\nContent-Length: 0\r\n\r\n", nginx.address());
-    let plain = RawServer::start(Script::Answer(answer.into_bytes()));
-    let get = Monitored::get(plain.address(), "/").with(|check| check.redirects = 1);
-    assert_fails(&get, Code::L6Cert, "signed by an unknown authority: CN=Test Root");
+    let led = |monitored: Monitored| monitored.with(|check| check.redirects = 3);
+    // The same origin: the monitor's own server name holds.
+    let mut engine = Engine::of(&[&led(https(&nginx, "/moved", &authority))]);
+    assert_outcome(&engine.check(0), Code::L7Ok, Verdict::Ok, "");
+    assert_eq!((engine.rest(), engine.connects), (0, 2));
+    assert_fails(&https(&nginx, "/moved", &authority), Code::L7Sts, "302 Moved Temporarily to https://127.0.0.1:");
+    let words = "redirect to http://127.0.0.1:1/: from https to http is not followed";
+    assert_fails(&led(https(&nginx, "/down", &authority)), Code::L7Rsp, words);
+
+    // Another origin has to be called what its address says, whatever the monitor's own is called.
+    let there = format!("https://{}/ok", nginx.address());
+    let from = |location: &str| {
+        let answer: &'static [u8] = Box::leak(moved(location).into_boxed_slice());
+        Ending::start(&good(&authority), answer, End::Notified)
+    };
+    let tls = policy(&authority);
+    let get = |address| led(Monitored::get(address, "/")).with(|check| check.tls = Some(tls.clone()));
+    let first = from(&there);
+    let words = format!("{there} (after 1 redirect): certificate is for good.example, not 127.0.0.1");
+    assert_fails(&get(first.address()), Code::L6Cert, &words);
+    let Some(named) = Secured::nginx(&authority.issue("address", Wish::of("IP:127.0.0.1"))) else { return };
+    let first = from(&format!("https://{}/ok", named.address()));
+    assert_ok(&get(first.address()), Code::L7Ok);
+    let first = from(&format!("https://{}/missing", named.address()));
+    let words = format!("https://{}/missing (after 1 redirect): 404 Not Found, expected 200-299", named.address());
+    assert_fails(&get(first.address()), Code::L7Sts, &words);
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let first = from(&format!("https://{nobody}/"));
+    let words = format!("https://{nobody}/ (after 1 redirect): connection refused {nobody}");
+    assert_fails(&get(first.address()), Code::L4Con, &words);
+}
+
+#[test]
+fn redirects_lead_from_http_to_https() {
+    let Some(authority) = Authority::start() else { return };
+    let Some(nginx) = Secured::nginx(&authority.issue("address", Wish::of("IP:127.0.0.1"))) else { return };
+    let there = format!("https://{}/ok", nginx.address());
+    let server = RawServer::start(Script::Answer(moved(&there)));
+    // Only the system's store is trusted there.
+    let get = Monitored::get(server.address(), "/").with(|check| check.redirects = 1);
+    assert_fails(&get, Code::L6Cert, &format!("{there} (after 1 redirect): "));
+    let silent = RawServer::start(Script::Silence);
+    let there = format!("https://{}/", silent.address());
+    let server = RawServer::start(Script::Answer(moved(&there)));
+    let get = Monitored::get(server.address(), "/").with(|check| check.redirects = 1).within(SOON);
+    let words = format!("{there} (after 1 redirect): no TLS answer from {} in ", silent.address());
+    assert_fails(&get, Code::L6Tout, &words);
 }
 
 #[test]
@@ -471,7 +513,11 @@ fn proxies_make_tunnels() {
     let refused = Monitored { address: std::net::SocketAddr::new(loopbacks()[0], 9), ..get.clone() };
     assert_fails(&through(refused, proxy.address(), None), Code::L4Con, "proxy made no tunnel: \"50");
     let nobody = std::net::SocketAddr::new(loopbacks()[0], free_port());
-    assert_fails(&through(get.clone(), nobody, None), Code::L4Con, &format!("by proxy {nobody}: connection refused"));
+    assert_fails(
+        &through(get.clone(), nobody, None),
+        Code::L4Con,
+        &format!("by proxy {nobody}: connection refused {nobody}"),
+    );
     let silent = RawServer::start(Script::Silence);
     let waits = through(get.clone(), silent.address(), None).within(SOON);
     assert_fails(&waits, Code::L4Tout, "no answer to CONNECT from 127.0.0.1:");

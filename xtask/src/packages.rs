@@ -20,7 +20,6 @@ struct Package {
 const PACKAGES: &[Package] = &[
     Package { name: "nginx", binary: "nginx", why: "a real HTTP server to check: keep-alive, close, large heads" },
     Package { name: "haproxy", binary: "haproxy", why: "the reference for check results by layer, and a TCP peer" },
-    Package { name: "tinyproxy", binary: "tinyproxy", why: "a real HTTP proxy to check through" },
     Package {
         name: "nsd",
         binary: "nsd",
@@ -37,6 +36,7 @@ const PACKAGES: &[Package] = &[
     Package { name: "exim4-daemon-light", binary: "exim4", why: "a real SMTP server with STARTTLS" },
     Package { name: "dovecot-imapd", binary: "dovecot", why: "a real IMAP server with STARTTLS" },
     Package { name: "postgresql", binary: "pg_ctlcluster", why: "a database that is asked for TLS in its own way" },
+    Package { name: "tinyproxy", binary: "tinyproxy", why: "a real HTTP proxy, plain and with CONNECT" },
     Package { name: "nftables", binary: "nft", why: "drops and rejects packets, fills conntrack" },
 ];
 

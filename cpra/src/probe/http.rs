@@ -18,7 +18,9 @@ mod words;
 
 use self::content::{Body, Search};
 pub use self::redirect::Hop;
+pub(super) use self::words::led;
 use super::{Judgement, Ops, Request, Then, connect};
+use crate::domain::monitor::Secret;
 use crate::domain::{Check, Code, HostRef, HttpCheck, Latency, Outcome};
 use crate::ring::{Completion, Errno, Op, OpKind};
 use crate::units::limits::{EVIDENCE_MAX, RESPONSE_BODY_MAX};
@@ -373,7 +375,7 @@ fn render(request: &Request<'_>, ops: &mut Ops) {
     let form = match &check.proxy {
         // Through TLS the proxy hears nothing but its CONNECT.
         Some(proxy) if !secure => {
-            wire::Form::Absolute { authorization: proxy.authorization.as_ref().map(|secret| secret.expose()) }
+            wire::Form::Absolute { authorization: proxy.authorization.as_ref().map(Secret::expose) }
         }
         _ => wire::Form::Origin,
     };
@@ -387,7 +389,7 @@ fn render(request: &Request<'_>, ops: &mut Ops) {
         host_field: host_field(request),
         headers: &check.headers,
         carry,
-        authorization: check.authorization.as_ref().filter(|_| !carry.foreign).map(|secret| secret.expose()),
+        authorization: check.authorization.as_ref().filter(|_| !carry.foreign).map(Secret::expose),
         gzip: check.wants_body(),
         body: if carry.bodiless { &[] } else { &check.body },
         keep_alive: keeps(request),

@@ -24,6 +24,7 @@ use std::hash::Hash as _;
 
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
+use super::http::led;
 use super::{Judgement, Ops, Probe, Request, Then, connect};
 use crate::domain::monitor::Secret;
 use crate::domain::{Check, Code, HostRef, HttpCheck, Outcome, VoidReason};
@@ -51,6 +52,8 @@ pub struct SecureProbe {
     speaking: bool,
     /// The inner probe was told the end of what it receives.
     told_end: bool,
+    /// The judgement is the inner probe's own.
+    inner_judged: bool,
     /// On a kept connection.
     resumed: bool,
     /// Something came in answer to our side of the handshake.
@@ -146,6 +149,7 @@ impl SecureProbe {
             receiving: false,
             speaking: false,
             told_end: false,
+            inner_judged: false,
             resumed: false,
             heard: false,
             unsent: None,
@@ -253,7 +257,10 @@ impl SecureProbe {
                 self.connected = now;
                 self.opened(request, now, ops)
             }
-            (OpKind::Connect, Err(_)) => self.inner.on(request, completion, now, ops),
+            (OpKind::Connect, Err(_)) => {
+                self.inner_judged = true;
+                self.inner.on(request, completion, now, ops)
+            }
             (OpKind::Send, Ok(_)) => self.sent(request, completion, now, ops),
             (OpKind::Send, Err(errno)) => {
                 self.sending = false;
@@ -538,8 +545,13 @@ impl SecureProbe {
         now: Instant,
         ops: &mut Ops,
     ) -> Option<Judgement> {
+        if ops.hop.is_some() {
+            // It has said its last word here: it goes on elsewhere.
+            return None;
+        }
         let mut wanted = Ops::default();
         let judgement = self.inner.on(request, completion, now, &mut wanted);
+        self.inner_judged = judgement.is_some();
         let relayed = self.relay(&mut wanted, ops);
         if judgement.is_some() {
             return judgement;
@@ -599,6 +611,9 @@ impl SecureProbe {
     /// Completes a judgement: where the time went, how the certificate is, and how the connection ends.
     fn finish(&mut self, request: &Request<'_>, mut judgement: Judgement, ops: &mut Ops) -> Judgement {
         self.time(&mut judgement.outcome);
+        if !self.inner_judged {
+            judgement.outcome = led(request, judgement.outcome);
+        }
         let Some(session) = &mut self.session else { return judgement };
         let wall = request.contexts.wall();
         look_at_certificate(request, &**session, wall, &mut judgement.outcome);
@@ -639,7 +654,7 @@ impl SecureProbe {
     pub(super) fn expire(&self, request: &Request<'_>, now: Instant) -> Outcome {
         let (address, waited) = (request.address, now.since(self.began));
         let (code, words) = match &self.stage {
-            Stage::Connecting => return connect::expired(request, waited),
+            Stage::Connecting => return led(request, connect::expired(request, waited)),
             Stage::Preamble(preamble) => {
                 let code = if preamble.is_tunnel() { Code::L4Tout } else { Code::L6Tout };
                 (code, format!("no {} from {address} in {waited}", preamble.awaited()))
@@ -660,7 +675,7 @@ impl SecureProbe {
                 return outcome;
             }
         };
-        let mut outcome = Outcome::of(code).with_evidence(&words);
+        let mut outcome = led(request, Outcome::of(code).with_evidence(&words));
         self.time(&mut outcome);
         outcome
     }

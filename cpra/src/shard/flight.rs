@@ -334,6 +334,20 @@ impl Core {
         let request = request(&self.catalog, &*self.contexts, id, flight.address, flight.leg.as_deref());
         let mut ops = std::mem::take(&mut self.ops);
         let judgement = take(&mut flight.probe, &request, &mut ops);
+        self.went_on(c, slot, judgement, ops, now, effects);
+        self.settle(c, slot, now, effects);
+    }
+
+    /// Does what a probe wants; then its attempt goes on, here or elsewhere, or has ended.
+    fn went_on(
+        &mut self,
+        c: &mut Components<'_>,
+        slot: Slot,
+        judgement: Option<Judgement>,
+        mut ops: Ops,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
         let hop = ops.hop.take();
         self.submit_all(slot, &mut ops, effects);
         self.ops = ops;
@@ -342,7 +356,6 @@ impl Core {
         } else if let Some(hop) = hop {
             self.follow(c, slot, *hop, now, effects);
         }
-        self.settle(c, slot, now, effects);
     }
 
     /// A completion, for whatever the slot is doing by now.
@@ -375,14 +388,7 @@ impl Core {
                 let request = request(&self.catalog, &*self.contexts, id, flight.address, flight.leg.as_deref());
                 let mut ops = std::mem::take(&mut self.ops);
                 let judgement = flight.probe.on(&request, completion, now, &mut ops);
-                let hop = ops.hop.take();
-                self.submit_all(slot, &mut ops, effects);
-                self.ops = ops;
-                if let Some(judgement) = judgement {
-                    self.attempt_ended(c, slot, judgement, now, effects);
-                } else if let Some(hop) = hop {
-                    self.follow(c, slot, *hop, now, effects);
-                }
+                self.went_on(c, slot, judgement, ops, now, effects);
             }
             State::Hopping(_) if !receiving => self.part(slot, effects),
             State::Idle(Idle { kept, .. }) => {
@@ -627,6 +633,7 @@ impl Core {
                 self.slots.set_deadline(slot, Some(wake.min(deadline)));
             }
         }
+        debug_assert!(ops.hop.is_none(), "an attempt does not begin with a hop");
         ops.clear();
     }
 
@@ -643,7 +650,7 @@ impl Core {
 /// The status of a server that has waited in vain for a request.
 const REQUEST_TIMEOUT: u16 = 408;
 
-fn keeps_alive(policy: &Policy) -> bool {
+pub(super) fn keeps_alive(policy: &Policy) -> bool {
     matches!(&policy.check, Check::Http(http) if http.keep_alive)
 }
 
@@ -679,7 +686,7 @@ fn next_attempt(flight: &Flight, outcome: &Outcome, policy: &Policy, now: Instan
         return None;
     }
     // A 408 was meant for the idle connection, not for this request (RFC 9110 §15.5.9).
-    let answered = outcome.code == Code::L7Sts && outcome.status != Some(REQUEST_TIMEOUT);
+    let answered = matches!(outcome.code, Code::L7Sts | Code::Slow) && outcome.status != Some(REQUEST_TIMEOUT);
     if flight.reused && !answered && !planted::is(Bug::KeepAliveFailureIsVerdict) {
         return Some(Again::Fresh);
     }

@@ -20,7 +20,7 @@ use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
 use super::Core;
-use super::flight::request;
+use super::flight::{keeps_alive, request};
 use super::protocol::{Effect, Effects, Resolution};
 use super::slots::State;
 use crate::domain::{Code, HostRef, Outcome, VoidReason};
@@ -81,11 +81,13 @@ impl Core {
             }
         };
         let address = address.map(|address| SocketAddr::new(address, port));
+        // The first connection of a check that keeps connections was not asked to close; a leg always is.
+        let is_closing = receiving && (flight.leg.is_some() || !keeps_alive(&policy));
         flight.leg = Some(Box::new(Leg { hop, address, since: now, parted: false }));
         flight.reused = false;
         c.timing_mut(monitor).place = Place::Pause;
         self.slots.change(slot, State::Hopping(flight));
-        if receiving {
+        if is_closing {
             self.slots.set_deadline(slot, Some(deadline.min(now + HOP_FIN_WAIT)));
         } else {
             self.slots.set_deadline(slot, Some(deadline));
@@ -119,11 +121,8 @@ impl Core {
         entry.generation = entry.generation.next();
         let id = MonitorId::new(self.shard, flight.monitor);
         let mut ops = std::mem::take(&mut self.ops);
-        let begun = Probe::start(
-            &request(&self.catalog, &*self.contexts, id, flight.address, flight.leg.as_deref()),
-            now,
-            &mut ops,
-        );
+        let request = request(&self.catalog, &*self.contexts, id, flight.address, flight.leg.as_deref());
+        let begun = Probe::start(&request, now, &mut ops);
         flight.probe = begun;
         let deadline = flight.deadline;
         c.timing_mut(flight.monitor).place = Place::Flight;

@@ -350,8 +350,8 @@ fn a_kept_connection_ends_when_nobody_wants_it_for_long() {
 const MOVED: &[u8] = b"HTTP/1.1 302 Found\r\nLocation: http://next.example/\r\nContent-Length: 0\r\n\r\n";
 
 /// One that follows redirects, in flight, and led to another name.
-fn led() -> Bench {
-    let mut web = http("web", true);
+fn led(keep_alive: bool) -> Bench {
+    let mut web = http("web", keep_alive);
     let Check::Http(check) = &mut web.policy.check else { unreachable!("it is one of HTTP") };
     check.redirects = 3;
     let mut bench = Bench::new(vec![web]);
@@ -370,7 +370,7 @@ fn found(bench: &mut Bench) {
 
 #[test]
 fn a_hop_waits_for_the_old_connection_to_end() {
-    let mut bench = led();
+    let mut bench = led(false);
     found(&mut bench);
     assert_eq!((bench.count(OpKind::Connect), bench.count(OpKind::Disconnect)), (1, 0), "the peer may close first");
     assert_eq!(bench.shard.in_flight(), 1);
@@ -383,9 +383,20 @@ fn a_hop_waits_for_the_old_connection_to_end() {
 }
 
 #[test]
+fn a_hop_from_a_connection_that_nobody_closes_waits_for_nothing() {
+    let mut bench = led(true);
+    assert_eq!(bench.count(OpKind::Disconnect), 1);
+    found(&mut bench);
+    assert_eq!(bench.count(OpKind::Connect), 2);
+    bench.answer(&[(OpKind::Connect, Ok(0), b"")]);
+    bench.answer(&[(OpKind::Send, Ok(100), b""), (OpKind::Recv, Ok(ANSWER.len() as u32), ANSWER)]);
+    assert_eq!((bench.outcome("web"), bench.shard.stats().idle_connections), (Some(Code::L7Ok), 0), "not kept");
+}
+
+#[test]
 fn a_hop_waits_for_its_name_no_longer_than_the_attempt() {
     // The peer closes at once, and the resolver is silent.
-    let mut bench = led();
+    let mut bench = led(false);
     bench.answer(&[(OpKind::Recv, Ok(0), b"")]);
     assert_eq!((bench.count(OpKind::Disconnect), bench.shard.in_flight()), (1, 1), "the slot is held");
     bench.pass(TIMEOUT - Span::from_millis(100));
@@ -405,7 +416,7 @@ fn a_hop_waits_for_its_name_no_longer_than_the_attempt() {
 
 #[test]
 fn a_hop_keeps_the_deadline_of_its_attempt() {
-    let mut bench = led();
+    let mut bench = led(false);
     bench.pass(Span::from_secs(2));
     found(&mut bench);
     assert_eq!(bench.count(OpKind::Connect), 2);
@@ -418,7 +429,7 @@ fn a_hop_keeps_the_deadline_of_its_attempt() {
 
 #[test]
 fn a_monitor_that_is_disabled_between_two_connections_leaves_its_slot() {
-    let mut bench = led();
+    let mut bench = led(false);
     bench.command("web", CommandKind::Disable { epoch: 2 });
     bench.pass(Span::from_millis(1));
     assert_eq!((bench.shard.in_flight(), bench.count(OpKind::Disconnect)), (0, 1));

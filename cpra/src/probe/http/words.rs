@@ -6,7 +6,7 @@ use base64::prelude::BASE64_STANDARD;
 use super::content::Body;
 use super::{Request, check, redirect};
 use crate::domain::monitor::Secret;
-use crate::domain::{HttpCheck, Outcome};
+use crate::domain::{Check, HttpCheck, Outcome};
 
 /// Shorter ones are no secrets, and a shorter end of a text is no part of one, as far as anybody can tell.
 const SECRET_PART_MIN: usize = 4;
@@ -38,18 +38,22 @@ pub(super) fn unexpected(
 
 /// The evidence of a failure with what led to it: the proxy, and the address that redirects have led to.
 pub(super) fn in_full(request: &Request<'_>, outcome: Outcome) -> Outcome {
-    let Some(evidence) = &outcome.evidence else { return outcome };
-    let check = check(request);
-    let mut text = evidence.clone().into_string();
-    if check.proxy.is_some() && outcome.status.is_none() {
-        text = format!("by proxy {}: {text}", request.address);
+    let evidence = outcome.evidence.as_ref();
+    let by_proxy = evidence.filter(|_| check(request).proxy.is_some() && outcome.status.is_none());
+    match by_proxy.map(|evidence| format!("by proxy {}: {evidence}", request.address)) {
+        Some(text) => led(request, outcome.with_evidence(&text)),
+        None => led(request, outcome),
     }
-    if let Some(hop) = request.hop {
-        let count = hop.count();
-        let s = if count == 1 { "" } else { "s" };
-        text = format!("{} (after {count} redirect{s}): {text}", hop.url());
-    }
-    discreet(request, if *text == **evidence { outcome } else { outcome.with_evidence(&text) })
+}
+
+/// The same without the proxy; of the layers below, too.
+pub(in crate::probe) fn led(request: &Request<'_>, outcome: Outcome) -> Outcome {
+    let (Check::Http(_), Some(evidence)) = (&request.policy.check, &outcome.evidence) else { return outcome };
+    let Some(hop) = request.hop else { return discreet(request, outcome) };
+    let count = hop.count();
+    let s = if count == 1 { "" } else { "s" };
+    let text = format!("{} (after {count} redirect{s}): {evidence}", hop.url());
+    discreet(request, outcome.with_evidence(&text))
 }
 
 /// The outcome without secrets, which servers may well send back.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::Host;
-use crate::domain::monitor::{Proxy, Secret};
+use crate::domain::monitor::{Proxy, Secret, TlsPolicy};
 use crate::probe::http::redirect::is_link_local;
 
 fn led(change: impl FnOnce(&mut HttpCheck)) -> Policy {
@@ -84,6 +84,8 @@ fn locations_are_joined_as_rfc_3986_says() {
         ("http://user:password@other.example/x", "GET /x other.example"),
         ("http://[2001:db8::1]:8080/x", "GET /x [2001:db8::1]:8080"),
         ("http://0x7f.1/x", "GET /x 127.0.0.1"),
+        ("https://other.example/x", "GET /x other.example"),
+        ("https://other.example:80/x", "GET /x other.example:80"),
         ("http://bücher.example/ä b", "GET /%C3%A4%20b xn--bcher-kva.example"),
         ("HTTP://192.0.2.1:8080/\\x", "GET //x 192.0.2.1:8080"),
     ];
@@ -300,4 +302,28 @@ fn a_proxy_is_asked_for_the_whole_address() {
     let refused = Attempt::start(policy).on(OpKind::Connect, Err(Errno::ECONNREFUSED));
     let words = "by proxy 192.0.2.1:8080: connection refused 192.0.2.1:8080";
     assert_judged(refused, Code::L4Con, words, Then::Disconnect);
+}
+
+#[test]
+fn from_https_it_goes_to_https_only() {
+    let secure =
+        || led(|check| check.tls = Some(TlsPolicy { server_name: Some("shop".into()), ..TlsPolicy::default() }));
+    let why = Led::new(secure()).follow(302, "http://192.0.2.1:8080/x").expect_err("refused");
+    assert_eq!(why, "redirect to http://192.0.2.1:8080/x: from https to http is not followed");
+    let name = |led: &mut Led| {
+        led.with(|_, request, _| match request.tls().expect("secured").server_name() {
+            HostRef::Name(name) => name.to_owned(),
+            HostRef::Literal(address) => address.to_string(),
+        })
+    };
+    let mut own = Led::new(secure());
+    own.follow(302, "/x").expect("followed");
+    assert_eq!(name(&mut own), "shop");
+    let mut foreign = Led::new(secure());
+    foreign.follow(302, "https://other.example/x").expect("followed");
+    assert_eq!(name(&mut foreign), "other.example", "the name was the monitor's own target's");
+    // Towards https it goes, as to another origin.
+    let mut upgraded = Led::new(led(|check| check.authorization = Some(Secret::new("Bearer s3cr3t"))));
+    let text = upgraded.follow(301, "https://192.0.2.1/x").expect("followed");
+    assert!(!text.contains("s3cr3t") && upgraded.with(|_, request, _| request.tls().is_some()), "{text}");
 }
