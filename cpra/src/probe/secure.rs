@@ -17,13 +17,12 @@
 //! A handshake costs as much as a thousand other completions. So the shard may put one off ([`SecureProbe::put_off`]);
 //! what is received meanwhile waits here, bounded by [`HANDSHAKE_UNREAD_MAX`], and the time is our own, not the target's.
 
+mod identity;
 #[cfg(test)]
 mod tests;
 
-use std::hash::Hash as _;
-
-use siphasher::sip128::{Hasher128 as _, SipHasher13};
-
+pub(crate) use self::identity::identity;
+use self::identity::spelled;
 use super::http::led;
 use super::{Judgement, Ops, Probe, Request, Then, connect};
 use crate::domain::monitor::Secret;
@@ -87,28 +86,6 @@ impl Kept {
         let read = self.0.read(completion.data, &mut said);
         self.0.drain(&mut answer);
         read.is_ok() && said.is_empty() && answer.is_empty() && !self.0.is_closed()
-    }
-}
-
-/// What tells the kept connections of one address apart: by whom, how and for whom they were secured. 128 bits of a hash
-/// of all that, so that two of them do not meet.
-pub(crate) fn identity(request: &Request<'_>) -> u128 {
-    let Some(secured) = request.tls() else { return 0 };
-    let mut hasher = SipHasher13::new();
-    secured.policy.hash(&mut hasher);
-    secured.client().hash(&mut hasher);
-    spelled(secured.server_name()).hash(&mut hasher);
-    if is_tunnelled(request) {
-        let destination = request.destination();
-        (spelled(destination.host), destination.port).hash(&mut hasher);
-    }
-    hasher.finish128().as_u128().max(1)
-}
-
-fn spelled(host: HostRef<'_>) -> String {
-    match host {
-        HostRef::Name(name) => name.to_owned(),
-        HostRef::Literal(address) => address.to_string(),
     }
 }
 
