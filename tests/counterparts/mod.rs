@@ -9,6 +9,7 @@
 pub mod authority;
 pub mod dns;
 pub mod engine;
+pub mod exporter;
 pub mod haproxy;
 pub mod net;
 pub mod nginx;

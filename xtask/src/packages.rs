@@ -37,6 +37,11 @@ const PACKAGES: &[Package] = &[
     Package { name: "dovecot-imapd", binary: "dovecot", why: "a real IMAP server with STARTTLS" },
     Package { name: "postgresql", binary: "pg_ctlcluster", why: "a database that is asked for TLS in its own way" },
     Package { name: "tinyproxy", binary: "tinyproxy", why: "a real HTTP proxy, plain and with CONNECT" },
+    Package {
+        name: "prometheus-blackbox-exporter",
+        binary: "prometheus-blackbox-exporter",
+        why: "the prober that many come from: both judge the same targets",
+    },
     Package { name: "nftables", binary: "nft", why: "drops and rejects packets, fills conntrack" },
 ];
 
