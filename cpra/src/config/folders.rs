@@ -2,6 +2,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use super::variables::Variables;
+
 /// Where things are; values, so that the rules below are pure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Folders {
@@ -11,11 +13,18 @@ pub struct Folders {
     pub state: PathBuf,
     /// Log files go below one of these.
     pub log_dirs: Vec<PathBuf>,
+    /// Secrets and private keys are read from below these.
+    pub secret_dirs: Vec<PathBuf>,
+    /// What `${...}` may stand for.
+    pub variables: Variables,
+    /// The daemon is root, and with it whoever may write what it executes.
+    pub is_root: bool,
 }
 
 impl Folders {
     /// The working folder, and as log folders `/var/log`, the state folder, the temporary folder and the working
-    /// folder. The root of the file system is never one: a service without a working folder runs in `/`.
+    /// folder. The root of the file system is never one: a service without a working folder runs in `/`. Secrets are
+    /// in `/etc/cpra` and the state folder's `secrets`.
     pub fn new(working: &Path, state: &Path, temporary: &Path) -> Self {
         let mut log_dirs: Vec<PathBuf> = Vec::new();
         for folder in [Path::new("/var/log"), &working.join(state), &working.join(temporary), working] {
@@ -23,13 +32,18 @@ impl Folders {
                 log_dirs.push(folder.to_owned());
             }
         }
-        Self { working: working.to_owned(), state: working.join(state), log_dirs }
+        let state = working.join(state);
+        let secret_dirs = vec![PathBuf::from("/etc/cpra"), state.join("secrets")];
+        let variables = Variables::default();
+        Self { working: working.to_owned(), state, log_dirs, secret_dirs, variables, is_root: false }
     }
 
     /// As the environment says: `STATE_DIRECTORY` (its first entry), else `/var/lib/cpra` as root, else `./cpra-state`.
     pub fn of_process(is_root: bool) -> Self {
         let working = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-        Self::new(&working, &state_folder(std::env::var_os("STATE_DIRECTORY"), is_root), &std::env::temp_dir())
+        let state = state_folder(std::env::var_os("STATE_DIRECTORY"), is_root);
+        let folders = Self::new(&working, &state, &std::env::temp_dir());
+        Self { variables: Variables::of_process(), is_root, ..folders }
     }
 }
 

@@ -19,19 +19,26 @@
 //! [`diagnostic::KEPT_MAX`] are kept and all are counted.
 
 mod address;
+mod batches;
 mod codes;
 pub mod daemon;
 pub mod diagnostic;
 mod duration;
 pub mod folders;
 mod http;
+mod json;
+mod library;
 mod monitor;
 pub mod monitors;
+mod names;
 mod node;
 mod section;
 mod source;
+mod sources;
 mod suggestion;
+pub mod trust;
 mod value;
+mod variables;
 mod yaml;
 
 #[cfg(test)]
@@ -40,4 +47,5 @@ mod tests;
 pub use daemon::Settings;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use folders::{Folders, LogPathError, log_path_allowed};
-pub use monitors::{Report, read, read_str};
+pub use monitors::{Report, read, read_all, read_str};
+pub use variables::Variables;

@@ -3,25 +3,28 @@
 //! Each monitor goes to the sink as soon as its item is read and sound, so that a million of them are never in memory
 //! as text or trees. A monitor with an error is left out; whether one error stops the start is the caller's decision.
 
-use std::collections::BTreeSet;
-use std::hash::BuildHasher;
-use std::io::Read;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufReader, Cursor, Read, Seek};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
-use rustc_hash::FxBuildHasher;
-
+use super::batches::{Batch, Shape};
 use super::diagnostic::{Diagnostic, Diagnostics, Position, Severity, quoted};
 use super::folders::Folders;
+use super::library;
 use super::monitor;
+use super::names::{Names, Place};
 use super::node::{Finding, Findings, Kind, Mark, Node};
 use super::section::Section;
 use super::source::Source;
+use super::sources::{Input, Inputs, Language};
 use super::suggestion;
+use super::trust::{self, Disk};
 use super::yaml::{self, Begin, Events, SyntaxFault};
-use crate::domain::Monitor;
+use crate::domain::{Check, Color, Monitor};
+use crate::units::limits::PROGRAMS_KNOWN_MAX;
 
 /// Places at which a broken text may be taken up again.
 const RESUMES_MAX: usize = 100;
@@ -29,82 +32,212 @@ const RESUMES_MAX: usize = 100;
 /// Keys of a file that is a map. They are remembered, to find one that is there twice.
 const KEYS_MAX: usize = 10_000;
 
-/// What came of a file.
-#[derive(Debug)]
+/// What came of the files.
+#[derive(Debug, Default)]
 pub struct Report {
     pub diagnostics: Diagnostics,
+    /// Read, or at least opened.
+    pub files: usize,
     /// Given to the sink.
     pub monitors: usize,
     /// Of them, those that will be checked.
     pub enabled: usize,
+    /// Enabled ones whose red has nobody to tell.
+    pub untold: usize,
+    /// Enabled ones that take any certificate.
+    pub insecure: usize,
     pub bytes: u64,
-    /// There was no file; it counts as an error, which the daemon may soften.
+    /// The one file that was named is not there; it counts as an error, which the daemon may soften.
     pub missing: bool,
 }
 
 impl Report {
     pub const fn is_sound(&self) -> bool {
-        self.diagnostics.errors() == 0
+        self.diagnostics.errors() == 0 && self.diagnostics.refusals() == 0
     }
 }
 
-/// Reads the monitors file at `path`. Pipes are fine.
+/// Reads the monitors file (or the folder of them) at `path`. Pipes are fine.
 pub fn read(path: &Path, folders: &Folders, sink: &mut dyn FnMut(Monitor)) -> Report {
-    let name = path.to_string_lossy();
-    let opened = std::fs::File::open(path).and_then(|file| {
-        if file.metadata()?.is_dir() { Err(std::io::ErrorKind::IsADirectory.into()) } else { Ok(file) }
-    });
-    match opened {
-        Ok(file) => read_from(&name, file, folders, sink),
-        Err(error) => {
-            let mut report = Reader::new(&name, std::io::empty(), folders, sink).report;
-            report.missing = error.kind() == std::io::ErrorKind::NotFound;
-            let message = match error.kind() {
-                std::io::ErrorKind::NotFound => "there is no such file: check the path given with --yaml".to_owned(),
-                std::io::ErrorKind::IsADirectory => "this is a directory: name the file in it".to_owned(),
-                std::io::ErrorKind::PermissionDenied => {
-                    "permission denied: let the user that runs cpra read it".to_owned()
-                }
-                _ => format!("cannot be opened: {error}"),
-            };
-            report.diagnostics.push(Diagnostic {
-                severity: Severity::Error,
-                file: name.into(),
-                position: None,
-                subject: None,
-                message: message.into(),
-                excerpt: None,
-            });
-            report
-        }
+    read_all(&[path.to_owned()], folders, sink)
+}
+
+/// Reads all that `--yaml` names; names are unique over all of it.
+pub fn read_all(given: &[PathBuf], folders: &Folders, sink: &mut dyn FnMut(Monitor)) -> Report {
+    let inputs = Inputs::of(given);
+    let mut load = Load::new(folders, sink);
+    load.report.missing = inputs.missing;
+    for fault in inputs.faults {
+        load.report.diagnostics.push(fault);
     }
+    for input in &inputs.found {
+        load.input(input);
+    }
+    load.report
 }
 
-/// Reads `text` as if it were a file called `name`.
+/// Reads `text` as if it were a file called `name`, whose ending tells the language.
 pub fn read_str(name: &str, text: &str, folders: &Folders, sink: &mut dyn FnMut(Monitor)) -> Report {
-    read_from(name, std::io::Cursor::new(text.as_bytes().to_vec()), folders, sink)
+    read_from(name, Cursor::new(text.as_bytes().to_vec()), folders, sink)
 }
 
+/// The same, of bytes that come from anywhere: read once, and nothing is cut.
 pub(super) fn read_from(
     name: &str,
     reader: impl Read + 'static,
     folders: &Folders,
     sink: &mut dyn FnMut(Monitor),
 ) -> Report {
-    let mut reader = Reader::new(name, reader, folders, sink);
-    reader.file();
-    reader.finish()
+    let mut load = Load::new(folders, sink);
+    let language = super::sources::language(Path::new(name));
+    let name = load.enter(name);
+    load.stream(name, reader, language, Origin::Memory);
+    load.report
 }
 
-struct Reader<'a> {
-    file: Arc<str>,
+/// As a plain file on the disk is read, if the text is one.
+#[cfg(test)]
+pub(super) fn read_cut(name: &str, text: &[u8], folders: &Folders, sink: &mut dyn FnMut(Monitor)) -> Option<Report> {
+    let shape = Shape::of(text)?;
+    let mut load = Load::new(folders, sink);
+    let name = load.enter(name);
+    load.batches(&name, text, &shape, &Origin::Memory).then_some(load.report)
+}
+
+/// What the files of one load share.
+struct Load<'a> {
     folders: &'a Folders,
     sink: &'a mut dyn FnMut(Monitor),
+    names: Names,
+    files: Vec<Arc<str>>,
+    /// Why a program must not run, by its path.
+    programs: BTreeMap<PathBuf, Option<String>>,
+    report: Report,
+}
+
+/// Where a text comes from, as far as it may say what is executed.
+#[derive(Clone)]
+enum Origin {
+    /// A test, or another program's text: not asked.
+    Memory,
+    Stdin,
+    File(PathBuf),
+}
+
+impl<'a> Load<'a> {
+    fn new(folders: &'a Folders, sink: &'a mut dyn FnMut(Monitor)) -> Self {
+        let report = Report::default();
+        Self { folders, sink, names: Names::default(), files: Vec::new(), programs: BTreeMap::new(), report }
+    }
+
+    fn enter(&mut self, name: &str) -> Arc<str> {
+        let name: Arc<str> = name.into();
+        self.files.push(name.clone());
+        self.report.files += 1;
+        name
+    }
+
+    fn input(&mut self, input: &Input) {
+        self.enter(&input.name);
+        match (input.open(), &input.path) {
+            (Ok(None), _) => self.stream(input.name.clone(), std::io::stdin(), input.language, Origin::Stdin),
+            (Ok(Some(file)), Some(path)) => self.file(input, file, path),
+            (Ok(Some(_)), None) => {}
+            (Err(message), _) => {
+                let (file, message) = (input.name.clone(), message.into());
+                let fault = Diagnostic {
+                    severity: Severity::Error,
+                    file,
+                    position: None,
+                    subject: None,
+                    message,
+                    excerpt: None,
+                };
+                self.report.diagnostics.push(fault);
+            }
+        }
+    }
+
+    fn file(&mut self, input: &Input, mut file: File, path: &Path) {
+        let origin = Origin::File(self.folders.working.join(path));
+        let is_regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        if is_regular && input.language == Language::Yaml {
+            let shape = Shape::of(BufReader::new(&file));
+            // What cannot be wound back is no regular file; reading on says so.
+            let is_read = file.rewind().is_ok()
+                && shape.is_some_and(|shape| self.batches(&input.name, &file, &shape, &origin))
+                || file.rewind().is_err();
+            if is_read {
+                return;
+            }
+        }
+        self.stream(input.name.clone(), file, input.language, origin);
+    }
+
+    /// The whole text through the streaming reader.
+    fn stream(&mut self, name: Arc<str>, reader: impl Read + 'static, language: Language, origin: Origin) {
+        let source = Source::new(reader);
+        let variables = self.folders.variables.clone();
+        let events = match language {
+            Language::Yaml => Events::new(source.clone(), variables),
+            Language::Json => Events::json(source.clone(), variables, false),
+            Language::JsonLines => Events::json(source.clone(), variables, true),
+        };
+        let mut reader = Reader::new(self, name, source, events, origin);
+        reader.file();
+        reader.finish();
+    }
+
+    /// The list in batches through the library, and only what there is something to say about through the streaming
+    /// reader. Answers whether it was read: a head with any fault in it may hide where the list is.
+    fn batches(&mut self, name: &Arc<str>, file: impl Read, shape: &Shape, origin: &Origin) -> bool {
+        let head = Source::new(Cursor::new(shape.head.clone()));
+        let events = Events::new(head.clone(), self.folders.variables.clone());
+        let mut reader = Reader::new(self, name.clone(), head.clone(), events, origin.clone());
+        if shape.is_map {
+            let is_read = reader.document().is_ok() && reader.has_list && reader.found.is_empty();
+            if !is_read || !head.is_faultless() {
+                return false;
+            }
+        }
+        reader.head = Some(head);
+        reader.load.report.bytes += if shape.is_map { 0 } else { shape.head.len() as u64 };
+        let changed = |reader: &mut Reader<'_, '_>| {
+            reader.error(Mark::default(), "the file changed while it was read: try again");
+        };
+        match shape.batches(BufReader::with_capacity(64 * 1024, file)) {
+            Ok(mut batches) => loop {
+                match batches.next() {
+                    Ok(Some(_)) if reader.resumes > RESUMES_MAX => break,
+                    Ok(Some(batch)) => reader.batch(&batch),
+                    Ok(None) => break,
+                    Err(_) => {
+                        changed(&mut reader);
+                        break;
+                    }
+                }
+            },
+            Err(_) => changed(&mut reader),
+        }
+        reader.finish();
+        true
+    }
+}
+
+struct Reader<'l, 'a> {
+    load: &'l mut Load<'a>,
+    file: Arc<str>,
+    origin: Origin,
+    /// Why the file must not say what is executed, once that was asked.
+    distrust: Option<Option<String>>,
     source: Source,
     events: Events,
+    /// The source of what stands before the batches.
+    head: Option<Source>,
     defaults: Option<Rc<Node>>,
-    names: Names,
-    report: Report,
+    /// The key `monitors` was met.
+    has_list: bool,
+    found: Diagnostics,
     /// Items met, sound or not.
     items: usize,
     /// What `defaults` was already blamed for.
@@ -115,18 +248,19 @@ struct Reader<'a> {
     last_fault: Option<Position>,
 }
 
-impl<'a> Reader<'a> {
-    fn new(name: &str, reader: impl Read + 'static, folders: &'a Folders, sink: &'a mut dyn FnMut(Monitor)) -> Self {
-        let source = Source::new(reader);
+impl<'l, 'a> Reader<'l, 'a> {
+    fn new(load: &'l mut Load<'a>, file: Arc<str>, source: Source, events: Events, origin: Origin) -> Self {
         Self {
-            file: name.into(),
-            folders,
-            sink,
-            events: Events::new(source.clone()),
+            load,
+            file,
+            origin,
+            distrust: None,
             source,
+            events,
+            head: None,
             defaults: None,
-            names: Names::default(),
-            report: Report { diagnostics: Diagnostics::default(), monitors: 0, enabled: 0, bytes: 0, missing: false },
+            has_list: false,
+            found: Diagnostics::default(),
             items: 0,
             blamed: Vec::new(),
             resumes: 0,
@@ -135,14 +269,150 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn finish(mut self) -> Report {
+    fn finish(mut self) {
+        self.end_source();
+        self.found.sort();
+        self.load.report.diagnostics.append(self.found);
+    }
+
+    /// What the source itself has to say, and how long it was.
+    fn end_source(&mut self) {
         for fault in self.source.take_faults() {
             let at = Mark { position: fault.position, width: 1 };
             self.push(None, Finding { severity: Severity::Error, at, message: fault.message, inherited: false });
         }
-        self.report.bytes = self.source.bytes();
-        self.report.diagnostics.sort();
-        self.report
+        self.load.report.bytes += self.source.bytes();
+    }
+
+    fn batch(&mut self, batch: &Batch) {
+        let items = library::items(&batch.text, &self.load.folders.variables);
+        let Some(items) = items.filter(|items| items.len() == batch.items.len()) else {
+            return self.again(&batch.text, batch.items.first().map_or(1, |&(_, line)| line));
+        };
+        for (index, (node, is_odd)) in items.into_iter().enumerate() {
+            let (text, line) = batch.item(index);
+            if !is_odd && self.quick_item(&node, text, line) {
+                self.load.report.bytes += text.len() as u64;
+            } else {
+                self.again(text, line);
+            }
+        }
+    }
+
+    /// Reads some items again, with places.
+    fn again(&mut self, text: &[u8], line: u32) {
+        let source = Source::starting(Cursor::new(text.to_vec()), line);
+        let events = Events::items(source.clone(), self.load.folders.variables.clone(), line);
+        let source = std::mem::replace(&mut self.source, source);
+        let events = std::mem::replace(&mut self.events, events);
+        if let Err(fault) = self.list(None) {
+            self.syntax(fault);
+        }
+        self.end_source();
+        (self.source, self.events) = (source, events);
+    }
+
+    /// Takes an item without places, if nothing is to be said about it.
+    fn quick_item(&mut self, node: &Rc<Node>, text: &[u8], line: u32) -> bool {
+        if !matches!(node.kind, Kind::Map(_)) {
+            return false;
+        }
+        let Some(position) = name_position(text, line) else { return false };
+        let defaults = self.defaults.clone();
+        let section = Section::new(node, defaults.as_deref(), Mark::default());
+        let mut findings = Findings::default();
+        let Some((name, _)) = monitor::name(&section, &mut findings) else { return false };
+        if self.load.names.find(name).is_some() {
+            return false;
+        }
+        let Some(monitor) = monitor::monitor(&section, Some(name), self.load.folders, &mut findings) else {
+            return false;
+        };
+        if !findings.0.is_empty() || self.refusal(&section, &monitor).is_some() {
+            return false;
+        }
+        let place = Place { file: self.file_number(), position };
+        if self.load.names.add(name, place).is_err() {
+            return false;
+        }
+        self.items += 1;
+        self.take(monitor);
+        true
+    }
+
+    fn file_number(&self) -> u16 {
+        u16::try_from(self.load.files.len() - 1).unwrap_or(u16::MAX)
+    }
+
+    /// Gives a sound monitor out.
+    fn take(&mut self, monitor: Monitor) {
+        let report = &mut self.load.report;
+        report.monitors += 1;
+        if monitor.enabled {
+            report.enabled += 1;
+            report.untold += usize::from(monitor.policy.codes.rule(Color::Red).is_none());
+            report.insecure += usize::from(is_insecure(&monitor.policy.check));
+        }
+        (self.load.sink)(monitor);
+    }
+
+    /// Why the monitor may not have what it says is executed, and at which key.
+    fn refusal(&mut self, section: &Section<'_>, monitor: &Monitor) -> Option<(&'static str, String)> {
+        let script = match &monitor.policy.check {
+            Check::Script(script) => Some(script),
+            Check::Http(_) | Check::Tcp(_) | Check::Icmp(_) | Check::Dns(_) | Check::Push(_) => None,
+        };
+        let key = match script {
+            Some(_) => "pulse",
+            None => section.find(&mut Findings::default(), &["intervention"]).map(|_| "intervention")?,
+        };
+        let what = if script.is_some() { "the script" } else { "the intervention" };
+        let is_root = self.load.folders.is_root;
+        let fault = match (&self.origin, &self.distrust) {
+            (Origin::Memory, _) => None,
+            (Origin::Stdin, _) => {
+                return Some((
+                    key,
+                    format!(
+                        "{what} comes from the standard input, which nobody vouches for: put the monitor into a file"
+                    ),
+                ));
+            }
+            (Origin::File(_), Some(known)) => known.clone(),
+            (Origin::File(path), None) => {
+                let found = trust::distrust(path, is_root, &Disk);
+                self.distrust = Some(found.clone());
+                found
+            }
+        };
+        if let Some(fault) = fault {
+            return Some((key, format!("{what} is not run: {fault}")));
+        }
+        if matches!(self.origin, Origin::Memory) {
+            return None;
+        }
+        let script = script?;
+        let folder = script.cwd.as_deref().unwrap_or(&self.load.folders.working);
+        let programs = &mut self.load.programs;
+        trust::programs(&script.argv).into_iter().filter(|program| program.contains('/')).find_map(|program| {
+            let path = folder.join(program);
+            let fault = match programs.get(&path) {
+                Some(known) => known.clone(),
+                None => {
+                    let found = trust::distrust(&path, is_root, &Disk);
+                    if programs.len() < PROGRAMS_KNOWN_MAX {
+                        programs.insert(path, found.clone());
+                    }
+                    found
+                }
+            };
+            fault.map(|fault| (key, format!("{what} is not run: {fault}")))
+        })
+    }
+
+    fn excerpt(&self, position: Position, width: u32) -> Option<super::diagnostic::Excerpt> {
+        let head = || self.head.as_ref()?.excerpt(position, width);
+        self.source.excerpt(position, width).or_else(head)
     }
 
     fn push(&mut self, subject: Option<&str>, finding: Finding) {
@@ -155,9 +425,9 @@ impl<'a> Reader<'a> {
             subject
         };
         let position = Some(finding.at.position).filter(|position| position.line > 0);
-        let kept = self.report.diagnostics.has_room(finding.severity);
-        let excerpt = position.filter(|_| kept).and_then(|position| self.source.excerpt(position, finding.at.width));
-        self.report.diagnostics.push(Diagnostic {
+        let kept = self.found.has_room(finding.severity);
+        let excerpt = position.filter(|_| kept).and_then(|position| self.excerpt(position, finding.at.width));
+        self.found.push(Diagnostic {
             severity: finding.severity,
             file: self.file.clone(),
             position,
@@ -190,9 +460,9 @@ impl<'a> Reader<'a> {
             self.syntax(fault);
             return;
         }
-        if self.items == 0 && self.report.diagnostics.errors() == 0 {
+        if self.items == 0 && self.found.errors() == 0 {
             let message = "defines no monitors: nothing will be checked".into();
-            self.report.diagnostics.push(Diagnostic {
+            self.found.push(Diagnostic {
                 severity: Severity::Warning,
                 file: self.file.clone(),
                 position: None,
@@ -267,7 +537,7 @@ impl<'a> Reader<'a> {
         let mut seen: BTreeSet<Box<str>> = BTreeSet::new();
         loop {
             let mut findings = Findings::default();
-            let (begin, at) = self.events.begin(&mut findings, false)?;
+            let (begin, at) = self.events.begin_key(&mut findings)?;
             let key: Box<str> = match begin {
                 Begin::End | Begin::Over | Begin::Document => return Ok(()),
                 Begin::Node(node) => match &node.kind {
@@ -291,6 +561,7 @@ impl<'a> Reader<'a> {
             }
             match &*key {
                 "monitors" if is_new => {
+                    self.has_list = true;
                     self.monitors(at)?;
                     if self.resumes > 0 {
                         return Ok(());
@@ -367,6 +638,16 @@ impl<'a> Reader<'a> {
                     self.item(&node, at, findings);
                 }
                 Ok(_) => return Ok(()),
+                Err(fault) if self.events.next_line() => {
+                    let subject = match self.events.broken_name() {
+                        Some(name) => monitor::shown_name(&name),
+                        None => format!("monitor {}", self.items + 1),
+                    };
+                    self.items += 1;
+                    let finding =
+                        Finding { severity: Severity::Error, at: fault.at, message: fault.message, inherited: false };
+                    self.push(Some(&subject), finding);
+                }
                 Err(fault) => {
                     indent = indent
                         .or_else(|| self.source.item_indent(self.events.item_line()))
@@ -432,18 +713,24 @@ impl<'a> Reader<'a> {
         let section = Section::new(own, defaults.as_deref(), at);
         let named = monitor::name(&section, &mut findings);
         if let Some((name, name_at)) = &named
-            && let Err(first) = self.names.add(name, name_at.position)
+            && let Err(first) =
+                self.load.names.add(name, Place { file: self.file_number(), position: name_at.position })
         {
-            findings.error(
-                *name_at,
-                format!("the name is taken by the monitor at {}:{first}: names are unique", self.file),
-            );
+            let file = self.load.files.get(usize::from(first.file)).unwrap_or(&self.file);
+            let place = first.position;
+            findings.error(*name_at, format!("the name is taken by the monitor at {file}:{place}: names are unique"));
         }
-        let monitor = monitor::monitor(&section, named.map(|(name, _)| name), self.folders, &mut findings);
+        let mut monitor = monitor::monitor(&section, named.map(|(name, _)| name), self.load.folders, &mut findings);
         debug_assert!(
             monitor.is_some() != findings.has_errors(),
             "a monitor that is left out has an error that says why"
         );
+        if let Some((key, message)) = monitor.as_ref().and_then(|monitor| self.refusal(&section, monitor)) {
+            let at = section.find(&mut Findings::default(), &[key, "pulse_check"]).map_or(at, |field| field.at);
+            findings.0.push(Finding { severity: Severity::Refusal, at, message, inherited: false });
+            // The check of an intervention runs; without its script, nothing would be left of a check.
+            monitor = monitor.filter(|monitor| !matches!(monitor.policy.check, Check::Script(_)));
+        }
         if !findings.0.is_empty() {
             let subject =
                 named.map_or_else(|| format!("monitor {}", self.items), |(name, _)| monitor::shown_name(name));
@@ -454,42 +741,44 @@ impl<'a> Reader<'a> {
             }
         }
         if let Some(monitor) = monitor {
-            self.report.monitors += 1;
-            self.report.enabled += usize::from(monitor.enabled);
-            (self.sink)(monitor);
+            self.take(monitor);
         }
     }
 }
 
-/// The names seen so far with their places: bytes in one arena, found by hash.
-#[derive(Default)]
-struct Names {
-    arena: String,
-    table: HashTable<Name>,
-    hasher: FxBuildHasher,
+fn is_insecure(check: &Check) -> bool {
+    let tls = match check {
+        Check::Http(http) => http.tls.as_ref(),
+        Check::Tcp(tcp) => tcp.tls.as_ref(),
+        Check::Icmp(_) | Check::Script(_) | Check::Dns(_) | Check::Push(_) => None,
+    };
+    tls.is_some_and(|tls| tls.insecure_skip_verify)
 }
 
-#[derive(Clone, Copy)]
-struct Name {
-    /// Into the arena; 4 GiB of names are more than any list that fits in memory.
-    offset: u32,
-    length: u8,
-    position: Position,
-}
-
-impl Names {
-    /// # Errors
-    /// The place at which the name was defined before.
-    fn add(&mut self, name: &str, position: Position) -> Result<(), Position> {
-        let (arena, hasher) = (&self.arena, self.hasher);
-        let text = |entry: &Name| &arena[entry.offset as usize..entry.offset as usize + usize::from(entry.length)];
-        let hash = hasher.hash_one(name);
-        if let Some(first) = self.table.find(hash, |entry| text(entry) == name) {
-            return Err(first.position);
-        }
-        let (Ok(offset), Ok(length)) = (u32::try_from(arena.len()), u8::try_from(name.len())) else { return Ok(()) };
-        self.table.insert_unique(hash, Name { offset, length, position }, |entry| hasher.hash_one(text(entry)));
-        self.arena.push_str(name);
-        Ok(())
+/// Where the value of `name` stands in an item's text, in the two forms in which that shows: in a line of its own, and
+/// first in brackets. `line` is the item's.
+fn name_position(text: &[u8], line: u32) -> Option<Position> {
+    let text = std::str::from_utf8(text).ok()?;
+    let first = text.lines().next()?;
+    let indent = first.len() - first.trim_start_matches(' ').len();
+    let behind = first[indent..].strip_prefix("- ")?;
+    let spaces = behind.len() - behind.trim_start_matches(' ').len();
+    let value = |number: u32, line: &str, at: usize| {
+        let rest = line.get(at..)?.strip_prefix("name: ")?;
+        let blanks = rest.len() - rest.trim_start_matches(' ').len();
+        let before = line[..at].chars().count() + "name: ".len() + blanks;
+        let is_there = !rest.trim().is_empty() && !rest.trim_start().starts_with('#');
+        is_there.then_some(Position { line: number, column: before as u32 + 1 })
+    };
+    let keys = indent + 2 + spaces;
+    if first[keys..].starts_with('{') {
+        return value(line, first, keys + 1);
     }
+    // Below it, at the same column, where no other key of the item can be.
+    value(line, first, keys).or_else(|| {
+        text.lines().zip(line..).skip(1).find_map(|(text, number)| {
+            let column = text.len() - text.trim_start_matches(' ').len();
+            if column == keys { value(number, text, keys) } else { None }
+        })
+    })
 }

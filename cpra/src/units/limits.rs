@@ -94,6 +94,10 @@ pub const EVIDENCE_MAX: usize = 256;
 /// Outcomes of monitors that are not OK, kept with evidence by one shard.
 pub const EVIDENCE_ENTRIES_MAX: usize = 65_536;
 
+/// Files of one load, and programs whose owners it remembers.
+pub const MONITOR_FILES_MAX: usize = 10_000;
+pub const PROGRAMS_KNOWN_MAX: usize = 10_000;
+
 /// Names.
 pub const MONITOR_NAME_MAX: usize = 255;
 pub const HOST_MAX: usize = 253;
@@ -158,6 +162,8 @@ const _: () = assert!(STALL.as_nanos() > 2 * FLIGHT_WAIT_MAX.as_nanos());
 const _: () = assert!(INTERVAL_MIN.as_nanos() >= TICK.as_nanos());
 // A due time lives in 32 bits of ticks; half of them must cover the longest interval.
 const _: () = assert!(INTERVAL_MAX.as_nanos() / TICK.as_nanos() < (u32::MAX / 2) as u64);
+// A name's place holds its file in 16 bits.
+const _: () = assert!(MONITOR_FILES_MAX < u16::MAX as usize);
 const _: () = assert!(RESPONSE_HEAD_MAX < RESPONSE_BODY_MAX as usize);
 // A destination that cannot be had gives up on its own before the lane gives up on it.
 const _: () = {
