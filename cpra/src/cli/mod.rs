@@ -1,13 +1,15 @@
 //! The command line: what can be asked, and the question that needs no daemon.
 
+mod generate;
 mod run;
+mod summary;
 
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgAction, Parser, ValueEnum};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 pub use self::run::run;
 use crate::config::daemon::{Flags, LogFormat};
@@ -17,9 +19,12 @@ use crate::config::{self, Diagnostics, Folders, Settings};
 #[derive(Clone, Debug, Parser)]
 #[command(name = "cpra", version, about, max_term_width = 100, after_help = EXAMPLES, disable_help_subcommand = true)]
 pub struct Args {
-    /// The monitors file
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// A file of monitors, a folder, or - for the standard input; repeat it for more
     #[arg(long, value_name = "FILE", help_heading = "Files")]
-    pub yaml: Option<PathBuf>,
+    pub yaml: Vec<PathBuf>,
 
     /// The daemon file (TOML); CPRA_... variables beat it, flags beat both
     #[arg(long, value_name = "FILE", help_heading = "Files")]
@@ -52,6 +57,22 @@ pub struct Args {
     pub log_format: Option<Format>,
 }
 
+/// Without one of these the daemon runs.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Write a monitors file of any size, for a first try and for measurements
+    Generate(generate::Args),
+}
+
+/// Does what the arguments say.
+pub fn obey(args: &Args) -> ExitCode {
+    match &args.command {
+        None if args.check_config => check_config(args),
+        None => run(args),
+        Some(Command::Generate(command)) => generate::generate(command),
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     Text,
@@ -62,7 +83,8 @@ const EXAMPLES: &str = "\
 Examples:
   cpra --yaml configs/quickstart.yaml           a tour of one minute, on this machine only
   cpra --yaml monitors.yaml --check-config      is the file right?
-  cpra --yaml monitors.yaml --config cpra.toml  as a service does it";
+  cpra --yaml monitors.yaml --config cpra.toml  as a service does it
+  cpra generate --count 1000 --out fleet.yaml   a thousand monitors of this machine";
 
 impl Args {
     /// Settings from the daemon file, the environment and these arguments.
@@ -84,28 +106,25 @@ impl Args {
         if let Some(log_dirs) = &settings.security.log_dirs {
             folders.log_dirs.clone_from(log_dirs);
         }
+        if let Some(secret_dirs) = &settings.security.secret_dirs {
+            folders.secret_dirs.clone_from(secret_dirs);
+        }
         folders
     }
 }
 
-/// `--check-config`: every diagnostic to stderr, one line of summary to stdout.
+/// `--check-config`: every diagnostic to stderr, the summary to stdout.
 pub fn check_config(args: &Args) -> ExitCode {
     let (settings, mut diagnostics) = args.settings();
-    let mut read = String::from("no monitors file");
-    if let Some(path) = &args.yaml {
-        let report = config::read(path, &args.folders(&settings), &mut |_monitor| {});
-        let disabled = match report.monitors - report.enabled {
-            0 => String::new(),
-            disabled => format!(" ({disabled} disabled)"),
-        };
-        read = format!("{} from {}{disabled}", plural(report.monitors, "monitor"), path.display());
-        diagnostics.append(report.diagnostics);
-    }
-    let (errors, warnings) = (diagnostics.errors(), diagnostics.warnings());
+    let report = config::read_all(&args.yaml, &args.folders(&settings), &mut |_monitor| {});
+    let text = summary::of(&report, &args.yaml);
+    let notes = summary::notes(&report);
+    diagnostics.append(report.diagnostics);
     // A closed pipe behind us changes nothing about the answer.
     let _ = write!(std::io::stderr().lock(), "{diagnostics}");
-    let _ = writeln!(std::io::stdout().lock(), "{read}: {}, {}", plural(errors, "error"), plural(warnings, "warning"));
-    if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let _ = write!(std::io::stdout().lock(), "{text}: {}\n{notes}", summary::findings(&diagnostics));
+    let is_sound = diagnostics.errors() + diagnostics.refusals() == 0;
+    if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn plural(count: usize, noun: &str) -> String {
@@ -124,18 +143,23 @@ mod tests {
     #[test]
     fn every_flag_is_read() {
         let args = parse("cpra").expect("no flag is required");
-        assert!(args.pprof && !args.debug && !args.check_config && args.yaml.is_none() && args.config.is_none());
+        assert!(args.pprof && !args.debug && !args.check_config && args.yaml.is_empty() && args.config.is_none());
         assert_eq!(args.pprof_addr, SocketAddr::from(([127, 0, 0, 1], 6060)));
         let args = parse(
             "cpra --yaml m.yaml --config c.toml --debug --pprof=false --pprof.addr 127.0.0.1:7070 --check-config \
              --log-format json --api.listen [::1]:80",
         )
         .expect("every flag");
-        assert_eq!((args.yaml, args.config), (Some("m.yaml".into()), Some("c.toml".into())));
+        assert_eq!((args.yaml, args.config), (vec!["m.yaml".into()], Some("c.toml".into())));
         assert!(args.debug && !args.pprof && args.check_config);
         assert_eq!(args.pprof_addr.port(), 7070);
         assert_eq!(args.log_format, Some(Format::Json));
         assert_eq!(args.api_listen.map(|address| address.to_string()), Some("[::1]:80".to_owned()));
+        let args = parse("cpra --yaml a.yaml --yaml b.d --yaml -").expect("several files");
+        assert_eq!(args.yaml, ["a.yaml", "b.d", "-"].map(PathBuf::from));
+        let args = parse("cpra generate --count 3 --mix tcp=1 --format jsonl").expect("a subcommand");
+        assert!(matches!(args.command, Some(Command::Generate(_))));
+        assert!(parse("cpra generate --count 0").is_err() && parse("cpra generate").is_err());
         assert!(parse("cpra --pprof --debug").expect("a bare --pprof").pprof);
     }
 

@@ -42,10 +42,10 @@ pub struct Report {
     pub monitors: usize,
     /// Of them, those that will be checked.
     pub enabled: usize,
-    /// Enabled ones whose red has nobody to tell.
-    pub untold: usize,
-    /// Enabled ones that take any certificate.
-    pub insecure: usize,
+    /// Of those, the ones whose red nobody who is named can receive: it goes to the fallback.
+    pub reds_to_fallback: usize,
+    /// Of those, the ones that do not judge a certificate.
+    pub unverified: usize,
     pub bytes: u64,
     /// The one file that was named is not there; it counts as an error, which the daemon may soften.
     pub missing: bool,
@@ -321,6 +321,11 @@ impl<'l, 'a> Reader<'l, 'a> {
         let defaults = self.defaults.clone();
         let section = Section::new(node, defaults.as_deref(), Mark::default());
         let mut findings = Findings::default();
+        // What is told by its place at the end of the load, or becomes many, is read with places.
+        if section.find(&mut findings, &["targets"]).or_else(|| section.find(&mut findings, &["depends_on"])).is_some()
+        {
+            return false;
+        }
         let Some((name, _)) = monitor::name(&section, &mut findings) else { return false };
         if self.load.names.find(name).is_some() {
             return false;
@@ -350,8 +355,8 @@ impl<'l, 'a> Reader<'l, 'a> {
         report.monitors += 1;
         if monitor.enabled {
             report.enabled += 1;
-            report.untold += usize::from(monitor.policy.codes.rule(Color::Red).is_none());
-            report.insecure += usize::from(is_insecure(&monitor.policy.check));
+            report.reds_to_fallback += usize::from(monitor.policy.codes.rule(Color::Red).is_none());
+            report.unverified += usize::from(is_insecure(&monitor.policy.check));
         }
         (self.load.sink)(monitor);
     }
