@@ -643,15 +643,19 @@ impl<'l, 'a> Reader<'l, 'a> {
                     self.item(&node, at, findings);
                 }
                 Ok(_) => return Ok(()),
-                Err(fault) if self.events.next_line() => {
+                Err(fault) if self.events.is_json() => {
                     let subject = match self.events.broken_name() {
                         Some(name) => monitor::shown_name(&name),
                         None => format!("monitor {}", self.items + 1),
                     };
                     self.items += 1;
-                    let finding =
-                        Finding { severity: Severity::Error, at: fault.at, message: fault.message, inherited: false };
-                    self.push(Some(&subject), finding);
+                    let SyntaxFault { at, message } = fault;
+                    self.push(Some(&subject), Finding { severity: Severity::Error, at, message, inherited: false });
+                    if !self.events.next_line() {
+                        // Nothing tells where the next one begins.
+                        self.resumes += 1;
+                        return Ok(());
+                    }
                 }
                 Err(fault) => {
                     indent = indent

@@ -267,6 +267,9 @@ impl Source {
                 at += whole.len();
                 current += breaks(whole);
             }
+            // Nothing before it will be shown any more: a line without an end must not be kept whole.
+            self.release_before(start.line);
+            self.0.borrow_mut().release_long_line(number);
             number += 1;
         }
     }
@@ -318,6 +321,14 @@ fn last_line(text: &str) -> &str {
 }
 
 impl Window {
+    /// Drops the pieces before `number`, of a line that is longer than they are.
+    fn release_long_line(&mut self, number: usize) {
+        while self.pieces.front().is_some_and(|piece| piece.number < number && !piece.pinned) {
+            self.pieces.pop_front();
+        }
+        self.first = self.pieces.front().map_or(self.first, |piece| piece.number);
+    }
+
     /// A piece by its number, read if that is where the reader stands.
     fn piece(&mut self, number: usize) -> Option<(Rc<str>, Position)> {
         loop {

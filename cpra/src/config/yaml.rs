@@ -148,6 +148,11 @@ impl Events {
         Position { line: marker.line() as u32 + self.lines_before, column: marker.col() as u32 + 1 }
     }
 
+    /// Whether a text that broke cannot be taken up again.
+    pub(super) const fn is_json(&self) -> bool {
+        matches!(self.parser, Language::Json(_))
+    }
+
     /// JSON Lines: on to the next line, if this is what is read.
     pub(super) fn next_line(&mut self) -> bool {
         let Language::Json(json) = &mut self.parser else { return false };

@@ -1,6 +1,7 @@
 //! Whole files in, monitors and diagnostics out.
 
 mod faults;
+mod files;
 mod hostile;
 mod keys;
 mod oracle;
