@@ -12,6 +12,7 @@
 
 use std::io::{BufRead, Read};
 
+use super::diagnostic::Position;
 use super::source::is_clean;
 
 /// Text of one batch. The library holds all events of a text at once, at about twenty times its size.
@@ -248,6 +249,34 @@ fn closed(behind: &[u8], quote: u8) -> Option<usize> {
             _ => {}
         }
     }
+}
+
+/// Where the value of `name` stands in an item's text, in the two forms in which that shows: in a line of its own, and
+/// first in brackets. `line` is the item's.
+pub(super) fn name_position(text: &[u8], line: u32) -> Option<Position> {
+    let text = std::str::from_utf8(text).ok()?;
+    let first = text.lines().next()?;
+    let indent = first.len() - first.trim_start_matches(' ').len();
+    let behind = first[indent..].strip_prefix("- ")?;
+    let spaces = behind.len() - behind.trim_start_matches(' ').len();
+    let value = |number: u32, line: &str, at: usize| {
+        let rest = line.get(at..)?.strip_prefix("name: ")?;
+        let blanks = rest.len() - rest.trim_start_matches(' ').len();
+        let before = line[..at].chars().count() + "name: ".len() + blanks;
+        let is_there = !rest.trim().is_empty() && !rest.trim_start().starts_with('#');
+        is_there.then_some(Position { line: number, column: before as u32 + 1 })
+    };
+    let keys = indent + 2 + spaces;
+    if first[keys..].starts_with('{') {
+        return value(line, first, keys + 1);
+    }
+    // Below it, at the same column, where no other key of the item can be.
+    value(line, first, keys).or_else(|| {
+        text.lines().zip(line..).skip(1).find_map(|(text, number)| {
+            let column = text.len() - text.trim_start_matches(' ').len();
+            if column == keys { value(number, text, keys) } else { None }
+        })
+    })
 }
 
 #[cfg(test)]

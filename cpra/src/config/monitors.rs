@@ -3,28 +3,27 @@
 //! Each monitor goes to the sink as soon as its item is read and sound, so that a million of them are never in memory
 //! as text or trees. A monitor with an error is left out; whether one error stops the start is the caller's decision.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::batches::{Batch, Shape};
+use super::batches::{Batch, Shape, name_position};
 use super::diagnostic::{Diagnostic, Diagnostics, Position, Severity, quoted};
 use super::folders::Folders;
 use super::library;
 use super::monitor;
 use super::names::{Names, Place};
 use super::node::{Finding, Findings, Kind, Mark, Node};
+use super::refusal::{Origin, Programs, Vouched};
 use super::section::Section;
 use super::source::Source;
 use super::sources::{Input, Inputs, Language};
 use super::suggestion;
-use super::trust::{self, Disk};
 use super::yaml::{self, Begin, Events, SyntaxFault};
 use crate::domain::{Check, Color, Monitor};
-use crate::units::limits::PROGRAMS_KNOWN_MAX;
 
 /// Places at which a broken text may be taken up again.
 const RESUMES_MAX: usize = 100;
@@ -110,24 +109,14 @@ struct Load<'a> {
     sink: &'a mut dyn FnMut(Monitor),
     names: Names,
     files: Vec<Arc<str>>,
-    /// Why a program must not run, by its path.
-    programs: BTreeMap<PathBuf, Option<String>>,
+    programs: Programs,
     report: Report,
-}
-
-/// Where a text comes from, as far as it may say what is executed.
-#[derive(Clone)]
-enum Origin {
-    /// A test, or another program's text: not asked.
-    Memory,
-    Stdin,
-    File(PathBuf),
 }
 
 impl<'a> Load<'a> {
     fn new(folders: &'a Folders, sink: &'a mut dyn FnMut(Monitor)) -> Self {
         let report = Report::default();
-        Self { folders, sink, names: Names::default(), files: Vec::new(), programs: BTreeMap::new(), report }
+        Self { folders, sink, names: Names::default(), files: Vec::new(), programs: Programs::default(), report }
     }
 
     fn enter(&mut self, name: &str) -> Arc<str> {
@@ -227,9 +216,7 @@ impl<'a> Load<'a> {
 struct Reader<'l, 'a> {
     load: &'l mut Load<'a>,
     file: Arc<str>,
-    origin: Origin,
-    /// Why the file must not say what is executed, once that was asked.
-    distrust: Option<Option<String>>,
+    vouched: Vouched,
     source: Source,
     events: Events,
     /// The source of what stands before the batches.
@@ -253,8 +240,7 @@ impl<'l, 'a> Reader<'l, 'a> {
         Self {
             load,
             file,
-            origin,
-            distrust: None,
+            vouched: Vouched::new(origin),
             source,
             events,
             head: None,
@@ -361,58 +347,9 @@ impl<'l, 'a> Reader<'l, 'a> {
         (self.load.sink)(monitor);
     }
 
-    /// Why the monitor may not have what it says is executed, and at which key.
     fn refusal(&mut self, section: &Section<'_>, monitor: &Monitor) -> Option<(&'static str, String)> {
-        let script = match &monitor.policy.check {
-            Check::Script(script) => Some(script),
-            Check::Http(_) | Check::Tcp(_) | Check::Icmp(_) | Check::Dns(_) | Check::Push(_) => None,
-        };
-        let key = match script {
-            Some(_) => "pulse",
-            None => section.find(&mut Findings::default(), &["intervention"]).map(|_| "intervention")?,
-        };
-        let what = if script.is_some() { "the script" } else { "the intervention" };
-        let is_root = self.load.folders.is_root;
-        let fault = match (&self.origin, &self.distrust) {
-            (Origin::Memory, _) => None,
-            (Origin::Stdin, _) => {
-                return Some((
-                    key,
-                    format!(
-                        "{what} comes from the standard input, which nobody vouches for: put the monitor into a file"
-                    ),
-                ));
-            }
-            (Origin::File(_), Some(known)) => known.clone(),
-            (Origin::File(path), None) => {
-                let found = trust::distrust(path, is_root, &Disk);
-                self.distrust = Some(found.clone());
-                found
-            }
-        };
-        if let Some(fault) = fault {
-            return Some((key, format!("{what} is not run: {fault}")));
-        }
-        if matches!(self.origin, Origin::Memory) {
-            return None;
-        }
-        let script = script?;
-        let folder = script.cwd.as_deref().unwrap_or(&self.load.folders.working);
-        let programs = &mut self.load.programs;
-        trust::programs(&script.argv).into_iter().filter(|program| program.contains('/')).find_map(|program| {
-            let path = folder.join(program);
-            let fault = match programs.get(&path) {
-                Some(known) => known.clone(),
-                None => {
-                    let found = trust::distrust(&path, is_root, &Disk);
-                    if programs.len() < PROGRAMS_KNOWN_MAX {
-                        programs.insert(path, found.clone());
-                    }
-                    found
-                }
-            };
-            fault.map(|fault| (key, format!("{what} is not run: {fault}")))
-        })
+        let Load { folders, programs, .. } = &mut *self.load;
+        self.vouched.refusal(section, monitor, folders, programs)
     }
 
     fn excerpt(&self, position: Position, width: u32) -> Option<super::diagnostic::Excerpt> {
@@ -762,32 +699,4 @@ fn is_insecure(check: &Check) -> bool {
         Check::Icmp(_) | Check::Script(_) | Check::Dns(_) | Check::Push(_) => None,
     };
     tls.is_some_and(|tls| tls.insecure_skip_verify)
-}
-
-/// Where the value of `name` stands in an item's text, in the two forms in which that shows: in a line of its own, and
-/// first in brackets. `line` is the item's.
-fn name_position(text: &[u8], line: u32) -> Option<Position> {
-    let text = std::str::from_utf8(text).ok()?;
-    let first = text.lines().next()?;
-    let indent = first.len() - first.trim_start_matches(' ').len();
-    let behind = first[indent..].strip_prefix("- ")?;
-    let spaces = behind.len() - behind.trim_start_matches(' ').len();
-    let value = |number: u32, line: &str, at: usize| {
-        let rest = line.get(at..)?.strip_prefix("name: ")?;
-        let blanks = rest.len() - rest.trim_start_matches(' ').len();
-        let before = line[..at].chars().count() + "name: ".len() + blanks;
-        let is_there = !rest.trim().is_empty() && !rest.trim_start().starts_with('#');
-        is_there.then_some(Position { line: number, column: before as u32 + 1 })
-    };
-    let keys = indent + 2 + spaces;
-    if first[keys..].starts_with('{') {
-        return value(line, first, keys + 1);
-    }
-    // Below it, at the same column, where no other key of the item can be.
-    value(line, first, keys).or_else(|| {
-        text.lines().zip(line..).skip(1).find_map(|(text, number)| {
-            let column = text.len() - text.trim_start_matches(' ').len();
-            if column == keys { value(number, text, keys) } else { None }
-        })
-    })
 }

@@ -266,7 +266,7 @@ mod tests {
                 let found = distrust(Path::new(path), is_root, &disk());
                 match expected {
                     Some(wanted) => {
-                        assert!(found.as_ref().is_some_and(|found| found.contains(wanted)), "{path}: {found:?}")
+                        assert!(found.as_ref().is_some_and(|found| found.contains(wanted)), "{path}: {found:?}");
                     }
                     None => assert_eq!(found, None, "{path}, root: {is_root}"),
                 }

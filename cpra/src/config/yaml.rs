@@ -36,7 +36,7 @@ pub(super) struct Events {
 
 /// Who reads the text.
 enum Language {
-    Yaml(Parser<'static, BufferedInput<Characters>>),
+    Yaml(Box<Parser<'static, BufferedInput<Characters>>>),
     Json(Box<Json>),
 }
 
@@ -88,7 +88,7 @@ pub(super) enum Begin {
 
 impl Events {
     pub(super) fn new(source: Source, variables: Variables) -> Self {
-        let parser = Language::Yaml(Parser::new(BufferedInput::new(source.characters())));
+        let parser = Language::Yaml(Box::new(Parser::new(BufferedInput::new(source.characters()))));
         Self::with(source, variables, parser)
     }
 
@@ -131,7 +131,7 @@ impl Events {
         self.line = line;
         self.lines_before = line - 1;
         self.source.forget_tabs_before(Position { line, column: 1 });
-        self.parser = Language::Yaml(Parser::new(BufferedInput::new(characters)));
+        self.parser = Language::Yaml(Box::new(Parser::new(BufferedInput::new(characters))));
         self.anchors.clear();
         self.open.clear();
         self.resumed = true;
