@@ -18,6 +18,8 @@ mod manners;
 mod notices;
 #[path = "process/signals.rs"]
 mod signals;
+#[path = "process/sources.rs"]
+mod sources;
 #[path = "process/stall.rs"]
 mod stall;
 #[path = "process/targets.rs"]

@@ -10,12 +10,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Args as Flags, NOT_DONE, plural};
+use super::{Args as Flags, NOT_DONE, plural, run, summary};
 use crate::config::{self, nearest};
 use crate::domain::outcome::bounded_text;
 use crate::domain::{Check, HostRef, Monitor, Outcome, Verdict};
 use crate::os::solo::{Resolved, Seen, Solo};
-use crate::os::{resolve, spawn};
 use crate::units::limits::SOLO_MONITORS_MAX;
 use crate::units::{MonitorId, Span};
 use crate::world::Catalog;
@@ -69,7 +68,9 @@ const fn gravity(verdict: Verdict) -> u8 {
 }
 
 fn try_check(flags: &Flags, args: &Args) -> anyhow::Result<Option<Verdict>> {
-    let Some(path) = &flags.yaml else { anyhow::bail!("name the monitors file with --yaml FILE") };
+    if flags.yaml.is_empty() {
+        anyhow::bail!("name the monitors file with --yaml FILE");
+    }
     let (settings, diagnostics) = flags.settings();
     if diagnostics.errors() > 0 {
         anyhow::bail!("the daemon file has {}:\n{diagnostics}", plural(diagnostics.errors(), "error"));
@@ -77,7 +78,7 @@ fn try_check(flags: &Flags, args: &Args) -> anyhow::Result<Option<Verdict>> {
     let mut picked: Vec<Monitor> = Vec::new();
     let mut near = Near::new(&args.names);
     let mut too_many = false;
-    let report = config::read(path, &flags.folders(&settings), &mut |mut monitor| {
+    let report = config::read_all(&flags.yaml, &flags.folders(&settings), &mut |mut monitor| {
         near.consider(&monitor.name);
         if args.all || args.names.iter().any(|name| **name == *monitor.name) {
             too_many |= picked.len() == SOLO_MONITORS_MAX;
@@ -97,15 +98,15 @@ fn try_check(flags: &Flags, args: &Args) -> anyhow::Result<Option<Verdict>> {
     if let Some(unknown) = args.names.iter().find(|name| !known(name)) {
         let meant = near.of(unknown).map(|near| format!(", did you mean \"{near}\"?")).unwrap_or_default();
         let shown = bounded_text(unknown, 300);
-        anyhow::bail!("there is no sound monitor \"{shown}\" in {}{meant}", path.display());
+        anyhow::bail!("there is no sound monitor \"{shown}\" in {}{meant}", summary::sources(&report, &flags.yaml));
     }
     let mut names: Vec<String> =
         if args.all { picked.iter().map(|monitor| monitor.name.to_string()).collect() } else { args.names.clone() };
     names.dedup();
     let catalog = Arc::new(Catalog::build(picked, 1)?);
-    let contexts = super::run::secure(&catalog)?;
-    let resolver = resolve::Settings::default();
-    let mut solo = Solo::start(Arc::clone(&catalog), contexts, resolver, spawn::Settings::default())?;
+    let contexts = run::secure(&catalog)?;
+    let (resolver, scripts) = (run::resolver(&settings), run::scripts(&settings));
+    let mut solo = Solo::start(Arc::clone(&catalog), contexts, resolver, scripts)?;
     let mut worst: Option<Verdict> = None;
     for (position, name) in names.iter().enumerate() {
         let Some(id) = catalog.find(name) else { continue };

@@ -13,9 +13,11 @@
 
 mod check;
 mod client;
+mod generate;
 mod monitors;
 mod run;
 mod status;
+mod summary;
 mod switch;
 
 use std::io::Write;
@@ -27,7 +29,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 pub use self::run::run;
 use crate::config::daemon::{Flags, LogFormat};
-use crate::config::{self, Diagnostics, Folders, Settings};
+use crate::config::{self, Diagnostics, Folders, Provider, Settings};
 
 /// Checks services, tells people when they fail and when they are back.
 #[derive(Clone, Debug, Parser)]
@@ -36,9 +38,9 @@ pub struct Args {
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// The monitors file
+    /// A file of monitors, a folder, or - for the standard input; repeat it for more
     #[arg(long, value_name = "FILE", global = true, help_heading = "Files")]
-    pub yaml: Option<PathBuf>,
+    pub yaml: Vec<PathBuf>,
 
     /// The daemon file (TOML); CPRA_... variables beat it, flags beat both
     #[arg(long, value_name = "FILE", global = true, help_heading = "Files")]
@@ -88,6 +90,8 @@ pub enum Command {
     Disable(switch::Args),
     /// Watch it again
     Enable(switch::Args),
+    /// Write a monitors file of any size, for a first try and for measurements
+    Generate(generate::Args),
 }
 
 /// What a subcommand answers with when what was asked for was not done.
@@ -123,6 +127,7 @@ pub fn obey(args: &Args) -> ExitCode {
         Some(Command::Monitors(command)) => told(monitors::monitors(args, command)),
         Some(Command::Disable(command)) => told(switch::switch(args, command, "disable")),
         Some(Command::Enable(command)) => told(switch::switch(args, command, "enable")),
+        Some(Command::Generate(command)) => generate::generate(command),
     }
 }
 
@@ -145,7 +150,8 @@ Examples:
   cpra --yaml configs/quickstart.yaml           a tour of one minute, on this machine only
   cpra --yaml monitors.yaml --check-config      is the file right?
   cpra --yaml monitors.yaml --config cpra.toml  as a service does it
-  cpra check shop/web --yaml monitors.yaml      one check, and all that is seen of it";
+  cpra check shop/web --yaml monitors.yaml      one check, and all that is seen of it
+  cpra generate --count 1000 --out fleet.yaml   a thousand monitors of this machine";
 
 impl Args {
     /// Settings from the daemon file, the environment and these arguments.
@@ -167,28 +173,28 @@ impl Args {
         if let Some(log_dirs) = &settings.security.log_dirs {
             folders.log_dirs.clone_from(log_dirs);
         }
+        if let Some(secret_dirs) = &settings.security.secret_dirs {
+            folders.secret_dirs.clone_from(secret_dirs);
+        }
+        for named in &settings.providers {
+            folders.providers.insert(&named.name, Provider { kind: named.kind, file: named.file.clone() });
+        }
         folders
     }
 }
 
-/// `--check-config`: every diagnostic to stderr, one line of summary to stdout.
+/// `--check-config`: every diagnostic to stderr, the summary to stdout.
 pub fn check_config(args: &Args) -> ExitCode {
     let (settings, mut diagnostics) = args.settings();
-    let mut read = String::from("no monitors file");
-    if let Some(path) = &args.yaml {
-        let report = config::read(path, &args.folders(&settings), &mut |_monitor| {});
-        let disabled = match report.monitors - report.enabled {
-            0 => String::new(),
-            disabled => format!(" ({disabled} disabled)"),
-        };
-        read = format!("{} from {}{disabled}", plural(report.monitors, "monitor"), path.display());
-        diagnostics.append(report.diagnostics);
-    }
-    let (errors, warnings) = (diagnostics.errors(), diagnostics.warnings());
+    let report = config::read_all(&args.yaml, &args.folders(&settings), &mut |_monitor| {});
+    let text = summary::of(&report, &args.yaml);
+    let notes = summary::notes(&report);
+    diagnostics.append(report.diagnostics);
     // A closed pipe behind us changes nothing about the answer.
     let _ = write!(std::io::stderr().lock(), "{diagnostics}");
-    let _ = writeln!(std::io::stdout().lock(), "{read}: {}, {}", plural(errors, "error"), plural(warnings, "warning"));
-    if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let _ = write!(std::io::stdout().lock(), "{text}: {}\n{notes}", summary::findings(&diagnostics));
+    let is_sound = diagnostics.errors() + diagnostics.refusals() == 0;
+    if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn plural(count: usize, noun: &str) -> String {
@@ -207,18 +213,23 @@ mod tests {
     #[test]
     fn every_flag_is_read() {
         let args = parse("cpra").expect("no flag is required");
-        assert!(args.pprof && !args.debug && !args.check_config && args.yaml.is_none() && args.config.is_none());
+        assert!(args.pprof && !args.debug && !args.check_config && args.yaml.is_empty() && args.config.is_none());
         assert_eq!(args.pprof_addr, SocketAddr::from(([127, 0, 0, 1], 6060)));
         let args = parse(
             "cpra --yaml m.yaml --config c.toml --debug --pprof=false --pprof.addr 127.0.0.1:7070 --check-config \
              --log-format json --api.listen [::1]:80",
         )
         .expect("every flag");
-        assert_eq!((args.yaml, args.config), (Some("m.yaml".into()), Some("c.toml".into())));
+        assert_eq!((args.yaml, args.config), (vec!["m.yaml".into()], Some("c.toml".into())));
         assert!(args.debug && !args.pprof && args.check_config);
         assert_eq!(args.pprof_addr.port(), 7070);
         assert_eq!(args.log_format, Some(Format::Json));
         assert_eq!(args.api_listen.map(|address| address.to_string()), Some("[::1]:80".to_owned()));
+        let args = parse("cpra --yaml a.yaml --yaml b.d --yaml -").expect("several files");
+        assert_eq!(args.yaml, ["a.yaml", "b.d", "-"].map(PathBuf::from));
+        let args = parse("cpra generate --count 3 --mix tcp=1 --format jsonl").expect("a subcommand");
+        assert!(matches!(args.command, Some(Command::Generate(_))));
+        assert!(parse("cpra generate --count 0").is_err() && parse("cpra generate").is_err());
         assert!(parse("cpra --pprof --debug").expect("a bare --pprof").pprof);
     }
 

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::{Args, plural};
+use super::{Args, plural, summary};
 use crate::api;
 use crate::api::access::Token;
 use crate::config::daemon::LogFormat;
-use crate::config::{self, Diagnostics, Folders, Settings};
+use crate::config::{self, Diagnostics, Folders, Report, Settings};
 use crate::daemon::{self, Plan};
 use crate::os::clock::Clock;
 use crate::os::limits::NofileLimit;
@@ -76,15 +76,15 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         batch_size: settings.batch_size,
         log_dirs: folders.log_dirs,
         state_dir: folders.state,
-        resolver: resolve::Settings::default(),
+        resolver: resolver(&settings),
         api,
         profile,
         local,
         token,
-        names: Vec::new(),
+        names: outer_name(&settings).into_iter().collect(),
         findings,
         contexts,
-        scripts: spawn::Settings::default(),
+        scripts: scripts(&settings),
     };
     let daemon = daemon::start(plan)?;
     // A clean end is a success even where a notice was left behind: that was told, loudly, and is not undone by 1.
@@ -121,20 +121,42 @@ fn token(settings: &Settings) -> anyhow::Result<Option<Token>> {
     }
 }
 
+/// The host of `external_url`: people and jobs elsewhere call the API by it.
+fn outer_name(settings: &Settings) -> Option<String> {
+    let url = url::Url::parse(settings.api.external_url.as_deref()?).ok()?;
+    url.host_str().map(str::to_owned)
+}
+
+pub(super) fn resolver(settings: &Settings) -> resolve::Settings {
+    let default = resolve::Settings::default();
+    let config::daemon::Resolver { servers, timeout, prefer } = &settings.resolver;
+    resolve::Settings {
+        servers: servers.clone(),
+        prefer: *prefer,
+        timeout: timeout.unwrap_or(default.timeout),
+        ..default
+    }
+}
+
+pub(super) fn scripts(settings: &Settings) -> spawn::Settings {
+    let default = spawn::Settings::default();
+    spawn::Settings { user: settings.security.script_user.clone().unwrap_or(default.user), ..default }
+}
+
 struct Loaded {
     catalog: Catalog,
-    /// A monitors file was named and is there.
+    /// Monitors files were named and are there.
     found: bool,
-    diagnostics: Diagnostics,
+    report: Report,
 }
 
 fn load(args: &Args, settings: &Settings, shards: u8) -> anyhow::Result<Loaded> {
     let mut builder = CatalogBuilder::new(shards);
-    let Some(path) = &args.yaml else {
-        return Ok(Loaded { catalog: builder.finish()?, found: false, diagnostics: Diagnostics::default() });
-    };
+    if args.yaml.is_empty() {
+        return Ok(Loaded { catalog: builder.finish()?, found: false, report: Report::default() });
+    }
     let mut refused = None;
-    let report = config::read(path, &args.folders(settings), &mut |monitor| {
+    let report = config::read_all(&args.yaml, &args.folders(settings), &mut |monitor| {
         if refused.is_none() {
             refused = builder.add(monitor).err();
         }
@@ -144,18 +166,25 @@ fn load(args: &Args, settings: &Settings, shards: u8) -> anyhow::Result<Loaded> 
         let _ = writeln!(
             std::io::stderr().lock(),
             "Warning: YAML file {} not found, starting without loading monitors",
-            path.display()
+            summary::sources(&report, &args.yaml).trim_end_matches(" (0 files)")
         );
-        return Ok(Loaded { catalog: builder.finish()?, found: false, diagnostics: Diagnostics::default() });
+        return Ok(Loaded { catalog: builder.finish()?, found: false, report: Report::default() });
     }
+    let sources = summary::sources(&report, &args.yaml);
     if !tell(&report.diagnostics) {
         let errors = plural(report.diagnostics.errors(), "error");
-        anyhow::bail!("{} has {errors}: nothing was started", path.display());
+        anyhow::bail!("{sources} has {errors}: nothing was started");
     }
     if let Some(error) = refused {
-        anyhow::bail!("{}: {error}", path.display());
+        anyhow::bail!("{sources}: {error}");
     }
-    Ok(Loaded { catalog: builder.finish()?, found: true, diagnostics: report.diagnostics })
+    if report.unverified > 0 {
+        tracing::warn!(
+            monitors = report.unverified,
+            "insecure_skip_verify: these monitors take any certificate, and anybody can answer for their targets"
+        );
+    }
+    Ok(Loaded { catalog: builder.finish()?, found: true, report })
 }
 
 /// Reads the files that TLS policies name. All that is wrong with them is told before the end.
@@ -192,16 +221,10 @@ fn tell(diagnostics: &Diagnostics) -> bool {
 }
 
 fn banner(args: &Args, settings: &Settings, loaded: &Loaded, took: Span, findings: &[api::Finding]) {
-    let count = loaded.catalog.len();
-    let disabled = match count - loaded.catalog.enabled() {
-        0 => String::new(),
-        disabled => format!(" ({disabled} disabled)"),
-    };
-    let warnings = plural(loaded.diagnostics.warnings(), "warning");
-    let monitors = match &args.yaml {
-        Some(path) if loaded.found => {
-            let monitors = plural(count, "monitor");
-            format!("{monitors}{disabled} from {} in {took} (0 errors, {warnings})", path.display())
+    let monitors = match args.yaml.first() {
+        Some(_) if loaded.found => {
+            let text = summary::of(&loaded.report, &args.yaml);
+            format!("{text} in {took} ({})", summary::findings(&loaded.report.diagnostics))
         }
         Some(path) => format!("no monitors: there is no {}", path.display()),
         None => {
@@ -216,9 +239,10 @@ fn banner(args: &Args, settings: &Settings, loaded: &Loaded, took: Span, finding
     let text = format!(
         "cpra {version}  {monitors}\n  \
          backends  io_uring: on   eBPF: off (not in this version)   store: memory (incidents do not survive a restart)\n  \
-         limits    {limits}\n  \
+         limits    {limits}\n{notes}  \
          open      {url}      stop: Ctrl-C\n",
         version = env!("CARGO_PKG_VERSION"),
+        notes = summary::notes(&loaded.report),
         url = api::url_of(settings.api.listen),
     );
     let _ = std::io::stdout().lock().write_all(text.as_bytes());

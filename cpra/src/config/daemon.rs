@@ -10,13 +10,22 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Diagnostic, Diagnostics, Excerpt, Position, Severity, quoted};
+use super::diagnostic::{Diagnostic, Diagnostics, Excerpt, Position, Severity};
 use super::node::{Entry, Finding, Findings, Kind, Mark, Node};
 use super::section::{Keys, Section};
 use super::value;
 
 /// A daemon file has a few kilobytes.
 const FILE_MAX: u64 = 1024 * 1024;
+
+mod providers;
+mod sections;
+
+pub use providers::Provider;
+pub use sections::{
+    Api, Blind, Breaker, Code, Ebpf, Fallback, Histograms, Intervention, Log, LogFormat, Pulse, Resolver, Security,
+    Share, Store, Watchdog, listen,
+};
 
 /// Everything the daemon can be told, with its defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,60 +38,17 @@ pub struct Settings {
     pub batch_size: usize,
     pub api: Api,
     pub pulse: Pulse,
+    pub intervention: Intervention,
     pub code: Code,
     pub log: Log,
     pub security: Security,
     pub store: Store,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Api {
-    pub listen: SocketAddr,
-    /// The unix socket; the default is [`Folders::socket`](super::Folders::socket).
-    pub socket: Option<PathBuf>,
-    /// What changes over TCP are made with; without it TCP is read-only.
-    pub token_file: Option<PathBuf>,
-}
-
-/// Checks in flight, over all shards: the slots that people call workers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pulse {
-    pub min_workers: u32,
-    pub max_workers: u32,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Code {
-    pub fallback: Fallback,
-}
-
-/// Where a notice goes whose color names no destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fallback {
-    Log,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
-    pub format: LogFormat,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Security {
-    /// Folders for `notify: log`; `None` for the defaults of [`Folders`](super::Folders).
-    pub log_dirs: Option<Vec<PathBuf>>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Store {
-    /// Not used by this version, whose store is in memory.
-    pub path: Option<PathBuf>,
+    pub resolver: Resolver,
+    pub providers: Vec<Provider>,
+    pub blind: Blind,
+    pub ebpf: Ebpf,
+    pub watchdog: Watchdog,
+    pub histograms: Histograms,
 }
 
 impl Default for Settings {
@@ -91,12 +57,19 @@ impl Default for Settings {
             instance: None,
             queue_capacity: 65_536,
             batch_size: 1_024,
-            api: Api { listen: SocketAddr::from(([127, 0, 0, 1], 9860)), socket: None, token_file: None },
-            pulse: Pulse { min_workers: 64, max_workers: 50_000 },
-            code: Code { fallback: Fallback::Log },
+            api: Api::default(),
+            pulse: Pulse::default(),
+            intervention: Intervention::default(),
+            code: Code::default(),
             log: Log { format: LogFormat::Text },
             security: Security::default(),
             store: Store::default(),
+            resolver: Resolver::default(),
+            providers: Vec::new(),
+            blind: Blind::default(),
+            ebpf: Ebpf::default(),
+            watchdog: Watchdog::default(),
+            histograms: Histograms::default(),
         }
     }
 }
@@ -109,46 +82,43 @@ pub struct Flags {
     pub log_format: Option<LogFormat>,
 }
 
-/// Environment variables and the keys that they replace.
-pub const ENVIRONMENT: [(&str, &str, &str); 12] = [
-    ("CPRA_INSTANCE", "", "instance"),
-    ("CPRA_QUEUE_CAPACITY", "", "queue_capacity"),
-    ("CPRA_BATCH_SIZE", "", "batch_size"),
-    ("CPRA_API_LISTEN", "api", "listen"),
-    ("CPRA_API_SOCKET", "api", "socket"),
-    ("CPRA_API_TOKEN_FILE", "api", "token_file"),
-    ("CPRA_PULSE_MIN_WORKERS", "pulse", "min_workers"),
-    ("CPRA_PULSE_MAX_WORKERS", "pulse", "max_workers"),
-    ("CPRA_CODE_FALLBACK", "code", "fallback"),
-    ("CPRA_LOG_FORMAT", "log", "format"),
-    ("CPRA_SECURITY_LOG_DIRS", "security", "log_dirs"),
-    ("CPRA_STORE_PATH", "store", "path"),
+/// A section and its keys; `""` is the top. The variable of a key is [`variable`].
+pub const SCHEMA: [(&str, &[&str]); 13] = [
+    ("", &["instance", "queue_capacity", "batch_size"]),
+    ("api", &["listen", "socket", "token_file", "external_url"]),
+    ("pulse", &["min_workers", "max_workers", "slo", "slo_percentile", "wait_slo", "service_time", "headroom"]),
+    (
+        "intervention",
+        &["max_workers", "cooldown", "actions_per_minute", "red_after", "startup_grace", "breaker", "allow", "dry_run"],
+    ),
+    ("code", &["fallback", "repeat_interval"]),
+    ("log", &["format"]),
+    ("security", &["user", "script_user", "log_dirs", "secret_dirs"]),
+    ("store", &["path"]),
+    ("resolver", &["servers", "timeout", "prefer"]),
+    ("blind", &["canaries"]),
+    ("ebpf", &["mode"]),
+    ("watchdog", &["url", "interval"]),
+    ("histograms", &["dir", "interval"]),
 ];
 
-const TOP: Keys<'static> = Keys {
-    known: &["instance", "queue_capacity", "batch_size", "api", "pulse", "code", "log", "security", "store"],
-    without_effect: &["intervention", "providers", "blind", "histograms", "watchdog", "ebpf", "simulation"],
-    refused: &[],
-};
-const SECTIONS: [(&str, Keys<'static>); 6] = [
-    ("api", Keys { known: &["listen", "socket", "token_file"], without_effect: &["external_url"], refused: &[] }),
-    (
-        "pulse",
-        Keys {
-            known: &["min_workers", "max_workers"],
-            without_effect: &["slo", "slo_percentile", "headroom", "wait_slo", "service_time"],
-            refused: &[],
-        },
-    ),
-    ("code", Keys { known: &["fallback"], without_effect: &["repeat_interval"], refused: &[] }),
-    ("log", Keys { known: &["format"], without_effect: &[], refused: &[] }),
-    ("security", Keys { known: &["log_dirs"], without_effect: &["user", "script_user", "secret_dirs"], refused: &[] }),
-    ("store", Keys { known: &["path"], without_effect: &[], refused: &[] }),
+/// Checked, and without effect so far: sections as a whole, and single keys.
+const LATER_SECTIONS: [&str; 5] = ["intervention", "blind", "ebpf", "watchdog", "histograms"];
+const LATER_KEYS: [(&str, &[&str]); 3] = [
+    ("pulse", &["slo", "slo_percentile", "wait_slo", "service_time", "headroom"]),
+    ("code", &["repeat_interval"]),
+    ("security", &["user"]),
 ];
+
+/// The environment variable that beats a key. A table such as `breaker` has none.
+pub fn variable(section: &str, key: &str) -> Option<String> {
+    let is_table = matches!(key, "breaker");
+    let prefix = if section.is_empty() { String::new() } else { format!("{}_", section.to_ascii_uppercase()) };
+    (!is_table).then(|| format!("CPRA_{prefix}{}", key.to_ascii_uppercase()))
+}
 
 const QUEUE_CAPACITY: std::ops::RangeInclusive<u64> = 16..=1 << 24;
 const BATCH_SIZE: std::ops::RangeInclusive<u64> = 1..=4_096;
-const WORKERS: std::ops::RangeInclusive<u64> = 1..=1_000_000;
 
 impl Settings {
     /// The settings from a file (if there is one), the environment and the flags.
@@ -186,13 +156,15 @@ impl Settings {
             diagnostics.push(diagnostic(&file, text, finding));
         }
         diagnostics.sort();
-        for (variable, section, key) in ENVIRONMENT {
-            let Some(written) = environment(variable) else { continue };
+        let keys = SCHEMA.iter().flat_map(|(section, keys)| keys.iter().map(move |key| (*section, *key)));
+        for (section, key) in keys {
+            let Some(variable) = variable(section, key) else { continue };
+            let Some(written) = environment(&variable) else { continue };
             let mut findings = Findings::default();
             let root = environment_root(section, key, &written);
             settings.apply(&Section::new(&root, None, Mark::default()), &mut findings);
             for finding in findings.0 {
-                diagnostics.push(diagnostic(&Arc::from(variable), "", finding));
+                diagnostics.push(diagnostic(&Arc::from(&*variable), "", finding));
             }
         }
         if let Some(listen) = flags.api_listen {
@@ -205,7 +177,7 @@ impl Settings {
             settings.log.format = format;
         }
         if settings.pulse.min_workers > settings.pulse.max_workers {
-            let Pulse { min_workers, max_workers } = settings.pulse;
+            let Pulse { min_workers, max_workers, .. } = settings.pulse;
             let message = format!("[pulse] min_workers {min_workers} is more than max_workers {max_workers}: lower it");
             diagnostics.push(diagnostic(&file, "", error(Mark::default(), message)));
         }
@@ -213,16 +185,11 @@ impl Settings {
     }
 
     fn apply(&mut self, root: &Section<'_>, findings: &mut Findings) {
-        root.check_keys(findings, TOP);
-        let sections = SECTIONS.map(|(name, keys)| {
-            let section = root.section(findings, &[name]).unwrap_or_else(|| Section::empty(root.at));
-            section.check_keys(findings, keys);
-            section
-        });
-        let [api, pulse, code, log, security, store] = &sections;
+        let mut tops: Vec<&str> = SCHEMA.iter().skip(1).map(|(section, _)| *section).collect();
+        tops.extend(SCHEMA[0].1);
+        tops.push("providers");
+        root.check_keys(findings, Keys { known: &tops, without_effect: &["simulation"], refused: &[] });
         let narrow = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
-        let workers = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-        let settle = |place: &mut u32, value: Option<u64>| *place = value.map_or(*place, workers);
         if let Some(instance) = root.value(findings, &["instance"], |node| value::line(255)(node).map(Box::from)) {
             self.instance = Some(instance);
         }
@@ -232,65 +199,42 @@ impl Settings {
         if let Some(size) = root.value(findings, &["batch_size"], value::integer(BATCH_SIZE)) {
             self.batch_size = narrow(size);
         }
-        if let Some(address) = api.value(findings, &["listen"], |node| listen(value::text(node)?)) {
-            self.api.listen = address;
-        }
-        for (key, place) in [("socket", &mut self.api.socket), ("token_file", &mut self.api.token_file)] {
-            if let Some(path) = api.value(findings, &[key], |node| value::line(4096)(node).map(PathBuf::from)) {
-                *place = Some(path);
+        for (name, keys) in &SCHEMA[1..] {
+            let Some(section) = root.section(findings, &[name]) else { continue };
+            section.check_keys(findings, Keys { known: keys, without_effect: &[], refused: &[] });
+            if LATER_SECTIONS.contains(name) {
+                findings.warning(section.at, format!("\"{name}\" is not in this version: no effect"));
+            }
+            let later = LATER_KEYS.iter().find(|(section, _)| section == name).map_or(&[][..], |(_, keys)| keys);
+            for field in section.fields().filter(|field| later.contains(&field.key)) {
+                findings.warning(field.at, format!("\"{}\" is not in this version: no effect", field.key));
+            }
+            match *name {
+                "api" => self.api.read(&section, findings),
+                "pulse" => self.pulse.read(&section, findings),
+                "intervention" => self.intervention.read(&section, findings),
+                "code" => self.code.read(&section, findings),
+                "log" => self.log.read(&section, findings),
+                "security" => self.security.read(&section, findings),
+                "store" => {
+                    self.store.read(&section, findings);
+                    if let Some(field) = section.find(findings, &["path"]) {
+                        let message = "\"path\" has no effect: the store of this version is in memory only";
+                        findings.warning(field.at, message);
+                    }
+                }
+                "resolver" => self.resolver.read(&section, findings),
+                "blind" => self.blind.read(&section, findings),
+                "ebpf" => self.ebpf.read(&section, findings),
+                "watchdog" => self.watchdog.read(&section, findings),
+                "histograms" => self.histograms.read(&section, findings),
+                _ => {}
             }
         }
-        settle(&mut self.pulse.min_workers, pulse.value(findings, &["min_workers"], value::integer(WORKERS)));
-        settle(&mut self.pulse.max_workers, pulse.value(findings, &["max_workers"], value::integer(WORKERS)));
-        if let Some(fallback) = code.value(findings, &["fallback"], value::choice(&[("log", Fallback::Log)])) {
-            self.code.fallback = fallback;
-        }
-        if let Some(format) =
-            log.value(findings, &["format"], value::choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]))
-        {
-            self.log.format = format;
-        }
-        if let Some(folders) = security.value(findings, &["log_dirs"], folders) {
-            self.security.log_dirs = Some(folders);
-        }
-        if let Some(field) = store.find(findings, &["path"]) {
-            self.store.path = store.value(findings, &["path"], |node| value::line(4096)(node).map(PathBuf::from));
-            findings.warning(field.at, "\"path\" has no effect: the store of this version is in memory only");
+        if let Some(section) = root.section(findings, &["providers"]) {
+            self.providers = providers::read(&section, findings);
         }
     }
-}
-
-/// `127.0.0.1:9860`, `[::1]:9860`, `localhost:9860`.
-///
-/// # Errors
-/// In words that follow the key.
-pub fn listen(text: &str) -> Result<SocketAddr, String> {
-    let literal = match text.strip_prefix("localhost:") {
-        Some(port) => format!("127.0.0.1:{port}"),
-        None => text.to_owned(),
-    };
-    literal.parse().map_err(|_| match text.strip_prefix(':') {
-        Some(port) => format!(
-            "{} has no address: write \"127.0.0.1:{port}\", or \"0.0.0.0:{port}\" for every interface",
-            quoted(text)
-        ),
-        None => format!("{} is no address with a port: write it like \"127.0.0.1:9860\"", quoted(text)),
-    })
-}
-
-fn folders(node: &Node) -> Result<Vec<PathBuf>, String> {
-    let mut folders = Vec::new();
-    for item in value::items(node)? {
-        let folder = Path::new(value::line(4096)(item)?);
-        if !folder.is_absolute() || folder.components().any(|part| part == std::path::Component::ParentDir) {
-            return Err(format!(
-                "{} is not absolute: write the whole path, without \"..\"",
-                quoted(&folder.to_string_lossy())
-            ));
-        }
-        folders.push(folder.to_owned());
-    }
-    Ok(folders)
 }
 
 fn read_file(path: &Path) -> Result<String, String> {
@@ -381,16 +325,18 @@ fn node(value: &Spanned<DeValue<'_>>, lines: &Lines<'_>) -> Node {
     Node::new(lines.mark(value.span()), kind)
 }
 
-/// One variable as if it were a file; folders are separated by colons.
+/// One variable as if it were a file; folders are separated by colons, the values of other lists by commas.
 fn environment_root(section: &str, key: &str, written: &str) -> Node {
     let at = Mark::default();
     let entry = |key: &str, value: Node| Entry { key: key.into(), at, value: Rc::new(value), merged: false };
     let map = |entry: Entry| Node::new(at, Kind::Map(vec![entry]));
+    let list = |written: &str, separator: char| {
+        let parts = written.split(separator).map(str::trim).filter(|part| !part.is_empty());
+        Node::new(at, Kind::List(parts.map(|part| Rc::new(Node::scalar(at, part.into(), true))).collect()))
+    };
     let value = match key {
-        "log_dirs" => {
-            let folders = written.split(':').filter(|folder| !folder.is_empty());
-            Node::new(at, Kind::List(folders.map(|folder| Rc::new(Node::scalar(at, folder.into(), true))).collect()))
-        }
+        "log_dirs" | "secret_dirs" => list(written, ':'),
+        "servers" | "allow" | "canaries" => list(written, ','),
         _ => Node::scalar(at, written.into(), false),
     };
     match section {

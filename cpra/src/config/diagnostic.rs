@@ -14,6 +14,8 @@ const EXCERPT_MAX: usize = 120;
 pub enum Severity {
     /// The value is not taken: the monitor does not load.
     Error,
+    /// What the file defines is not run, since others may write the file; everything else is.
+    Refusal,
     /// The value is taken, perhaps changed, and somebody should know.
     Warning,
 }
@@ -124,8 +126,10 @@ impl fmt::Display for Diagnostic {
             write!(f, ":{position}")?;
         }
         f.write_str(": ")?;
-        if self.severity == Severity::Warning {
-            f.write_str("warning: ")?;
+        match self.severity {
+            Severity::Error => {}
+            Severity::Refusal => f.write_str("refused: ")?,
+            Severity::Warning => f.write_str("warning: ")?,
         }
         if let Some(subject) = &self.subject {
             write!(f, "{subject}: ")?;
@@ -154,6 +158,7 @@ impl fmt::Display for Diagnostic {
 pub struct Diagnostics {
     kept: Vec<Diagnostic>,
     errors: usize,
+    refusals: usize,
     warnings: usize,
 }
 
@@ -162,6 +167,7 @@ impl Diagnostics {
     pub(super) const fn has_room(&self, severity: Severity) -> bool {
         match severity {
             Severity::Error => self.errors < KEPT_MAX,
+            Severity::Refusal => self.refusals < KEPT_MAX,
             Severity::Warning => self.warnings < KEPT_MAX,
         }
     }
@@ -170,6 +176,7 @@ impl Diagnostics {
         let room = self.has_room(diagnostic.severity);
         match diagnostic.severity {
             Severity::Error => self.errors += 1,
+            Severity::Refusal => self.refusals += 1,
             Severity::Warning => self.warnings += 1,
         }
         if room {
@@ -178,26 +185,36 @@ impl Diagnostics {
     }
 
     pub fn append(&mut self, other: Self) {
-        let dropped = [other.errors, other.warnings];
-        let before = [self.errors, self.warnings];
+        let dropped = [other.errors, other.refusals, other.warnings];
+        let before = [self.errors, self.refusals, self.warnings];
         for diagnostic in other.kept {
             self.push(diagnostic);
         }
         self.errors = before[0] + dropped[0];
-        self.warnings = before[1] + dropped[1];
+        self.refusals = before[1] + dropped[1];
+        self.warnings = before[2] + dropped[2];
     }
 
     pub const fn errors(&self) -> usize {
         self.errors
     }
 
+    /// Scripts and interventions that are not run.
+    pub const fn refusals(&self) -> usize {
+        self.refusals
+    }
+
     pub const fn warnings(&self) -> usize {
         self.warnings
     }
 
+    pub const fn is_empty(&self) -> bool {
+        self.errors + self.refusals + self.warnings == 0
+    }
+
     /// Found, but not kept.
     pub fn omitted(&self) -> usize {
-        self.errors + self.warnings - self.kept.len()
+        self.errors + self.refusals + self.warnings - self.kept.len()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {

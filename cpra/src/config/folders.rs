@@ -4,6 +4,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::providers::Providers;
+use super::variables::Variables;
 
 /// Where things are; values, so that the rules below are pure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,10 @@ pub struct Folders {
     pub secret_dirs: Vec<PathBuf>,
     /// `[providers.NAME]` of the daemon file.
     pub providers: Providers,
+    /// What `${...}` may stand for.
+    pub variables: Variables,
+    /// The daemon is root, and with it whoever may write what it executes.
+    pub is_root: bool,
 }
 
 impl Folders {
@@ -35,8 +40,16 @@ impl Folders {
         }
         let state = working.join(state);
         let secret_dirs = vec![PathBuf::from("/etc/cpra"), state.join("secrets")];
-        let socket = state.join(SOCKET);
-        Self { working: working.to_owned(), socket, state, log_dirs, secret_dirs, providers: Providers::default() }
+        Self {
+            working: working.to_owned(),
+            socket: state.join(SOCKET),
+            state,
+            log_dirs,
+            secret_dirs,
+            providers: Providers::default(),
+            variables: Variables::default(),
+            is_root: false,
+        }
     }
 
     /// As the environment says: `STATE_DIRECTORY` (its first entry), else `/var/lib/cpra` as root, else `./cpra-state`.
@@ -48,7 +61,7 @@ impl Folders {
         if let Some(folder) = runtime_folder(std::env::var_os("RUNTIME_DIRECTORY"), is_root) {
             folders.socket = working.join(folder).join(SOCKET);
         }
-        folders
+        Self { variables: Variables::of_process(), is_root, ..folders }
     }
 }
 

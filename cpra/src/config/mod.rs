@@ -2,17 +2,17 @@
 //! [`Settings`], and everything that is wrong with either into [`Diagnostic`]s.
 //!
 //! ```text
-//! bytes ─▶ source ─▶ yaml (events) ─▶ node (one item's tree, with positions) ─▶ monitor, http, codes ─▶ Monitor
-//!          TOML ───▶ daemon ────────▶ node ───────────────────────────────────▶ Settings
+//! bytes ─▶ source ─▶ yaml or json (events) ─▶ node (an item's tree, with positions) ─▶ monitor, http, codes ─▶ Monitor
+//!       └▶ batches ─▶ library ─▶ node (without positions; used only if there is nothing to say about it) ──┘
+//!          TOML ───▶ daemon ──────────────────▶ node ───────────────────────────────▶ Settings
 //! ```
 //!
-//! A text is read once and in one way: the tree that is judged is the tree that carries the positions, and only one
-//! item of it is in memory. `serde_yaml` gives values without positions and the whole file at once, so it does not read
-//! the file; it is the oracle of the tests (`tests/oracle.rs`): what it refuses or reads differently is refused here.
-//! (Rejected: the library first, and a second, position-keeping reader for what it refuses. Two parsers differ in
-//! corners, and the streaming parser is as fast as the library over the whole file.)
+//! `sources` finds the files. What is said about a text is said in one way: by the streaming reader, whose tree carries
+//! the positions, with one item of it in memory. `serde_yaml` gives values without positions and a whole text at once;
+//! it reads plain files in batches, as far as nothing is to be said about them, and is the oracle of the tests
+//! (`tests/oracle.rs`): what it refuses or reads differently is refused here.
 //!
-//! Invariants: one item of the list is in memory at a time, beside the names seen so far; a fault never ends the
+//! Invariants: one item of the list (or one batch of 64 KiB) is in memory at a time, beside the names seen so far; a fault never ends the
 //! reading as long as the list's shape can be found again; nothing here panics, whatever the bytes.
 //! When full: an item of more than `node::NODES_MAX` values, a text deeper than `node::DEPTH_MAX`, a single value
 //! of more than `source::VALUE_MAX` characters is an error; of errors and of warnings the first
@@ -21,6 +21,7 @@
 mod about;
 mod address;
 mod assertions;
+mod batches;
 mod check;
 mod codes;
 pub mod daemon;
@@ -31,20 +32,27 @@ mod duration;
 pub mod folders;
 mod http;
 mod intervention;
+mod json;
+mod library;
 mod monitor;
 pub mod monitors;
+mod names;
 mod node;
 pub mod providers;
 mod push;
+mod refusal;
 mod scope;
 mod script;
 mod secret;
 mod section;
 mod source;
+mod sources;
 mod suggestion;
 mod targets;
 mod tls;
+pub mod trust;
 mod value;
+mod variables;
 mod yaml;
 
 #[cfg(test)]
@@ -53,6 +61,7 @@ mod tests;
 pub use daemon::Settings;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use folders::{Folders, LogPathError, log_path_allowed};
-pub use monitors::{Report, read, read_str};
+pub use monitors::{Report, read, read_all, read_str};
 pub use providers::{Provider, ProviderKind, Providers};
 pub use suggestion::nearest;
+pub use variables::Variables;

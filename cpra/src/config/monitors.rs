@@ -4,27 +4,29 @@
 //! as text or trees. A monitor with an error is left out; whether one error stops the start is the caller's decision.
 
 use std::collections::BTreeSet;
-use std::hash::BuildHasher;
-use std::io::Read;
-use std::path::Path;
+use std::fs::File;
+use std::io::{BufReader, Cursor, Read, Seek};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
-use rustc_hash::FxBuildHasher;
-
+use super::batches::{Batch, Shape, name_position};
 use super::dependencies::Dependencies;
 use super::diagnostic::{Diagnostic, Diagnostics, Position, Severity, quoted};
 use super::folders::Folders;
+use super::library;
 use super::monitor::{self, Defined};
+use super::names::{Names, Place};
 use super::node::{Finding, Findings, Kind, Mark, Node};
+use super::refusal::{Origin, Programs, Vouched};
 use super::scope::Scope;
 use super::section::Section;
 use super::source::Source;
+use super::sources::{Input, Inputs, Language};
 use super::suggestion;
 use super::targets::{self, Shared};
 use super::yaml::{self, Begin, Events, SyntaxFault};
-use crate::domain::Monitor;
+use crate::domain::{Check, Monitor};
 
 /// Places at which a broken text may be taken up again.
 const RESUMES_MAX: usize = 100;
@@ -32,10 +34,12 @@ const RESUMES_MAX: usize = 100;
 /// Keys of a file that is a map. They are remembered, to find one that is there twice.
 const KEYS_MAX: usize = 10_000;
 
-/// What came of a file.
-#[derive(Debug)]
+/// What came of the files.
+#[derive(Debug, Default)]
 pub struct Report {
     pub diagnostics: Diagnostics,
+    /// Read, or at least opened.
+    pub files: usize,
     /// Given to the sink.
     pub monitors: usize,
     /// Of them, those that will be checked.
@@ -45,74 +49,205 @@ pub struct Report {
     /// Of those, the ones that do not judge a certificate.
     pub unverified: usize,
     pub bytes: u64,
-    /// There was no file; it counts as an error, which the daemon may soften.
+    /// The one file that was named is not there; it counts as an error, which the daemon may soften.
     pub missing: bool,
 }
 
 impl Report {
     pub const fn is_sound(&self) -> bool {
-        self.diagnostics.errors() == 0
+        self.diagnostics.errors() == 0 && self.diagnostics.refusals() == 0
     }
 }
 
-/// Reads the monitors file at `path`. Pipes are fine.
+/// Reads the monitors file (or the folder of them) at `path`. Pipes are fine.
 pub fn read(path: &Path, folders: &Folders, sink: &mut dyn FnMut(Monitor)) -> Report {
-    let name = path.to_string_lossy();
-    let opened = std::fs::File::open(path).and_then(|file| {
-        if file.metadata()?.is_dir() { Err(std::io::ErrorKind::IsADirectory.into()) } else { Ok(file) }
-    });
-    match opened {
-        Ok(file) => read_from(&name, file, folders, sink),
-        Err(error) => {
-            let mut report = Reader::new(&name, std::io::empty(), folders, sink).report;
-            report.missing = error.kind() == std::io::ErrorKind::NotFound;
-            let message = match error.kind() {
-                std::io::ErrorKind::NotFound => "there is no such file: check the path given with --yaml".to_owned(),
-                std::io::ErrorKind::IsADirectory => "this is a directory: name the file in it".to_owned(),
-                std::io::ErrorKind::PermissionDenied => {
-                    "permission denied: let the user that runs cpra read it".to_owned()
-                }
-                _ => format!("cannot be opened: {error}"),
-            };
-            report.diagnostics.push(Diagnostic {
-                severity: Severity::Error,
-                file: name.into(),
-                position: None,
-                subject: None,
-                message: message.into(),
-                excerpt: None,
-            });
-            report
-        }
+    read_all(&[path.to_owned()], folders, sink)
+}
+
+/// Reads all that `--yaml` names; names are unique over all of it.
+pub fn read_all(given: &[PathBuf], folders: &Folders, sink: &mut dyn FnMut(Monitor)) -> Report {
+    let inputs = Inputs::of(given);
+    let mut load = Load::new(folders, sink);
+    load.report.missing = inputs.missing;
+    for fault in inputs.faults {
+        load.report.diagnostics.push(fault);
     }
+    for input in &inputs.found {
+        load.input(input);
+    }
+    load.finish()
 }
 
-/// Reads `text` as if it were a file called `name`.
+/// Reads `text` as if it were a file called `name`, whose ending tells the language.
 pub fn read_str(name: &str, text: &str, folders: &Folders, sink: &mut dyn FnMut(Monitor)) -> Report {
-    read_from(name, std::io::Cursor::new(text.as_bytes().to_vec()), folders, sink)
+    read_from(name, Cursor::new(text.as_bytes().to_vec()), folders, sink)
 }
 
+/// The same, of bytes that come from anywhere: read once, and nothing is cut.
 pub(super) fn read_from(
     name: &str,
     reader: impl Read + 'static,
     folders: &Folders,
     sink: &mut dyn FnMut(Monitor),
 ) -> Report {
-    let mut reader = Reader::new(name, reader, folders, sink);
-    reader.file();
-    reader.finish()
+    let mut load = Load::new(folders, sink);
+    let language = super::sources::language(Path::new(name));
+    let name = load.enter(name);
+    load.stream(name, reader, language, Origin::Memory);
+    load.finish()
 }
 
-struct Reader<'a> {
-    file: Arc<str>,
+/// As a plain file on the disk is read, if the text is one.
+#[cfg(test)]
+pub(super) fn read_cut(name: &str, text: &[u8], folders: &Folders, sink: &mut dyn FnMut(Monitor)) -> Option<Report> {
+    let shape = Shape::of(text)?;
+    let mut load = Load::new(folders, sink);
+    let name = load.enter(name);
+    load.batches(&name, text, &shape, &Origin::Memory).then(|| load.finish())
+}
+
+/// What the files of one load share.
+struct Load<'a> {
+    folders: &'a Folders,
+    sink: &'a mut dyn FnMut(Monitor),
+    /// What the rules of one monitor know of the others: one for all files, so that a token is unique over all of them.
     scope: Scope<'a>,
     dependencies: Dependencies,
-    sink: &'a mut dyn FnMut(Monitor),
+    names: Names,
+    files: Vec<Arc<str>>,
+    programs: Programs,
+    report: Report,
+}
+
+impl<'a> Load<'a> {
+    fn new(folders: &'a Folders, sink: &'a mut dyn FnMut(Monitor)) -> Self {
+        Self {
+            folders,
+            sink,
+            scope: Scope::new(folders),
+            dependencies: Dependencies::default(),
+            names: Names::default(),
+            files: Vec::new(),
+            programs: Programs::default(),
+            report: Report::default(),
+        }
+    }
+
+    /// What can be judged only when all is known.
+    fn finish(mut self) -> Report {
+        let names = &self.names;
+        for diagnostic in self.dependencies.judge(|name| names.find(name).is_some(), || names.iter()) {
+            self.report.diagnostics.push(diagnostic);
+        }
+        self.report
+    }
+
+    fn enter(&mut self, name: &str) -> Arc<str> {
+        let name: Arc<str> = name.into();
+        self.files.push(name.clone());
+        self.report.files += 1;
+        name
+    }
+
+    fn input(&mut self, input: &Input) {
+        self.enter(&input.name);
+        match (input.open(), &input.path) {
+            (Ok(None), _) => self.stream(input.name.clone(), std::io::stdin(), input.language, Origin::Stdin),
+            (Ok(Some(file)), Some(path)) => self.file(input, file, path),
+            (Ok(Some(_)), None) => {}
+            (Err(message), _) => {
+                let (file, message) = (input.name.clone(), message.into());
+                let fault = Diagnostic {
+                    severity: Severity::Error,
+                    file,
+                    position: None,
+                    subject: None,
+                    message,
+                    excerpt: None,
+                };
+                self.report.diagnostics.push(fault);
+            }
+        }
+    }
+
+    fn file(&mut self, input: &Input, mut file: File, path: &Path) {
+        let origin = Origin::File(self.folders.working.join(path));
+        let is_regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        if is_regular && input.language == Language::Yaml {
+            let shape = Shape::of(BufReader::new(&file));
+            // What cannot be wound back is no regular file; reading on says so.
+            let is_read = file.rewind().is_ok()
+                && shape.is_some_and(|shape| self.batches(&input.name, &file, &shape, &origin))
+                || file.rewind().is_err();
+            if is_read {
+                return;
+            }
+        }
+        self.stream(input.name.clone(), file, input.language, origin);
+    }
+
+    /// The whole text through the streaming reader.
+    fn stream(&mut self, name: Arc<str>, reader: impl Read + 'static, language: Language, origin: Origin) {
+        let source = Source::new(reader);
+        let variables = self.folders.variables.clone();
+        let events = match language {
+            Language::Yaml => Events::new(source.clone(), variables),
+            Language::Json => Events::json(source.clone(), variables, false),
+            Language::JsonLines => Events::json(source.clone(), variables, true),
+        };
+        let mut reader = Reader::new(self, name, source, events, origin);
+        reader.file();
+        reader.finish();
+    }
+
+    /// The list in batches through the library, and only what there is something to say about through the streaming
+    /// reader. Answers whether it was read: a head with any fault in it may hide where the list is.
+    fn batches(&mut self, name: &Arc<str>, file: impl Read, shape: &Shape, origin: &Origin) -> bool {
+        let head = Source::new(Cursor::new(shape.head.clone()));
+        let events = Events::new(head.clone(), self.folders.variables.clone());
+        let mut reader = Reader::new(self, name.clone(), head.clone(), events, origin.clone());
+        if shape.is_map {
+            let is_read = reader.document().is_ok() && reader.has_list && reader.found.is_empty();
+            if !is_read || !head.is_faultless() {
+                return false;
+            }
+        }
+        reader.head = Some(head);
+        reader.load.report.bytes += if shape.is_map { 0 } else { shape.head.len() as u64 };
+        let changed = |reader: &mut Reader<'_, '_>| {
+            reader.error(Mark::default(), "the file changed while it was read: try again");
+        };
+        match shape.batches(BufReader::with_capacity(64 * 1024, file)) {
+            Ok(mut batches) => loop {
+                match batches.next() {
+                    Ok(Some(_)) if reader.resumes > RESUMES_MAX => break,
+                    Ok(Some(batch)) => reader.batch(&batch),
+                    Ok(None) => break,
+                    Err(_) => {
+                        changed(&mut reader);
+                        break;
+                    }
+                }
+            },
+            Err(_) => changed(&mut reader),
+        }
+        reader.finish();
+        true
+    }
+}
+
+struct Reader<'l, 'a> {
+    load: &'l mut Load<'a>,
+    file: Arc<str>,
+    vouched: Vouched,
     source: Source,
     events: Events,
+    /// The source of what stands before the batches.
+    head: Option<Source>,
     defaults: Option<Rc<Node>>,
-    names: Names,
-    report: Report,
+    /// The key `monitors` was met.
+    has_list: bool,
+    found: Diagnostics,
     /// Items met, sound or not.
     items: usize,
     /// What `defaults` was already blamed for.
@@ -123,27 +258,18 @@ struct Reader<'a> {
     last_fault: Option<Position>,
 }
 
-impl<'a> Reader<'a> {
-    fn new(name: &str, reader: impl Read + 'static, folders: &'a Folders, sink: &'a mut dyn FnMut(Monitor)) -> Self {
-        let source = Source::new(reader);
+impl<'l, 'a> Reader<'l, 'a> {
+    fn new(load: &'l mut Load<'a>, file: Arc<str>, source: Source, events: Events, origin: Origin) -> Self {
         Self {
-            file: name.into(),
-            scope: Scope::new(folders),
-            dependencies: Dependencies::default(),
-            sink,
-            events: Events::new(source.clone()),
+            load,
+            file,
+            vouched: Vouched::new(origin),
             source,
+            events,
+            head: None,
             defaults: None,
-            names: Names::default(),
-            report: Report {
-                diagnostics: Diagnostics::default(),
-                monitors: 0,
-                enabled: 0,
-                reds_to_fallback: 0,
-                unverified: 0,
-                bytes: 0,
-                missing: false,
-            },
+            has_list: false,
+            found: Diagnostics::default(),
             items: 0,
             blamed: Vec::new(),
             resumes: 0,
@@ -152,18 +278,94 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn finish(mut self) -> Report {
+    fn finish(mut self) {
+        self.end_source();
+        self.found.sort();
+        self.load.report.diagnostics.append(self.found);
+    }
+
+    /// What the source itself has to say, and how long it was.
+    fn end_source(&mut self) {
         for fault in self.source.take_faults() {
             let at = Mark { position: fault.position, width: 1 };
             self.push(None, Finding { severity: Severity::Error, at, message: fault.message, inherited: false });
         }
-        let names = &self.names;
-        for diagnostic in self.dependencies.judge(|name| names.contains(name), || names.iter()) {
-            self.report.diagnostics.push(diagnostic);
+        self.load.report.bytes += self.source.bytes();
+    }
+
+    fn batch(&mut self, batch: &Batch) {
+        let items = library::items(&batch.text, &self.load.folders.variables);
+        let Some(items) = items.filter(|items| items.len() == batch.items.len()) else {
+            return self.again(&batch.text, batch.items.first().map_or(1, |&(_, line)| line));
+        };
+        for (index, (node, is_odd)) in items.into_iter().enumerate() {
+            let (text, line) = batch.item(index);
+            if !is_odd && self.quick_item(&node, text, line) {
+                self.load.report.bytes += text.len() as u64;
+            } else {
+                self.again(text, line);
+            }
         }
-        self.report.bytes = self.source.bytes();
-        self.report.diagnostics.sort();
-        self.report
+    }
+
+    /// Reads some items again, with places.
+    fn again(&mut self, text: &[u8], line: u32) {
+        let source = Source::starting(Cursor::new(text.to_vec()), line);
+        let events = Events::items(source.clone(), self.load.folders.variables.clone(), line);
+        let source = std::mem::replace(&mut self.source, source);
+        let events = std::mem::replace(&mut self.events, events);
+        if let Err(fault) = self.list(None) {
+            self.syntax(fault);
+        }
+        self.end_source();
+        (self.source, self.events) = (source, events);
+    }
+
+    /// Takes an item without places, if nothing is to be said about it.
+    fn quick_item(&mut self, node: &Rc<Node>, text: &[u8], line: u32) -> bool {
+        if !matches!(node.kind, Kind::Map(_)) {
+            return false;
+        }
+        let Some(position) = name_position(text, line) else { return false };
+        let defaults = self.defaults.clone();
+        let section = Section::new(node, defaults.as_deref(), Mark::default());
+        let mut findings = Findings::default();
+        // What is told by its place at the end of the load, or becomes many, is read with places.
+        if section.find(&mut findings, &["targets"]).or_else(|| section.find(&mut findings, &["depends_on"])).is_some()
+        {
+            return false;
+        }
+        let Some((name, _)) = monitor::name(&section, &mut findings) else { return false };
+        if self.load.names.find(name).is_some() {
+            return false;
+        }
+        let Some(defined) = monitor::monitor(&section, Some(name), &mut self.load.scope, &mut findings) else {
+            return false;
+        };
+        if !findings.0.is_empty() || self.refusal(&section, &defined.monitor).is_some() {
+            return false;
+        }
+        let place = Place { file: self.file_number(), position };
+        if self.load.names.add(name, place).is_err() {
+            return false;
+        }
+        self.items += 1;
+        self.accept(defined);
+        true
+    }
+
+    fn file_number(&self) -> u16 {
+        u16::try_from(self.load.files.len() - 1).unwrap_or(u16::MAX)
+    }
+
+    fn refusal(&mut self, section: &Section<'_>, monitor: &Monitor) -> Option<(&'static str, String)> {
+        let Load { folders, programs, .. } = &mut *self.load;
+        self.vouched.refusal(section, monitor, folders, programs)
+    }
+
+    fn excerpt(&self, position: Position, width: u32) -> Option<super::diagnostic::Excerpt> {
+        let head = || self.head.as_ref()?.excerpt(position, width);
+        self.source.excerpt(position, width).or_else(head)
     }
 
     fn push(&mut self, subject: Option<&str>, finding: Finding) {
@@ -176,9 +378,9 @@ impl<'a> Reader<'a> {
             subject
         };
         let position = Some(finding.at.position).filter(|position| position.line > 0);
-        let kept = self.report.diagnostics.has_room(finding.severity);
-        let excerpt = position.filter(|_| kept).and_then(|position| self.source.excerpt(position, finding.at.width));
-        self.report.diagnostics.push(Diagnostic {
+        let kept = self.found.has_room(finding.severity);
+        let excerpt = position.filter(|_| kept).and_then(|position| self.excerpt(position, finding.at.width));
+        self.found.push(Diagnostic {
             severity: finding.severity,
             file: self.file.clone(),
             position,
@@ -211,9 +413,9 @@ impl<'a> Reader<'a> {
             self.syntax(fault);
             return;
         }
-        if self.items == 0 && self.report.diagnostics.errors() == 0 {
+        if self.items == 0 && self.found.errors() == 0 {
             let message = "defines no monitors: nothing will be checked".into();
-            self.report.diagnostics.push(Diagnostic {
+            self.found.push(Diagnostic {
                 severity: Severity::Warning,
                 file: self.file.clone(),
                 position: None,
@@ -288,7 +490,7 @@ impl<'a> Reader<'a> {
         let mut seen: BTreeSet<Box<str>> = BTreeSet::new();
         loop {
             let mut findings = Findings::default();
-            let (begin, at) = self.events.begin(&mut findings, false)?;
+            let (begin, at) = self.events.begin_key(&mut findings)?;
             let key: Box<str> = match begin {
                 Begin::End | Begin::Over | Begin::Document => return Ok(()),
                 Begin::Node(node) => match &node.kind {
@@ -312,6 +514,7 @@ impl<'a> Reader<'a> {
             }
             match &*key {
                 "monitors" if is_new => {
+                    self.has_list = true;
                     self.monitors(at)?;
                     if self.resumes > 0 {
                         return Ok(());
@@ -388,6 +591,20 @@ impl<'a> Reader<'a> {
                     self.item(&node, at, findings);
                 }
                 Ok(_) => return Ok(()),
+                Err(fault) if self.events.is_json() => {
+                    let subject = match self.events.broken_name() {
+                        Some(name) => monitor::shown_name(&name),
+                        None => format!("monitor {}", self.items + 1),
+                    };
+                    self.items += 1;
+                    let SyntaxFault { at, message } = fault;
+                    self.push(Some(&subject), Finding { severity: Severity::Error, at, message, inherited: false });
+                    if !self.events.next_line() {
+                        // Nothing tells where the next one begins.
+                        self.resumes += 1;
+                        return Ok(());
+                    }
+                }
                 Err(fault) => {
                     indent = indent
                         .or_else(|| self.source.item_indent(self.events.item_line()))
@@ -494,82 +711,41 @@ impl<'a> Reader<'a> {
         let section = Section::new(own, defaults, at);
         let named = monitor::name(&section, findings);
         if let Some((name, name_at)) = &named
-            && let Err(first) = self.names.add(name, name_at.position)
+            && let Err(first) =
+                self.load.names.add(name, Place { file: self.file_number(), position: name_at.position })
         {
-            findings.error(
-                *name_at,
-                format!("the name is taken by the monitor at {}:{first}: names are unique", self.file),
-            );
+            let file = self.load.files.get(usize::from(first.file)).unwrap_or(&self.file);
+            let place = first.position;
+            findings.error(*name_at, format!("the name is taken by the monitor at {file}:{place}: names are unique"));
         }
         let name = named.map(|(name, _)| name);
-        let defined = monitor::monitor(&section, name, &mut self.scope, findings);
+        let mut defined = monitor::monitor(&section, name, &mut self.load.scope, findings);
+        if let Some((key, message)) = defined.as_ref().and_then(|defined| self.refusal(&section, &defined.monitor)) {
+            let at = section.find(&mut Findings::default(), &[key, "pulse_check"]).map_or(at, |field| field.at);
+            findings.0.push(Finding { severity: Severity::Refusal, at, message, inherited: false });
+            // The check of an intervention runs; without its script, nothing would be left of a check.
+            defined = defined.filter(|defined| !matches!(defined.monitor.policy.check, Check::Script(_)));
+        }
         let shown = name.map_or_else(|| format!("monitor {}", self.items), monitor::shown_name);
         (shown, defined)
     }
 
+    /// Gives a sound monitor out.
     fn accept(&mut self, defined: Defined<'_>) {
         let Defined { monitor, parents, red_to_fallback } = defined;
-        let (names, source) = (&self.names, &self.source);
-        self.dependencies.add(
-            &self.file,
-            &monitor.name,
-            &parents,
-            |name| names.contains(name),
-            |at| source.excerpt(at.position, at.width),
-        );
-        self.report.monitors += 1;
+        let excerpt = |at: Mark| {
+            let head = || self.head.as_ref()?.excerpt(at.position, at.width);
+            self.source.excerpt(at.position, at.width).or_else(head)
+        };
+        let Load { dependencies, names, report, sink, .. } = &mut *self.load;
+        dependencies.add(&self.file, &monitor.name, &parents, |name| names.find(name).is_some(), excerpt);
+        report.monitors += 1;
         if monitor.enabled {
-            self.report.enabled += 1;
-            self.report.reds_to_fallback += usize::from(red_to_fallback);
+            report.enabled += 1;
+            report.reds_to_fallback += usize::from(red_to_fallback);
             let is_unverified = monitor.policy.check.tls().is_some_and(|tls| tls.insecure_skip_verify);
-            self.report.unverified += usize::from(is_unverified);
+            report.unverified += usize::from(is_unverified);
         }
-        (self.sink)(monitor);
-    }
-}
-
-/// The names seen so far with their places: bytes in one arena, found by hash.
-#[derive(Default)]
-struct Names {
-    arena: String,
-    table: HashTable<Name>,
-    hasher: FxBuildHasher,
-}
-
-#[derive(Clone, Copy)]
-struct Name {
-    /// Into the arena; 4 GiB of names are more than any list that fits in memory.
-    offset: u32,
-    length: u8,
-    position: Position,
-}
-
-impl Names {
-    fn contains(&self, name: &str) -> bool {
-        let hash = self.hasher.hash_one(name);
-        self.table.find(hash, |entry| self.text(entry) == name).is_some()
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &str> {
-        self.table.iter().map(|entry| self.text(entry))
-    }
-
-    fn text(&self, entry: &Name) -> &str {
-        &self.arena[entry.offset as usize..entry.offset as usize + usize::from(entry.length)]
-    }
-
-    /// # Errors
-    /// The place at which the name was defined before.
-    fn add(&mut self, name: &str, position: Position) -> Result<(), Position> {
-        let (arena, hasher) = (&self.arena, self.hasher);
-        let text = |entry: &Name| &arena[entry.offset as usize..entry.offset as usize + usize::from(entry.length)];
-        let hash = hasher.hash_one(name);
-        if let Some(first) = self.table.find(hash, |entry| text(entry) == name) {
-            return Err(first.position);
-        }
-        let (Ok(offset), Ok(length)) = (u32::try_from(arena.len()), u8::try_from(name.len())) else { return Ok(()) };
-        self.table.insert_unique(hash, Name { offset, length, position }, |entry| hasher.hash_one(text(entry)));
-        self.arena.push_str(name);
-        Ok(())
+        sink(monitor);
     }
 }

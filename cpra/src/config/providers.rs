@@ -115,6 +115,22 @@ impl ProviderKind {
         }
     }
 
+    /// Keys that are secrets. In the daemon file they stand in files of their own (`KEY_file`).
+    pub(super) const fn secrets(self) -> &'static [&'static str] {
+        match self {
+            Self::Log => &[],
+            Self::PagerDuty => &["routing_key"],
+            // The address of a hook is its password.
+            Self::Slack | Self::Discord | Self::Teams => &["hook", "url"],
+            Self::Email => &["password"],
+            Self::Sms => &["auth_token"],
+            Self::Webhook => &["secret"],
+            Self::Alertmanager => &["password", "bearer_token"],
+            Self::Opsgenie => &["api_key"],
+            Self::Telegram => &["bot_token"],
+        }
+    }
+
     /// Without one key of each row it reaches nobody.
     pub(super) const fn required(self) -> &'static [&'static [&'static str]] {
         match self {

@@ -44,6 +44,8 @@ struct Window {
     end: Position,
     bytes: u64,
     started: bool,
+    /// Tabs and anchors mean something.
+    is_yaml: bool,
     exhausted: bool,
     faults: Vec<TextFault>,
     /// Tabs among the blanks that begin a line, until the parser is past them.
@@ -74,14 +76,20 @@ pub(super) struct Characters {
 
 impl Source {
     pub(super) fn new(reader: impl Read + 'static) -> Self {
+        Self::starting(reader, 1)
+    }
+
+    /// Of a part of a file that begins on `line`.
+    pub(super) fn starting(reader: impl Read + 'static, line: u32) -> Self {
         Self(Rc::new(RefCell::new(Window {
             reader: Box::new(reader),
             pending: Vec::new(),
             pieces: VecDeque::new(),
             first: 0,
-            end: Position { line: 1, column: 1 },
+            end: Position { line, column: 1 },
             bytes: 0,
             started: false,
+            is_yaml: true,
             exhausted: false,
             faults: Vec::new(),
             tabs: VecDeque::new(),
@@ -89,6 +97,11 @@ impl Source {
             reported: [false; 2],
             unanswered: 0,
         })))
+    }
+
+    /// The text is JSON, where tabs are blanks and `&` a character.
+    pub(super) fn is_json(&self) {
+        self.0.borrow_mut().is_yaml = false;
     }
 
     pub(super) fn characters(&self) -> Characters {
@@ -101,6 +114,10 @@ impl Source {
 
     pub(super) fn take_faults(&self) -> Vec<TextFault> {
         std::mem::take(&mut self.0.borrow_mut().faults)
+    }
+
+    pub(super) fn is_faultless(&self) -> bool {
+        self.0.borrow().faults.is_empty()
     }
 
     /// The parser produced an event: what it holds is no longer growing.
@@ -258,6 +275,9 @@ impl Source {
                 at += whole.len();
                 current += breaks(whole);
             }
+            // Nothing before it will be shown any more: a line without an end must not be kept whole.
+            self.release_before(start.line);
+            self.0.borrow_mut().release_long_line(number);
             number += 1;
         }
     }
@@ -315,6 +335,14 @@ fn last_line(text: &str) -> &str {
 }
 
 impl Window {
+    /// Drops the pieces before `number`, of a line that is longer than they are.
+    fn release_long_line(&mut self, number: usize) {
+        while self.pieces.front().is_some_and(|piece| piece.number < number && !piece.pinned) {
+            self.pieces.pop_front();
+        }
+        self.first = self.pieces.front().map_or(self.first, |piece| piece.number);
+    }
+
     /// A piece by its number, read if that is where the reader stands.
     fn piece(&mut self, number: usize) -> Option<(Rc<str>, Position)> {
         loop {
@@ -374,7 +402,7 @@ impl Window {
 
     /// Notes what only the text shows, since the parser's events leave it out.
     fn note(&mut self, text: &str, start: Position) {
-        if !text.bytes().any(|byte| matches!(byte, b'\t' | b'&')) {
+        if !self.is_yaml || !text.bytes().any(|byte| matches!(byte, b'\t' | b'&')) {
             return;
         }
         let mut at = start;
@@ -538,7 +566,7 @@ const fn is_foreign(character: char) -> bool {
         | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
 }
 
-fn is_clean(text: &str) -> bool {
+pub(super) fn is_clean(text: &str) -> bool {
     // The first bytes of the foreign characters that are not ASCII.
     !text.bytes().any(|byte| is_control(byte) || matches!(byte, 0xc2 | 0xe2 | 0xef)) || !text.chars().any(is_foreign)
 }

@@ -8,13 +8,16 @@ use rustc_hash::FxBuildHasher;
 use saphyr_parser::{BufferedInput, Event, Marker, Parser, ScalarStyle, ScanError};
 
 use super::diagnostic::{Position, quoted};
+use super::json::Json;
 use super::node::{DEPTH_MAX, Entry, Findings, Kind, Mark, NODES_MAX, Node};
 use super::source::{Characters, Source};
+use super::variables::Variables;
 
 /// The parser's events with places in the file, and the anchors seen so far.
 pub(super) struct Events {
     source: Source,
-    parser: Parser<'static, BufferedInput<Characters>>,
+    variables: Variables,
+    parser: Language,
     /// Lines before the one at which the parser began.
     lines_before: u32,
     anchors: HashMap<usize, Rc<Node>, FxBuildHasher>,
@@ -29,6 +32,19 @@ pub(super) struct Events {
     open: Vec<Open>,
     /// The list itself is still to begin, since the text was taken up again within it.
     resumed: bool,
+}
+
+/// Who reads the text.
+enum Language {
+    Yaml(Box<Parser<'static, BufferedInput<Characters>>>),
+    Json(Box<Json>),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Variables are not replaced in it.
+    Key,
+    Value,
 }
 
 /// A list or map that has not ended.
@@ -71,10 +87,27 @@ pub(super) enum Begin {
 }
 
 impl Events {
-    pub(super) fn new(source: Source) -> Self {
-        let parser = Parser::new(BufferedInput::new(source.characters()));
+    pub(super) fn new(source: Source, variables: Variables) -> Self {
+        let parser = Language::Yaml(Box::new(Parser::new(BufferedInput::new(source.characters()))));
+        Self::with(source, variables, parser)
+    }
+
+    /// Of some items of a list, whose text begins on `line`.
+    pub(super) fn items(source: Source, variables: Variables, line: u32) -> Self {
+        Self { line, lines_before: line - 1, resumed: true, ..Self::new(source, variables) }
+    }
+
+    /// Of JSON, or of JSON Lines.
+    pub(super) fn json(source: Source, variables: Variables, is_lines: bool) -> Self {
+        source.is_json();
+        let parser = Language::Json(Box::new(Json::new(source.characters(), is_lines)));
+        Self::with(source, variables, parser)
+    }
+
+    fn with(source: Source, variables: Variables, parser: Language) -> Self {
         Self {
             source,
+            variables,
             parser,
             lines_before: 0,
             anchors: HashMap::default(),
@@ -98,7 +131,7 @@ impl Events {
         self.line = line;
         self.lines_before = line - 1;
         self.source.forget_tabs_before(Position { line, column: 1 });
-        self.parser = Parser::new(BufferedInput::new(characters));
+        self.parser = Language::Yaml(Box::new(Parser::new(BufferedInput::new(characters))));
         self.anchors.clear();
         self.open.clear();
         self.resumed = true;
@@ -115,8 +148,35 @@ impl Events {
         Position { line: marker.line() as u32 + self.lines_before, column: marker.col() as u32 + 1 }
     }
 
+    /// Whether a text that broke cannot be taken up again.
+    pub(super) const fn is_json(&self) -> bool {
+        matches!(self.parser, Language::Json(_))
+    }
+
+    /// JSON Lines: on to the next line, if this is what is read.
+    pub(super) fn next_line(&mut self) -> bool {
+        let Language::Json(json) = &mut self.parser else { return false };
+        let is_lines = json.is_lines();
+        if is_lines {
+            json.next_line();
+            self.open.clear();
+            self.budget = NODES_MAX;
+        }
+        is_lines
+    }
+
     fn event(&mut self) -> Result<(Event<'static>, Mark), SyntaxFault> {
-        match self.parser.next_event() {
+        let parser = match &mut self.parser {
+            Language::Yaml(parser) => parser,
+            Language::Json(json) => {
+                let (event, position, end) = json.next()?;
+                self.source.answered();
+                self.read_to = end.line;
+                let width = if position.line == end.line { end.column - position.column } else { 0 };
+                return Ok((event, Mark { position, width }));
+            }
+        };
+        match parser.next_event() {
             Some(Ok((event, span))) => {
                 self.source.answered();
                 let position = self.position(&span.start);
@@ -185,6 +245,15 @@ impl Events {
     /// What comes next. Scalars, aliases and everything below a map or list (unless `open` leaves it to the caller)
     /// are read to their end.
     pub(super) fn begin(&mut self, findings: &mut Findings, open: bool) -> Result<(Begin, Mark), SyntaxFault> {
+        self.begin_as(findings, open, Role::Value)
+    }
+
+    /// The same for a key.
+    pub(super) fn begin_key(&mut self, findings: &mut Findings) -> Result<(Begin, Mark), SyntaxFault> {
+        self.begin_as(findings, false, Role::Key)
+    }
+
+    fn begin_as(&mut self, findings: &mut Findings, open: bool, role: Role) -> Result<(Begin, Mark), SyntaxFault> {
         loop {
             let (event, at) = self.event()?;
             let begin = match event {
@@ -202,7 +271,7 @@ impl Events {
                 other => {
                     self.line = at.position.line;
                     self.name = None;
-                    let node = self.node(other, at, findings, 0)?;
+                    let node = self.node(other, at, role, findings, 0)?;
                     self.name = None;
                     Begin::Node(node)
                 }
@@ -215,6 +284,7 @@ impl Events {
         &mut self,
         event: Event<'static>,
         at: Mark,
+        role: Role,
         findings: &mut Findings,
         depth: usize,
     ) -> Result<Rc<Node>, SyntaxFault> {
@@ -239,11 +309,17 @@ impl Events {
             Event::Scalar(text, style, anchor, _) => {
                 let is_text = is_text_tagged || style != ScalarStyle::Plain;
                 if style == ScalarStyle::Plain
+                    && matches!(self.parser, Language::Yaml(_))
                     && let Some(message) = self.plain_fault(&text)
                 {
                     findings.error(at, message);
                 }
-                (anchor, Kind::Scalar { text: text.into(), quoted: is_text })
+                let kind = if role == Role::Value && text.contains("${") {
+                    self.expanded(&text, is_text, at, findings)
+                } else {
+                    Kind::Scalar { text: text.into(), quoted: is_text }
+                };
+                (anchor, kind)
             }
             Event::SequenceStart(anchor, _) => (anchor, self.list(findings, depth)?),
             Event::MappingStart(anchor, _) => (anchor, self.map(at, findings, depth)?),
@@ -259,6 +335,20 @@ impl Events {
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
+    }
+
+    /// A value with its variables replaced. What comes of it is a text or a number, never nothing.
+    fn expanded(&self, text: &str, is_text: bool, at: Mark, findings: &mut Findings) -> Kind {
+        match self.variables.expand(text) {
+            Ok(text) => {
+                let is_nothing = matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
+                Kind::Scalar { text: text.into(), quoted: is_text || is_nothing }
+            }
+            Err(message) => {
+                findings.error(at, message);
+                Kind::Broken
+            }
+        }
     }
 
     /// What is wrong with a text without quotes that the parser takes, and other readers take for something else.
@@ -316,7 +406,7 @@ impl Events {
             if matches!(event, Event::SequenceEnd) {
                 return Ok(Kind::List(items));
             }
-            let item = self.node(event, at, findings, depth + 1)?;
+            let item = self.node(event, at, Role::Value, findings, depth + 1)?;
             if self.budget > 0 {
                 items.push(item);
             }
@@ -332,9 +422,9 @@ impl Events {
                 return Ok(Kind::Map(entries.finish()));
             }
             let is_merge = matches!(&event, Event::Scalar(text, ScalarStyle::Plain, ..) if text == "<<");
-            let key = self.node(event, key_at, findings, depth + 1)?;
+            let key = self.node(event, key_at, Role::Key, findings, depth + 1)?;
             let (event, value_at) = self.event()?;
-            let value = self.node(event, value_at, findings, depth + 1)?;
+            let value = self.node(event, value_at, Role::Value, findings, depth + 1)?;
             if self.budget == 0 {
                 continue;
             }

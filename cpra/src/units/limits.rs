@@ -173,6 +173,10 @@ pub const EVIDENCE_MAX: usize = 256;
 /// Outcomes of monitors that are not OK, kept with evidence by one shard.
 pub const EVIDENCE_ENTRIES_MAX: usize = 65_536;
 
+/// Files of one load, and programs whose owners it remembers.
+pub const MONITOR_FILES_MAX: usize = 10_000;
+pub const PROGRAMS_KNOWN_MAX: usize = 10_000;
+
 /// Names.
 pub const MONITOR_NAME_MAX: usize = 255;
 pub const HOST_MAX: usize = 253;
@@ -308,6 +312,8 @@ const _: () = assert!(SCRIPT_GRACE.as_nanos() + SCRIPT_KILL_WAIT.as_nanos() < DR
 const _: () = assert!(ECHOES_PER_TURN_MAX >= 2 * ECHO_RECEIVE_BUFFER / 512);
 const _: () = assert!(ECHO_ERRORS_PER_TURN_MAX >= 2 * ECHO_RECEIVE_BUFFER / 512);
 const _: () = assert!(ASSERTION_TEXT_MAX < EXPECT_WINDOW_MAX);
+// A name's place holds its file in 16 bits.
+const _: () = assert!(MONITOR_FILES_MAX < u16::MAX as usize);
 const _: () = assert!(RESPONSE_HEAD_MAX < RESPONSE_BODY_MAX as usize);
 // Every server gets its turn before the answer is due.
 const _: () = assert!(RESOLVE_SERVERS_MAX as u64 * RESOLVE_SERVER_WAIT.as_nanos() < RESOLVE_MAX.as_nanos());

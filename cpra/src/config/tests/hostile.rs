@@ -51,7 +51,11 @@ fn what_is_no_file_says_so() {
     let missing = folder.path().join("none.yaml");
     for (path, is_missing, message) in [
         (missing.as_path(), true, "there is no such file: check the path given with --yaml"),
-        (folder.path(), false, "this is a directory: name the file in it"),
+        (
+            folder.path(),
+            false,
+            "warning: the folder holds no *.yaml, *.yml, *.json or *.jsonl: nothing of it will be checked",
+        ),
     ] {
         let report = read(path, &folders(), &mut |_| {});
         assert_eq!(report.missing, is_missing);

@@ -2,6 +2,7 @@
 
 mod documentation;
 mod faults;
+mod files;
 mod grammar;
 mod hostile;
 mod keys;

@@ -14,7 +14,7 @@ use serde_yaml::Value;
 
 use super::*;
 use crate::config::address;
-use crate::config::monitors::read_from;
+use crate::config::monitors::{read_cut, read_from};
 use crate::domain::{Check, StatusSet, Target};
 
 type Justified = (&'static str, fn(&str) -> bool, &'static str);
@@ -964,6 +964,47 @@ proptest! {
     fn the_reader_takes_nothing_that_the_library_refuses_or_reads_differently(bytes in texts()) {
         check(&bytes)?;
     }
+}
+
+/// Both ways to read a file, by what they give out and what they say; whether the text could be cut.
+fn cut_and_whole(bytes: &[u8]) -> Result<bool, String> {
+    let (mut cut, mut whole) = (Vec::new(), Vec::new());
+    let Some(by_cut) = read_cut("m.yaml", bytes, &folders(), &mut |monitor| cut.push(monitor)) else {
+        return Ok(false);
+    };
+    let report = read_from("m.yaml", Cursor::new(bytes.to_vec()), &folders(), &mut |monitor| whole.push(monitor));
+    let [by_cut_said, said] =
+        [&by_cut, &report].map(|report| report.diagnostics.iter().map(ToString::to_string).collect());
+    let (by_cut_said, said): (Vec<String>, Vec<String>) = (by_cut_said, said);
+    // Behind text that is broken, a cut finds the next item where the stream may have lost it, and so says more.
+    if let Some(unsaid) = said.iter().find(|one| !by_cut_said.contains(one)) {
+        return Err(format!("not said of the text that was cut: {unsaid}\n{by_cut_said:?}"));
+    }
+    if report.is_sound() {
+        same("said", by_cut_said, said)?;
+        same("bytes", by_cut.bytes, report.bytes)?;
+        same("monitors", cut, whole)?;
+    }
+    Ok(true)
+}
+
+proptest! {
+    #![proptest_config(cases(20_000))]
+
+    #[test]
+    fn a_file_that_is_cut_is_read_as_if_it_were_not(bytes in texts()) {
+        cut_and_whole(&bytes).map_err(|difference| {
+            TestCaseError::fail(format!("{difference}\n{}\n{:?}", String::from_utf8_lossy(&bytes), String::from_utf8_lossy(&bytes)))
+        })?;
+    }
+}
+
+#[test]
+fn many_of_the_texts_can_be_cut() {
+    let mut runner = TestRunner::deterministic();
+    let texts: Vec<_> = (0..1_000).map(|_| texts().new_tree(&mut runner).expect("a text").current()).collect();
+    let cut = texts.iter().filter(|bytes| cut_and_whole(bytes) == Ok(true)).count();
+    assert!(cut > 100, "{cut} of {} texts can be cut", texts.len());
 }
 
 /// A text that the reader refuses proves nothing: enough of them have to be sound.

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::config::Settings;
-use crate::config::daemon::{ENVIRONMENT, Flags, LogFormat};
+use crate::config::daemon::{Breaker, Ebpf, Flags, LogFormat, SCHEMA, Share, variable};
+use crate::ring::Family;
+use crate::units::Span;
 
 fn read(text: &str) -> (Settings, Vec<String>) {
     let (settings, diagnostics) = Settings::compose("c.toml", text, |_| None, &Flags::default());
@@ -18,17 +20,37 @@ fn the_documented_file_is_the_defaults() {
 #[test]
 fn the_documented_file_names_every_key_and_variable() {
     let text = include_str!("../../../../configs/cpra.toml");
-    for (variable, section, key) in ENVIRONMENT {
-        assert!(text.contains(variable), "{variable}");
+    for (section, keys) in SCHEMA {
         assert!(section.is_empty() || text.contains(&format!("[{section}]")), "{section}");
-        assert!(text.contains(&format!("\n{key} = ")) || text.contains(&format!("\n# {key} = ")), "{key}");
+        for key in keys {
+            assert!(text.contains(&format!("\n{key} = ")) || text.contains(&format!("\n# {key} = ")), "{key}");
+            let variable = variable(section, key).unwrap_or_default();
+            assert!(text.contains(&variable), "{variable}");
+        }
     }
+}
+
+/// The file with the `# ` before every key and section removed.
+#[test]
+fn what_the_documented_file_shows_commented_out_loads() {
+    let is_shown = |line: &&str| {
+        let word = line.split([' ', '=']).next().unwrap_or_default();
+        line.starts_with('[')
+            || line.contains(" = ") && !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+    };
+    let uncommented =
+        |line: &str| line.strip_prefix("# ").filter(is_shown).map_or_else(|| line.to_owned(), str::to_owned);
+    let text: Vec<String> = include_str!("../../../../configs/cpra.toml").lines().map(uncommented).collect();
+    let (settings, said) = read(&text.join("\n"));
+    let errors: Vec<_> = said.iter().filter(|line| !line.contains(": warning: ")).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+    assert!(settings.providers.len() >= 10 && settings.resolver.servers.len() == 2, "{settings:#?}");
 }
 
 #[test]
 fn every_key_changes_the_settings() {
     type Change = fn(&mut Settings);
-    let rows: [(&str, Change); 10] = [
+    let rows: &[(&str, Change)] = &[
         ("instance = \"mon-1\"", |s| s.instance = Some("mon-1".into())),
         ("queue_capacity = 1_000", |s| s.queue_capacity = 1_000),
         ("batch_size = 4096", |s| s.batch_size = 4096),
@@ -39,11 +61,62 @@ fn every_key_changes_the_settings() {
         ("[code]\nfallback = \"log\"", |_| {}),
         ("[log]\nformat = \"json\"", |s| s.log.format = LogFormat::Json),
         ("[security]\nlog_dirs = [\"/a\", \"/b\"]", |s| s.security.log_dirs = Some(vec!["/a".into(), "/b".into()])),
+        ("[security]\nsecret_dirs = [\"/a\"]", |s| s.security.secret_dirs = Some(vec!["/a".into()])),
+        ("[security]\nscript_user = \"nobody\"", |s| s.security.script_user = Some("nobody".into())),
+        ("[api]\nsocket = \"/run/x.sock\"", |s| s.api.socket = Some("/run/x.sock".into())),
+        ("[api]\ntoken_file = \"/etc/cpra/token\"", |s| s.api.token_file = Some("/etc/cpra/token".into())),
+        ("[resolver]\nservers = [\"10.0.0.53\", \"[::1]:5353\"]", |s| {
+            s.resolver.servers = ["10.0.0.53:53", "[::1]:5353"].map(|a| a.parse().expect("an address")).to_vec();
+        }),
+        ("[resolver]\ntimeout = \"1s\"", |s| s.resolver.timeout = Some(Span::from_secs(1))),
+        ("[resolver]\nprefer = \"ipv6\"", |s| s.resolver.prefer = Family::V6),
+        ("[providers.x]\ntype = \"log\"\nfile = \"/var/log/x\"", |s| {
+            s.providers = vec![crate::config::daemon::Provider {
+                name: "x".into(),
+                kind: crate::config::ProviderKind::Log,
+                file: Some("/var/log/x".into()),
+                secret_files: Vec::new(),
+            }];
+        }),
     ];
     for (text, change) in rows {
         let mut expected = Settings::default();
         change(&mut expected);
         assert_eq!(read(text), (expected, Vec::new()), "{text}");
+    }
+    // Read, and said to be of no effect.
+    let later: &[(&str, Change)] = &[
+        ("[api]\nexternal_url = \"https://c.example\"", |s| s.api.external_url = Some("https://c.example".into())),
+        ("[pulse]\nslo = \"200ms\"", |s| s.pulse.slo = Span::from_millis(200)),
+        ("[pulse]\nslo_percentile = 99", |s| s.pulse.slo_percentile = 99),
+        ("[pulse]\nwait_slo = \"5ms\"", |s| s.pulse.wait_slo = Some(Span::from_millis(5))),
+        ("[pulse]\nservice_time = \"5ms\"", |s| s.pulse.service_time = Some(Span::from_millis(5))),
+        ("[pulse]\nheadroom = 0.3", |s| s.pulse.headroom = Share(300)),
+        ("[intervention]\nmax_workers = 1", |s| s.intervention.max_workers = 1),
+        ("[intervention]\ncooldown = \"1m\"", |s| s.intervention.cooldown = Span::from_secs(60)),
+        ("[intervention]\nactions_per_minute = 1", |s| s.intervention.actions_per_minute = 1),
+        ("[intervention]\nred_after = \"1m\"", |s| s.intervention.red_after = Span::from_secs(60)),
+        ("[intervention]\nstartup_grace = \"1s\"", |s| s.intervention.startup_grace = Span::from_secs(1)),
+        ("[intervention]\nbreaker = { share = 0.5, min_failing = 2 }", |s| {
+            s.intervention.breaker = Breaker { share: Share(500), min_failing: 2 };
+        }),
+        ("[intervention]\nallow = [\"docker\"]", |s| s.intervention.allow = Some(vec!["docker".into()])),
+        ("[intervention]\ndry_run = true", |s| s.intervention.dry_run = true),
+        ("[code]\nrepeat_interval = \"1h\"", |s| s.code.repeat_interval = Some(Span::from_secs(3_600))),
+        ("[security]\nuser = \"cpra\"", |s| s.security.user = Some("cpra".into())),
+        ("[blind]\ncanaries = [\"a\"]", |s| s.blind.canaries = vec!["a".into()]),
+        ("[ebpf]\nmode = \"off\"", |s| s.ebpf = Ebpf::Off),
+        ("[watchdog]\nurl = \"https://w.example/x\"", |s| s.watchdog.url = Some("https://w.example/x".into())),
+        ("[watchdog]\ninterval = \"10s\"", |s| s.watchdog.interval = Span::from_secs(10)),
+        ("[histograms]\ndir = \"/x\"", |s| s.histograms.dir = Some("/x".into())),
+        ("[histograms]\ninterval = \"10s\"", |s| s.histograms.interval = Span::from_secs(10)),
+    ];
+    for (text, change) in later {
+        let mut expected = Settings::default();
+        change(&mut expected);
+        let (settings, said) = read(text);
+        assert_eq!(settings, expected, "{text}");
+        assert!(said.len() == 1 && said[0].contains("warning: ") && said[0].contains("no effect"), "{text}: {said:?}");
     }
     let (settings, diagnostics) = read("[store]\npath = \"/x\"");
     assert_eq!(settings.store.path, Some("/x".into()));
@@ -52,7 +125,7 @@ fn every_key_changes_the_settings() {
 
 #[test]
 fn faults_come_all_at_once_with_their_places() {
-    let text = "batch_sise = 3\nqueue_capacity = \"many\"\nbatch_size = 0x10\n[api]\nlisten = \":9860\"\nexternal_url = \"/x\"\n\
+    let text = "batch_sise = 3\nqueue_capacity = \"many\"\nbatch_size = 0x10\n[api]\nlisten = \":9860\"\nexternal_url = \"https://u:p@h/\"\n\
                 [pulse]\nmax_workers = 0\n[providers.chat]\ntype = \"slack\"\n[apj]\n[log]\nformat = \"jsn\"\n[security]\nlog_dirs = [\"x\"]\n[code]\nfallback = 1\n";
     let (_, diagnostics) = read(text);
     let found: Vec<&str> = diagnostics.iter().filter_map(|text| text.lines().next()).collect();
@@ -63,9 +136,9 @@ fn faults_come_all_at_once_with_their_places() {
             "c.toml:2:18: queue_capacity \"many\" is no whole number: write one from 16 to 16777216",
             "c.toml:3:14: batch_size \"0x10\" is no whole number: write one from 1 to 4096",
             "c.toml:5:10: listen \":9860\" has no address: write \"127.0.0.1:9860\", or \"0.0.0.0:9860\" for every interface",
-            "c.toml:6:1: warning: \"external_url\" is not in this version: no effect",
+            "c.toml:6:16: external_url has a user or a password in it: write it like \"https://cpra.example.com\"",
             "c.toml:8:15: max_workers 0 is out of range: 1 to 1000000",
-            "c.toml:9:2: warning: \"providers\" is not in this version: no effect",
+            "c.toml:9:12: hook_file is missing: slack needs hook_file",
             "c.toml:11:2: unknown key \"apj\", did you mean \"api\"?",
             "c.toml:13:10: format \"jsn\" is unknown, did you mean \"json\"?",
             "c.toml:15:12: log_dirs \"x\" is not absolute: write the whole path, without \"..\"",
@@ -86,12 +159,14 @@ fn the_environment_beats_the_file_and_a_flag_beats_both() {
         "CPRA_BATCH_SIZE" => Some("8".to_owned()),
         "CPRA_SECURITY_LOG_DIRS" => Some("/a:/b".to_owned()),
         "CPRA_PULSE_MAX_WORKERS" => Some("lots".to_owned()),
+        "CPRA_RESOLVER_SERVERS" => Some("10.0.0.1, ::1".to_owned()),
         _ => None,
     };
     let flags = Flags { api_listen: Some("127.0.0.1:3".parse().expect("an address")), ..Flags::default() };
     let (settings, diagnostics) = Settings::compose("c.toml", text, environment, &flags);
     assert_eq!((settings.queue_capacity, settings.batch_size, settings.api.listen.port()), (100, 8, 3));
     assert_eq!(settings.log.format, LogFormat::Json);
+    assert_eq!(settings.resolver.servers.len(), 2);
     assert_eq!(settings.security.log_dirs, Some(vec!["/a".into(), "/b".into()]));
     assert_eq!(
         diagnostics.to_string(),
@@ -108,4 +183,33 @@ fn a_missing_file_is_an_error() {
         diagnostics.to_string(),
         "/nonexistent/c.toml: there is no such file: check the path given with --config\n"
     );
+}
+
+#[test]
+fn providers_have_their_own_keys_and_no_secrets() {
+    for (text, expected) in [
+        ("type = \"slak\"", "c.toml:2:8: type \"slak\" is unknown, did you mean \"slack\"?"),
+        ("url = \"x\"", "c.toml:1:12: type is missing: add \"type = \\\"slack\\\"\", or another"),
+        (
+            "type = \"slack\"\nhook = \"https://h\"\nhook_file = \"/s\"",
+            "c.toml:3:1: hook is a secret, and does not stand here: put it into a file, and name that with hook_file",
+        ),
+        ("type = \"slack\"\nhook_fle = \"/s\"", "c.toml:3:1: unknown key \"hook_fle\", did you mean \"hook_file\"?"),
+        (
+            "type = \"pagerduty\"\nrouting_key_file = \"key\"",
+            "c.toml:3:20: routing_key_file \"key\" is not absolute: write the whole path, without \"..\"",
+        ),
+        ("type = \"telegram\"\nbot_token_file = \"/s\"", "c.toml:1:12: chat_id is missing: telegram needs chat_id"),
+        (
+            "type = \"webhook\"\nurl_file = \"/s\"",
+            "c.toml:1:12: warning: webhook is not in this version: no effect, notices go to the fallback",
+        ),
+    ] {
+        let (settings, said) = read(&format!("[providers.x]\n{text}"));
+        let found: Vec<&str> = said.iter().filter_map(|text| text.lines().next()).collect();
+        assert_eq!(found, [expected], "{text}");
+        assert_eq!(settings.providers.len(), usize::from(expected.contains("warning")), "{text}");
+    }
+    let (_, said) = read("[providers.slack]\ntype = \"log\"");
+    assert!(said[0].contains("is the name of a type"), "{said:?}");
 }

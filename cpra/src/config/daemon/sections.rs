@@ -1,0 +1,464 @@
+//! The sections of the daemon file: their values, their defaults, and how they are read.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use super::super::diagnostic::quoted;
+use super::super::node::{Findings, Node};
+use super::super::section::{Keys, Section};
+use super::super::value;
+use crate::ring::Family;
+use crate::units::Span;
+
+const WORKERS: RangeInclusive<u64> = 1..=1_000_000;
+const PATH_MAX: usize = 4096;
+const LIST_MAX: usize = 1_000;
+
+/// Servers that are asked for names.
+const SERVERS_MAX: usize = 8;
+const SERVER_PORT: u16 = 53;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    pub listen: SocketAddr,
+    /// The unix socket of the command line.
+    pub socket: Option<PathBuf>,
+    /// What changes over TCP are made with; without it TCP is read-only.
+    pub token_file: Option<PathBuf>,
+    /// How people reach the pages, for links in notices.
+    pub external_url: Option<Box<str>>,
+}
+
+/// Checks in flight, over all shards: the slots that people call workers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pulse {
+    pub min_workers: u32,
+    pub max_workers: u32,
+    /// Within it, `slo_percentile` in a hundred checks are to start.
+    pub slo: Span,
+    pub slo_percentile: u8,
+    /// How long a check may wait for a worker, if that is told; else it follows from `slo`.
+    pub wait_slo: Option<Span>,
+    /// How long a check takes, until it is measured.
+    pub service_time: Option<Span>,
+    /// Workers beyond those that are needed.
+    pub headroom: Share,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intervention {
+    pub max_workers: u32,
+    pub cooldown: Span,
+    pub actions_per_minute: u32,
+    pub red_after: Span,
+    pub startup_grace: Span,
+    pub breaker: Breaker,
+    /// Actions that may run; all of them, unless some are named.
+    pub allow: Option<Vec<Box<str>>>,
+    pub dry_run: bool,
+}
+
+/// When so many fail at once, nothing is repaired any more: the fault is elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    pub share: Share,
+    pub min_failing: u32,
+}
+
+/// Thousandths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share(pub u16);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Code {
+    pub fallback: Fallback,
+    pub repeat_interval: Option<Span>,
+}
+
+/// Where a notice goes whose color names no destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    Log,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Security {
+    /// Whom the daemon becomes.
+    pub user: Option<Box<str>>,
+    /// Whom scripts run as when the daemon is root.
+    pub script_user: Option<Box<str>>,
+    /// Folders for `notify: log`; `None` for the defaults of [`Folders`](crate::config::Folders).
+    pub log_dirs: Option<Vec<PathBuf>>,
+    /// Folders for secrets and private keys; `None` likewise.
+    pub secret_dirs: Option<Vec<PathBuf>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Store {
+    /// Not used by this version, whose store is in memory.
+    pub path: Option<PathBuf>,
+}
+
+/// How names are looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolver {
+    /// Asked in this order; those of resolv.conf if empty.
+    pub servers: Vec<SocketAddr>,
+    /// How long one server has to answer; `None` for the resolver's own default.
+    pub timeout: Option<Span>,
+    pub prefer: Family,
+}
+
+/// Monitors that tell whether it is cpra itself that cannot see.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Blind {
+    pub canaries: Vec<Box<str>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ebpf {
+    /// Where the kernel lets us.
+    #[default]
+    Auto,
+    On,
+    Off,
+}
+
+/// Who notices that cpra itself is gone: a url that is called again and again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watchdog {
+    pub url: Option<Box<str>>,
+    pub interval: Span,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Histograms {
+    pub dir: Option<PathBuf>,
+    pub interval: Span,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 9860));
+        Self { listen, socket: None, token_file: None, external_url: None }
+    }
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self {
+            min_workers: 64,
+            max_workers: 50_000,
+            slo: Span::from_millis(100),
+            slo_percentile: 95,
+            wait_slo: None,
+            service_time: None,
+            headroom: Share(150),
+        }
+    }
+}
+
+impl Default for Intervention {
+    fn default() -> Self {
+        Self {
+            max_workers: 16,
+            cooldown: Span::from_secs(300),
+            actions_per_minute: 10,
+            red_after: Span::from_secs(120),
+            startup_grace: Span::from_secs(60),
+            breaker: Breaker { share: Share(300), min_failing: 5 },
+            allow: None,
+            dry_run: false,
+        }
+    }
+}
+
+impl Default for Code {
+    fn default() -> Self {
+        Self { fallback: Fallback::Log, repeat_interval: Some(Span::from_secs(4 * 3600)) }
+    }
+}
+
+impl Default for Resolver {
+    fn default() -> Self {
+        Self { servers: Vec::new(), timeout: None, prefer: Family::V4 }
+    }
+}
+
+impl Default for Watchdog {
+    fn default() -> Self {
+        Self { url: None, interval: Span::from_secs(60) }
+    }
+}
+
+impl Default for Histograms {
+    fn default() -> Self {
+        Self { dir: None, interval: Span::from_secs(60) }
+    }
+}
+
+const MOMENTS: RangeInclusive<Span> = Span::from_millis(1)..=Span::from_secs(3_600);
+const WHILES: RangeInclusive<Span> = Span::from_millis(0)..=Span::from_secs(7 * 24 * 3_600);
+const REPEATS: RangeInclusive<Span> = Span::from_secs(1)..=Span::from_secs(7 * 24 * 3_600);
+
+/// Puts what a key says where it belongs; what is faulty or not there changes nothing.
+fn set<T>(
+    place: &mut T,
+    section: &Section<'_>,
+    findings: &mut Findings,
+    key: &str,
+    parse: impl FnOnce(&Node) -> Result<T, String>,
+) {
+    if let Some(value) = section.value(findings, &[key], parse) {
+        *place = value;
+    }
+}
+
+fn some<T>(parse: impl FnOnce(&Node) -> Result<T, String>) -> impl FnOnce(&Node) -> Result<Option<T>, String> {
+    move |node| parse(node).map(Some)
+}
+
+fn count(range: RangeInclusive<u64>) -> impl FnOnce(&Node) -> Result<u32, String> {
+    move |node| value::integer(range)(node).map(|count| u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+impl Api {
+    pub(super) fn read(&mut self, section: &Section<'_>, findings: &mut Findings) {
+        set(&mut self.listen, section, findings, "listen", |node| listen(value::text(node)?));
+        set(&mut self.socket, section, findings, "socket", some(path));
+        set(&mut self.token_file, section, findings, "token_file", some(path));
+        set(&mut self.external_url, section, findings, "external_url", some(web_address));
+    }
+}
+
+impl Pulse {
+    pub(super) fn read(&mut self, section: &Section<'_>, findings: &mut Findings) {
+        set(&mut self.min_workers, section, findings, "min_workers", count(WORKERS));
+        set(&mut self.max_workers, section, findings, "max_workers", count(WORKERS));
+        set(&mut self.slo, section, findings, "slo", value::span(MOMENTS));
+        set(&mut self.slo_percentile, section, findings, "slo_percentile", |node| {
+            count(1..=99)(node).map(|percentile| u8::try_from(percentile).unwrap_or(99))
+        });
+        set(&mut self.wait_slo, section, findings, "wait_slo", some(value::span(MOMENTS)));
+        set(&mut self.service_time, section, findings, "service_time", some(value::span(MOMENTS)));
+        set(&mut self.headroom, section, findings, "headroom", share);
+    }
+}
+
+const BREAKER_KEYS: Keys<'static> = Keys { known: &["share", "min_failing"], without_effect: &[], refused: &[] };
+
+impl Intervention {
+    pub(super) fn read(&mut self, section: &Section<'_>, findings: &mut Findings) {
+        set(&mut self.max_workers, section, findings, "max_workers", count(1..=4_096));
+        set(&mut self.cooldown, section, findings, "cooldown", value::span(WHILES));
+        set(&mut self.actions_per_minute, section, findings, "actions_per_minute", count(1..=100_000));
+        set(&mut self.red_after, section, findings, "red_after", value::span(WHILES));
+        set(&mut self.startup_grace, section, findings, "startup_grace", value::span(WHILES));
+        set(&mut self.allow, section, findings, "allow", some(words));
+        set(&mut self.dry_run, section, findings, "dry_run", value::boolean);
+        if let Some(breaker) = section.section(findings, &["breaker"]) {
+            breaker.check_keys(findings, BREAKER_KEYS);
+            set(&mut self.breaker.share, &breaker, findings, "share", share);
+            set(&mut self.breaker.min_failing, &breaker, findings, "min_failing", count(1..=1_000_000));
+        }
+    }
+}
+
+impl Code {
+    pub(super) fn read(&mut self, section: &Section<'_>, findings: &mut Findings) {
+        set(&mut self.fallback, section, findings, "fallback", value::choice(&[("log", Fallback::Log)]));
+        set(&mut self.repeat_interval, section, findings, "repeat_interval", some(value::span(REPEATS)));
+    }
+}
+
+impl Log {
+    pub(super) fn read(&mut self, section: &Section<'_>, findings: &mut Findings) {
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        set(&mut self.format, section, findings, "format", value::choice(&formats));
+    }
+}
+
+impl Security {
+    pub(super) fn read(&mut self, section: &Section<'_>, findings: &mut Findings) {
+        set(&mut self.user, section, findings, "user", some(user));
+        set(&mut self.script_user, section, findings, "script_user", some(user));
+        set(&mut self.log_dirs, section, findings, "log_dirs", some(folders));
+        set(&mut self.secret_dirs, section, findings, "secret_dirs", some(folders));
+    }
+}
+
+impl Store {
+    pub(super) fn read(&mut self, section: &Section<'_>, findings: &mut Findings) {
+        set(&mut self.path, section, findings, "path", some(path));
+    }
+}
+
+impl Resolver {
+    pub(super) fn read(&mut self, section: &Section<'_>, findings: &mut Findings) {
+        set(&mut self.servers, section, findings, "servers", servers);
+        let range = Span::from_millis(50)..=Span::from_secs(10);
+        set(&mut self.timeout, section, findings, "timeout", some(value::span(range)));
+        let families = [("ipv4", Family::V4), ("ipv6", Family::V6)];
+        set(&mut self.prefer, section, findings, "prefer", value::choice(&families));
+    }
+}
+
+impl Blind {
+    pub(super) fn read(&mut self, section: &Section<'_>, findings: &mut Findings) {
+        set(&mut self.canaries, section, findings, "canaries", words);
+    }
+}
+
+impl Ebpf {
+    pub(super) fn read(&mut self, section: &Section<'_>, findings: &mut Findings) {
+        set(
+            self,
+            section,
+            findings,
+            "mode",
+            value::choice(&[("auto", Self::Auto), ("on", Self::On), ("off", Self::Off)]),
+        );
+    }
+}
+
+impl Watchdog {
+    pub(super) fn read(&mut self, section: &Section<'_>, findings: &mut Findings) {
+        set(&mut self.url, section, findings, "url", some(web_address));
+        set(&mut self.interval, section, findings, "interval", value::span(REPEATS));
+    }
+}
+
+impl Histograms {
+    pub(super) fn read(&mut self, section: &Section<'_>, findings: &mut Findings) {
+        set(&mut self.dir, section, findings, "dir", some(path));
+        set(&mut self.interval, section, findings, "interval", value::span(REPEATS));
+    }
+}
+
+/// `127.0.0.1:9860`, `[::1]:9860`, `localhost:9860`.
+///
+/// # Errors
+/// In words that follow the key.
+pub fn listen(text: &str) -> Result<SocketAddr, String> {
+    let literal = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.to_owned(),
+    };
+    literal.parse().map_err(|_| match text.strip_prefix(':') {
+        Some(port) => format!(
+            "{} has no address: write \"127.0.0.1:{port}\", or \"0.0.0.0:{port}\" for every interface",
+            quoted(text)
+        ),
+        None => format!("{} is no address with a port: write it like \"127.0.0.1:9860\"", quoted(text)),
+    })
+}
+
+/// `0.15` in thousandths.
+fn share(node: &Node) -> Result<Share, String> {
+    let written = value::text(node)?;
+    let wrong = || format!("{} is no share: write a number from 0 to 1, such as 0.15", quoted(written));
+    let (whole, fraction) = written.split_once('.').unwrap_or((written, ""));
+    let is_decimal = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if !matches!(whole, "0" | "1") || !is_decimal(fraction) || written.ends_with('.') {
+        return Err(wrong());
+    }
+    if fraction.len() > 3 {
+        return Err(format!("{} is too fine: three digits behind the point at most", quoted(written)));
+    }
+    let thousandths: u16 = format!("{whole}{fraction:0<3}").parse().map_err(|_| wrong())?;
+    if thousandths <= 1_000 { Ok(Share(thousandths)) } else { Err(wrong()) }
+}
+
+fn path(node: &Node) -> Result<PathBuf, String> {
+    value::line(PATH_MAX)(node).map(PathBuf::from)
+}
+
+/// A name that the system has for a user, or a number.
+fn user(node: &Node) -> Result<Box<str>, String> {
+    let name = value::line(32)(node)?;
+    let is_name = !name.starts_with('-')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+    if is_name { Ok(name.into()) } else { Err(format!("{} is no name of a user", quoted(name))) }
+}
+
+fn web_address(node: &Node) -> Result<Box<str>, String> {
+    let text = value::line(2_048)(node)?;
+    let remedy = "write it like \"https://cpra.example.com\"";
+    match url::Url::parse(text) {
+        Ok(url)
+            if matches!(url.scheme(), "http" | "https") && !url.username().is_empty() | url.password().is_some() =>
+        {
+            Err(format!("has a user or a password in it: {remedy}"))
+        }
+        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(text.into()),
+        Ok(_) => Err(format!("{} is no address of the web: {remedy}", quoted(text))),
+        Err(error) => Err(format!("{} is no address of the web ({error}): {remedy}", quoted(text))),
+    }
+}
+
+fn words(node: &Node) -> Result<Vec<Box<str>>, String> {
+    let items = value::items(node)?;
+    if items.len() > LIST_MAX {
+        return Err(format!("has {} values: at most {LIST_MAX}", items.len()));
+    }
+    items.into_iter().map(|item| value::line(255)(item).map(Box::from)).collect()
+}
+
+fn servers(node: &Node) -> Result<Vec<SocketAddr>, String> {
+    let items = value::items(node)?;
+    if items.len() > SERVERS_MAX {
+        return Err(format!("has {} addresses: at most {SERVERS_MAX}", items.len()));
+    }
+    let server = |item: &Node| {
+        let text = value::line(64)(item)?;
+        let bare = text.parse::<IpAddr>().map(|address| SocketAddr::new(address, SERVER_PORT));
+        bare.or_else(|_| text.parse::<SocketAddr>()).map_err(|_| {
+            format!("{} is no address: write it like \"10.0.0.53\", or \"10.0.0.53:5353\" with a port", quoted(text))
+        })
+    };
+    items.into_iter().map(server).collect()
+}
+
+fn folders(node: &Node) -> Result<Vec<PathBuf>, String> {
+    let mut folders = Vec::new();
+    for item in value::items(node)? {
+        let folder = Path::new(value::line(PATH_MAX)(item)?);
+        if !folder.is_absolute() || folder.components().any(|part| part == std::path::Component::ParentDir) {
+            return Err(format!(
+                "{} is not absolute: write the whole path, without \"..\"",
+                quoted(&folder.to_string_lossy())
+            ));
+        }
+        folders.push(folder.to_owned());
+    }
+    Ok(folders)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::node::Mark;
+    use super::*;
+
+    #[test]
+    fn shares_are_read_exactly() {
+        let read = |text: &str| share(&Node::scalar(Mark::default(), text.into(), false));
+        for (text, thousandths) in [("0", 0), ("1", 1_000), ("1.0", 1_000), ("0.15", 150), ("0.305", 305)] {
+            assert_eq!(read(text), Ok(Share(thousandths)), "{text}");
+        }
+        for wrong in ["1.1", "-0.1", "15%", "0.", ".5", "2", "0.3001", "x", "0,3"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+}
