@@ -55,10 +55,10 @@ enum Expected {
     Differs(Difference),
 }
 
-/// Our verdict and code, whether the exporter is content, and the heading that says why.
+/// Our verdict and code, what the exporter has against the target (a word of its log), and the heading that says why.
 struct Difference {
     ours: (&'static str, &'static str),
-    theirs: bool,
+    theirs: Result<(), &'static str>,
     heading: &'static str,
 }
 
@@ -89,7 +89,12 @@ impl Row {
         Self { expected: Expected::Down(code, word), ..self }
     }
 
-    pub fn differs(self, ours: (&'static str, &'static str), theirs: bool, heading: &'static str) -> Self {
+    pub fn differs(
+        self,
+        ours: (&'static str, &'static str),
+        theirs: Result<(), &'static str>,
+        heading: &'static str,
+    ) -> Self {
         Self { expected: Expected::Differs(Difference { ours, theirs, heading }), ..self }
     }
 
@@ -102,7 +107,11 @@ impl Row {
                 !theirs.success && theirs.told.contains(word) && (verdict, code) == ("fail", *expected)
             }
             Expected::Differs(difference) => {
-                theirs.success == difference.theirs
+                let is_theirs = match difference.theirs {
+                    Ok(()) => theirs.success,
+                    Err(word) => !theirs.success && theirs.told.contains(word),
+                };
+                is_theirs
                     && (verdict, code) == difference.ours
                     && DOCUMENT.lines().any(|line| line.strip_prefix("### ") == Some(difference.heading))
             }
@@ -131,13 +140,16 @@ pub struct Ground {
 impl Ground {
     pub fn new() -> Self {
         let folder = TempDir::with_prefix("cpra-blackbox-").expect("a temporary directory");
-        fs::create_dir(folder.path().join("secrets")).expect("a folder");
+        let trusted = folder.path().join("trusted");
+        fs::create_dir(&trusted).expect("a folder");
+        let settings = format!("[security]\nsecret_dirs = [{:?}]\n", trusted.display().to_string());
+        fs::write(folder.path().join("cpra.toml"), settings).expect("a file in the test's own folder");
         Self { folder }
     }
 
-    /// A copy where monitors may refer to it: below the state folder.
+    /// A copy where monitors may refer to it.
     pub fn trusted(&self, file: &Path) -> PathBuf {
-        let copy = self.folder.path().join("secrets").join(file.file_name().expect("a file"));
+        let copy = self.folder.path().join("trusted").join(file.file_name().expect("a file"));
         fs::copy(file, &copy).expect("it can be copied");
         copy
     }
@@ -161,9 +173,8 @@ impl Ground {
 
     fn check(&self, name: &str) -> Ours {
         let output = Command::new(BINARY)
-            .args(["check", name, "--yaml", "monitors.yaml", "--json"])
+            .args(["check", name, "--yaml", "monitors.yaml", "--config", "cpra.toml", "--json"])
             .current_dir(self.folder.path())
-            .env("STATE_DIRECTORY", self.folder.path())
             .env_remove("RUST_LOG")
             .output()
             .expect("the binary can be started");

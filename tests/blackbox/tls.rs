@@ -37,7 +37,7 @@ fn certificates() {
         Row::http("unjudged", &at(&good), &their_trust, &our_trust),
         Row::http("expired", &at(&expired), &theirs, &ours).down("L6CERT", "has expired"),
         Row::http("expired-unjudged", &at(&expired), &their_trust, &our_trust),
-        Row::http("near-its-end", &at(&near), &theirs, &soon).differs(("warn", "L7OK"), true, "Warnings"),
+        Row::http("near-its-end", &at(&near), &theirs, &soon).differs(("warn", "L7OK"), Ok(()), "Warnings"),
         Row::http("no-tls", &format!("https://{}/ok", plain.address([127, 0, 0, 1].into())), &theirs, &ours)
             .down("L6RSP", "server gave HTTP response to HTTPS client"),
     ]);
@@ -60,10 +60,10 @@ fn what_only_https_can_do_wrong() {
     let at = |server: &Ending| format!("https://{}/", server.address());
     ground.compare(&[
         Row::http("ended", &at(&whole), &theirs, &ours),
-        Row::http("cut", &at(&cut), &theirs, &ours).differs(("fail", "L7RSP"), true, "Answers that are cut"),
+        Row::http("cut", &at(&cut), &theirs, &ours).differs(("fail", "L7RSP"), Ok(()), "Answers that are cut"),
         Row::http("downgraded", &at(&away), &(theirs.clone() + follow), &(ours.clone() + follow)).differs(
             ("fail", "L7RSP"),
-            true,
+            Ok(()),
             "Redirects",
         ),
     ]);
@@ -120,7 +120,7 @@ fn below_tcp_and_after_plain_words() {
             .down("L6RSP", "handshake failure"),
         row("client-unknown", strict.address(), &format!("tls: true, {config}"), &trusted).differs(
             ("fail", "L6RSP"),
-            true,
+            Ok(()),
             "Client certificates",
         ),
         row("smtp", smtp.address(), &format!("{smtp_talk}, {config}"), &format!("starttls: smtp, {trusted}")),
