@@ -135,7 +135,11 @@ impl<'a> Section<'a> {
 
     /// Says that a key is missing, unless it is there with a typing error: that is one mistake, and reported by its key.
     pub(super) fn missing(&self, findings: &mut Findings, name: &str, remedy: &str) {
-        let is_mistyped = |entry: &Entry| &*entry.key != name && suggestion::nearest(&entry.key, [name]).is_some();
+        let is_mistyped = |entry: &Entry| {
+            &*entry.key != name
+                && (suggestion::nearest(&entry.key, [name]).is_some()
+                    || suggestion::elsewhere(&entry.key) == Some(name))
+        };
         if !self.broken && !self.own.iter().any(is_mistyped) {
             findings.error(self.at, format!("{name} is missing: {remedy}"));
         }
@@ -260,7 +264,10 @@ fn check_entries(entries: &[Entry], inherited: bool, findings: &mut Findings, ke
             (Severity::Error, format!("\"{key}\" comes with a later version: remove it"))
         } else {
             let all = keys.known.iter().chain(keys.without_effect).chain(keys.refused).copied();
-            let remedy = suggestion::did_you_mean(key, all)
+            let ours = suggestion::elsewhere(key).filter(|ours| keys.known.contains(ours));
+            let remedy = ours
+                .map(|ours| format!(": here it is called \"{ours}\""))
+                .or_else(|| suggestion::did_you_mean(key, all))
                 .unwrap_or_else(|| format!(": the keys here are {}", keys.known.join(", ")));
             (Severity::Error, format!("unknown key {}{remedy}", quoted(key)))
         };

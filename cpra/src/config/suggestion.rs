@@ -22,6 +22,27 @@ pub(super) fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item
     nearest(written, candidates).map(|candidate| format!(", did you mean \"{candidate}\"?"))
 }
 
+/// Keys of the blackbox exporter, which many files come from, and what they are called here.
+pub(super) const ELSEWHERE: [(&str, &str); 12] = [
+    ("prober", "type"),
+    ("scrape_interval", "interval"),
+    ("valid_status_codes", "expected_status"),
+    ("fail_if_body_not_matches_regexp", "regex"),
+    ("fail_if_body_matches_regexp", "not_regex"),
+    ("fail_if_header_not_matches", "expected_headers"),
+    ("tls_config", "tls"),
+    ("proxy_url", "proxy"),
+    ("body_size_limit", "body_max"),
+    ("query_name", "name"),
+    ("query_type", "record"),
+    ("validate_answer_rrs", "expect"),
+];
+
+/// What a key of another program is called here.
+pub(super) fn elsewhere(written: &str) -> Option<&'static str> {
+    ELSEWHERE.iter().find(|(theirs, _)| *theirs == written).map(|(_, ours)| *ours)
+}
+
 /// Optimal string alignment: insertions, deletions, substitutions and swaps of neighbours.
 fn distance(written: &[char], candidate: &str) -> usize {
     let candidate: Vec<char> = candidate.chars().flat_map(char::to_lowercase).collect();

@@ -3,6 +3,7 @@
 use super::grammar::Ground;
 use super::{headlines, load};
 use crate::config::monitor::{MONITOR_KEYS, PULSE_KEYS};
+use crate::config::suggestion::ELSEWHERE;
 use crate::config::{check, providers::ProviderKind};
 use crate::domain::monitor::{CheckKind, Dispatch};
 use crate::domain::{Check, Color, Monitor, Policy};
@@ -85,5 +86,41 @@ fn every_key_is_described() {
     keys.extend(ProviderKind::NAMES.iter().flat_map(|(_, kind)| kind.keys()));
     for key in keys {
         assert!(TEXT.contains(&format!("`{key}`")) || TEXT.contains(&format!("`{key}:")), "{key} is not described");
+    }
+}
+
+#[test]
+fn the_keys_of_the_blackbox_exporter_are_answered_with_ours() {
+    let (monitors, report) = load(
+        "- name: a
+  pulse:
+    prober: http
+    scrape_interval: 30s
+    timeout: 5s
+- name: b
+  pulse:
+    {type: http, interval: 30s, timeout: 5s, http: {url: \"https://h/\", tls_config: {}, query_name: n}}
+- name: c
+  pulse: {type: dns, interval: 30s, timeout: 5s, dns: {server: h, query_name: n}}
+",
+    );
+    assert!(monitors.is_empty());
+    let said = headlines(&report);
+    let expected = [
+        "3:5: a: unknown key \"prober\": here it is called \"type\"",
+        "4:5: a: unknown key \"scrape_interval\": here it is called \"interval\"",
+        "8:72: b: unknown key \"tls_config\": here it is called \"tls\"",
+        // No name is asked for by http: what there is is listed.
+        "8:88: b: unknown key \"query_name\": the keys here are url, ",
+        "10:66: c: unknown key \"query_name\": here it is called \"name\"",
+    ];
+    assert_eq!(said.len(), expected.len(), "{said:#?}");
+    for (said, expected) in said.iter().zip(expected) {
+        assert!(said.starts_with(expected), "{said} should begin with {expected}");
+    }
+    for (theirs, ours) in ELSEWHERE {
+        let row = BLACKBOX.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+        let is_told = |(left, right): (&str, &str)| left.contains(&format!("`{theirs}")) && right.contains(ours);
+        assert!(row.into_iter().any(is_told), "the page does not say that {theirs} is {ours}");
     }
 }
