@@ -225,6 +225,12 @@ impl Diagnostics {
     pub(super) fn sort(&mut self) {
         self.kept.sort_by_key(|diagnostic| diagnostic.position);
     }
+
+    /// The same over several files, which stand in the order of `files`; what belongs to none comes first.
+    pub(super) fn sort_by_files(&mut self, files: &[Arc<str>]) {
+        let number = |file: &Arc<str>| files.iter().position(|known| known == file);
+        self.kept.sort_by_cached_key(|diagnostic| (number(&diagnostic.file), diagnostic.position));
+    }
 }
 
 /// One per paragraph, then how many were left out.

@@ -56,6 +56,7 @@ fn every_key_changes_the_settings() {
         ("batch_size = 4096", |s| s.batch_size = 4096),
         ("[api]\nlisten = \"[::1]:80\"", |s| s.api.listen = "[::1]:80".parse().expect("an address")),
         ("api.listen = \"localhost:80\"", |s| s.api.listen = "127.0.0.1:80".parse().expect("an address")),
+        ("[api]\nexternal_url = \"https://c.example\"", |s| s.api.external_url = Some("https://c.example".into())),
         ("[pulse]\nmin_workers = 1", |s| s.pulse.min_workers = 1),
         ("[pulse]\nmax_workers = 200000", |s| s.pulse.max_workers = 200_000),
         ("[code]\nfallback = \"log\"", |_| {}),
@@ -86,7 +87,6 @@ fn every_key_changes_the_settings() {
     }
     // Read, and said to be of no effect.
     let later: &[(&str, Change)] = &[
-        ("[api]\nexternal_url = \"https://c.example\"", |s| s.api.external_url = Some("https://c.example".into())),
         ("[pulse]\nslo = \"200ms\"", |s| s.pulse.slo = Span::from_millis(200)),
         ("[pulse]\nslo_percentile = 99", |s| s.pulse.slo_percentile = 99),
         ("[pulse]\nwait_slo = \"5ms\"", |s| s.pulse.wait_slo = Some(Span::from_millis(5))),
