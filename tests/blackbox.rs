@@ -4,8 +4,6 @@
 //! Every row of the tables says what is expected of both, and for what reason: two probers that fail because a test is
 //! wrong agree, too. Where they differ on purpose, the row names a heading of docs/blackbox.md that says why.
 
-#![allow(unreachable_pub, reason = "modules of one test crate")]
-
 mod counterparts;
 
 #[path = "blackbox/dns.rs"]
@@ -34,12 +32,13 @@ const DOCUMENT: &str = include_str!("../docs/blackbox.md");
 
 /// Long enough on however busy a machine, and short where it is what ends the check.
 const PATIENT: &str = "9s";
-const SOON: &str = "500ms";
+const SOON: &str = "1s";
 
 /// One target, and how either is told to look at it.
-pub struct Row {
+struct Row {
     name: &'static str,
-    timeout: &'static str,
+    /// Ours, and the exporter's.
+    timeouts: [&'static str; 2],
     /// The exporter's target and, without its braces and `timeout`, its module.
     target: String,
     module: String,
@@ -64,32 +63,32 @@ struct Difference {
 
 impl Row {
     /// Both are expected to find it well, until something else is said.
-    pub fn new(
-        name: &'static str,
-        target: impl Into<String>,
-        module: impl Into<String>,
-        pulse: impl Into<String>,
-    ) -> Self {
+    fn new(name: &'static str, target: impl Into<String>, module: impl Into<String>, pulse: impl Into<String>) -> Self {
         let (target, module, pulse) = (target.into(), module.into(), pulse.into());
-        Self { name, timeout: PATIENT, target, module, pulse, expected: Expected::Up }
+        Self { name, timeouts: [PATIENT; 2], target, module, pulse, expected: Expected::Up }
     }
 
     /// An http target by its url; `module` and `settings` begin with a comma where they are not empty.
-    pub fn http(name: &'static str, url: &str, module: &str, settings: &str) -> Self {
+    fn http(name: &'static str, url: &str, module: &str, settings: &str) -> Self {
         let module = format!("prober: http, http: {{preferred_ip_protocol: ip4{module}}}");
         Self::new(name, url, module, format!("type: http, config: {{url: \"{url}\"{settings}}}"))
     }
 
     /// It is time that ends it.
-    pub fn soon(self) -> Self {
-        Self { timeout: SOON, ..self }
+    fn soon(self) -> Self {
+        Self { timeouts: [SOON; 2], ..self }
     }
 
-    pub fn down(self, code: &'static str, word: &'static str) -> Self {
+    /// Only the exporter waits to no end; we need not be in a hurry.
+    fn soon_for_the_exporter(self) -> Self {
+        Self { timeouts: [PATIENT, SOON], ..self }
+    }
+
+    fn down(self, code: &'static str, word: &'static str) -> Self {
         Self { expected: Expected::Down(code, word), ..self }
     }
 
-    pub fn differs(
+    fn differs(
         self,
         ours: (&'static str, &'static str),
         theirs: Result<(), &'static str>,
@@ -133,12 +132,12 @@ struct Ours {
 }
 
 /// A folder for the files of both.
-pub struct Ground {
+struct Ground {
     folder: TempDir,
 }
 
 impl Ground {
-    pub fn new() -> Self {
+    fn new() -> Self {
         let folder = TempDir::with_prefix("cpra-blackbox-").expect("a temporary directory");
         let trusted = folder.path().join("trusted");
         fs::create_dir(&trusted).expect("a folder");
@@ -148,18 +147,18 @@ impl Ground {
     }
 
     /// A copy where monitors may refer to it.
-    pub fn trusted(&self, file: &Path) -> PathBuf {
+    fn trusted(&self, file: &Path) -> PathBuf {
         let copy = self.folder.path().join("trusted").join(file.file_name().expect("a file"));
         fs::copy(file, &copy).expect("it can be copied");
         copy
     }
 
     /// Has every row judged by both. Skips without the exporter.
-    pub fn compare(&self, rows: &[Row]) {
+    fn compare(&self, rows: &[Row]) {
         let (mut modules, mut monitors) = ("modules:\n".to_owned(), String::new());
-        for Row { name, timeout, module, pulse, .. } in rows {
-            writeln!(modules, "  {name}: {{timeout: {timeout}, {module}}}").expect("a string takes every line");
-            writeln!(monitors, "- name: {name}\n  pulse: {{interval: 30s, timeout: {timeout}, {pulse}}}")
+        for Row { name, timeouts: [ours, theirs], module, pulse, .. } in rows {
+            writeln!(modules, "  {name}: {{timeout: {theirs}, {module}}}").expect("a string takes every line");
+            writeln!(monitors, "- name: {name}\n  pulse: {{interval: 30s, timeout: {ours}, {pulse}}}")
                 .expect("a string takes every line");
         }
         let Some(exporter) = Exporter::start(&modules) else { return };

@@ -26,7 +26,7 @@ fn echoes() {
             row("v6", "fd78::1", "ip6"),
             row("v4-silent", "10.78.0.2", "ip4").soon().down("L3TOUT", "i/o timeout"),
             row("v6-silent", "fd78::2", "ip6").soon().down("L3TOUT", "i/o timeout"),
-            row("v4-gone", "10.78.0.99", "ip4").soon().down("L3CON", "timeout"),
+            row("v4-gone", "10.78.0.99", "ip4").soon_for_the_exporter().down("L3CON", "timeout"),
             row("no-route", "10.66.0.1", "ip4").differs(
                 ("void", "VOID:ENETUNREACH"),
                 Err("no route to host"),
@@ -35,8 +35,10 @@ fn echoes() {
             Row::new("tcp-no-route", "10.66.0.1:80", "prober: tcp", "type: tcp, config: {host: 10.66.0.1, port: 80}")
                 .differs(("void", "VOID:ENETUNREACH"), Err("no route to host"), "Our own fault"),
             // Nobody needs a name server to know this one.
-            Row::http("no-such-name", "http://nothing.invalid/", "", "").soon().down("L4DNS", "nothing.invalid"),
-            Row::http("no-resolver", "http://nothing.example/", "", "").soon().differs(
+            Row::http("no-such-name", "http://nothing.invalid/", "", "")
+                .soon_for_the_exporter()
+                .down("L4DNS", "nothing.invalid"),
+            Row::http("no-resolver", "http://nothing.example/", "", "").soon_for_the_exporter().differs(
                 ("void", "VOID:RESOLVER"),
                 Err("nothing.example"),
                 "Our own fault",

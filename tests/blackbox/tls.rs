@@ -131,7 +131,7 @@ fn below_tcp_and_after_plain_words() {
             &format!("{smtp_talk}, {config}"),
             &format!("starttls: smtp, {trusted}"),
         )
-        .soon()
+        .soon_for_the_exporter()
         .down("L6RSP", "i/o timeout"),
         row("imap", imap.address(), &format!("{imap_talk}, {config}"), &format!("starttls: imap, {trusted}")),
     ]);

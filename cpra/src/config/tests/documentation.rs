@@ -112,7 +112,7 @@ fn the_keys_of_the_blackbox_exporter_are_answered_with_ours() {
         "8:72: b: unknown key \"tls_config\": here it is called \"tls\"",
         // No name is asked for by http: what there is is listed.
         "8:88: b: unknown key \"query_name\": the keys here are url, ",
-        "10:66: c: unknown key \"query_name\": here it is called \"name\"",
+        "10:67: c: unknown key \"query_name\": here it is called \"name\"",
     ];
     assert_eq!(said.len(), expected.len(), "{said:#?}");
     for (said, expected) in said.iter().zip(expected) {
