@@ -75,7 +75,6 @@ impl Secured {
                  uwsgi_temp_path u;\nscgi_temp_path s;\nssl_session_cache shared:all:1m;\n\
                  server {{\nlisten 127.0.0.1:{port} ssl;\nssl_certificate {chain};\nssl_certificate_key {key};\n\
                  root .;\nlocation = /ok {{ return 200 \"fine\\n\"; }}\n\
-                 location = /moved {{ return 302 /ok; }}\n\
                  location = /down {{ return 302 http://127.0.0.1:1/; }}\n\
                  location = /missing {{ return 404 \"nothing here\\n\"; }}\n\
                  location = /reused {{ if ($ssl_session_reused = r) {{ return 299; }} return 200; }}\n\
