@@ -315,7 +315,7 @@ impl Core {
         effects: &mut Effects,
     ) {
         let current = self.slots.get(slot).is_some_and(|entry| entry.generation == generation);
-        if current {
+        if current || planted::is(Bug::LateEchoAccepted) {
             self.drive(c, slot, now, effects, |probe, request, ops| probe.echoed(request, sequence, echo, now, ops));
         }
     }
@@ -606,6 +606,9 @@ impl Core {
         if !entry.wired {
             if entry.has_errand() {
                 effects.list.push(Effect::Recall { slot, generation: entry.generation });
+                if planted::is(Bug::ErrandForgotten) {
+                    entry.returned();
+                }
             }
             return;
         }

@@ -25,6 +25,7 @@ use super::Core;
 use super::protocol::Effects;
 use crate::domain::{Check, Code, Outcome, Policy, VoidReason};
 use crate::units::limits::{INTERVAL_MAX, LEDGER_EVERY, PUSH_SETTLE, STALL, STARTS_PER_STEP_MAX};
+use crate::units::planted::{self, Bug};
 use crate::units::{Instant, Span};
 use crate::world::{Components, Place};
 
@@ -84,7 +85,8 @@ impl Pushes {
     }
 
     fn stood_still_at(&self, deadline: Instant) -> bool {
-        self.stood_still.is_some_and(|(from, until)| (from..=until).contains(&deadline))
+        let stood_still = self.stood_still.is_some_and(|(from, until)| (from..=until).contains(&deadline));
+        stood_still && !planted::is(Bug::MissWhileStoppedCounts)
     }
 }
 
@@ -156,7 +158,9 @@ impl Core {
             let none = if wait.called { format!("no call for {waited}") } else { format!("no call yet, for {waited}") };
             Outcome::of(Code::PushTout).with_evidence(&format!("{none}, expected every {every} with {grace} grace"))
         };
-        self.conclude(c, index, outcome, now, effects);
+        if !planted::is(Bug::MissedCallForgotten) {
+            self.conclude(c, index, outcome, now, effects);
+        }
         // From the deadline, not from now; the ones that passed while the process stood still are not made up for.
         let interval = policy.interval.as_nanos().max(1);
         let passed = now.since(wait.deadline).as_nanos() / interval;

@@ -67,7 +67,11 @@ impl Core {
 
         let health = c.health_mut(index);
         let before = *health;
-        let judged = health.judge(outcome.verdict(), &policy);
+        let verdict = match outcome.verdict() {
+            Verdict::Warn if planted::is(Bug::WarningCountsAsFailure) => Verdict::Fail,
+            verdict => verdict,
+        };
+        let judged = health.judge(verdict, &policy);
         let after = *health;
         self.recount(before, after);
         let monitor = self.id(index);

@@ -51,10 +51,22 @@ pub enum Bug {
     FullDeskIgnored,
     /// A notice that nobody took is not tried again.
     FailedDeliveryForgotten,
+    /// A slot is used again before its errand has returned.
+    ErrandForgotten,
+    /// An echo for an older check on the same slot is believed.
+    LateEchoAccepted,
+    /// A warning counts as a failure.
+    WarningCountsAsFailure,
+    /// The deadline of a job's call passes, and nobody is told.
+    MissedCallForgotten,
+    /// A call that was due while this process stood still is missed.
+    MissWhileStoppedCounts,
+    /// A name's address is used after its time.
+    ExpiredAddressUsed,
 }
 
 impl Bug {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 28] = [
         Self::LostGreen,
         Self::DoubledRed,
         Self::OverwrittenNotice,
@@ -77,6 +89,12 @@ impl Bug {
         Self::ResolverFailureIsVerdict,
         Self::FullDeskIgnored,
         Self::FailedDeliveryForgotten,
+        Self::ErrandForgotten,
+        Self::LateEchoAccepted,
+        Self::WarningCountsAsFailure,
+        Self::MissedCallForgotten,
+        Self::MissWhileStoppedCounts,
+        Self::ExpiredAddressUsed,
     ];
 }
 
