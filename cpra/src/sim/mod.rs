@@ -19,8 +19,10 @@
 
 pub mod check;
 pub mod coverage;
+mod errand;
 pub mod fault;
 pub mod host;
+mod jobs;
 pub mod lane;
 pub mod network;
 pub mod plan;

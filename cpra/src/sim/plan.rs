@@ -10,11 +10,14 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 
+use super::errand::script_address;
 use super::fault::{Fault, Ground, Scheduled};
 use super::network::{Behaviour, Target};
 use super::resolver::Name;
 use super::server::{Framing, Keeps, Server};
-use crate::domain::monitor::{About, CheckKind, CodeRule, Dispatch};
+use crate::domain::monitor::{
+    About, CheckKind, CodeRule, Dispatch, DnsCheck, IcmpCheck, MaxLatency, PushCheck, RecordType, ScriptCheck,
+};
 use crate::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, StatusSet, TcpCheck};
 use crate::units::limits::{INTERVAL_MIN, RESOLVE_MAX, RETRY_PAUSE, VOID_PATIENCE};
 use crate::units::{Instant, Span};
@@ -159,7 +162,8 @@ pub fn settling(policy: &Policy) -> Span {
     let check = (policy.timeout + RETRY_PAUSE).scaled(attempts, 1).min(policy.interval) + policy.timeout;
     let every = policy.interval.max(policy.retry_interval.scaled(3, 2) + check);
     let checks = u64::from(policy.unhealthy_threshold.max(policy.healthy_threshold)) + 2;
-    every.scaled(checks, 1) + Span::from_secs(4)
+    let grace = if let Check::Push(check) = &policy.check { check.grace.scaled(2, 1) } else { Span::ZERO };
+    every.scaled(checks, 1) + grace + Span::from_secs(4)
 }
 
 /// Long enough for a target that is near, whatever the completions' delays.
@@ -171,7 +175,7 @@ const EVENTS: u64 = 4_000;
 /// How long it takes until checks have brought so many events, about: a connect and its end, and an exchange.
 fn time_for(events: u64, monitors: &[Planned]) -> Span {
     let per_hour = |monitor: &Planned| {
-        let each = if monitor.policy.check.kind() == CheckKind::Tcp { 2 } else { 5 };
+        let each = if monitor.policy.check.kind() == CheckKind::Http { 5 } else { 2 };
         if monitor.enabled { each * 3_600_000 / monitor.policy.interval.as_millis() } else { 0 }
     };
     let per_hour: u64 = monitors.iter().map(per_hour).sum();
@@ -190,26 +194,61 @@ impl Draft {
     fn add(&mut self, base: Span, tight: bool) {
         let number = self.monitors.len();
         let rng = &mut self.rng;
-        let http = rng.bool();
+        let kind = match rng.u8(0..23) {
+            0..8 => CheckKind::Http,
+            8..14 => CheckKind::Tcp,
+            14..16 => CheckKind::Script,
+            16..18 => CheckKind::Dns,
+            18..20 => CheckKind::Icmp,
+            _ => CheckKind::Push,
+        };
+        let http = kind == CheckKind::Http;
         let sharing = if http && rng.u8(0..10) == 0 { rng.usize(2..4) } else { 1 };
-        let port = if http { 80 } else { rng.u16(1_000..1_010) };
+        let port = match kind {
+            CheckKind::Http => 80,
+            CheckKind::Dns => 53,
+            CheckKind::Icmp | CheckKind::Script | CheckKind::Push => 0,
+            CheckKind::Tcp => rng.u16(1_000..1_010),
+        };
         let nature = match rng.u8(0..8) {
             0 | 1 => Nature::Rock,
             2 if !tight => Nature::Grave,
             _ => Nature::Flapping,
         };
-        let (host, addresses) = self.host(number, port);
-        let mut policy = self.policy(base, http);
+        let (host, addresses) = if matches!(kind, CheckKind::Script | CheckKind::Push) {
+            (Host::Literal(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), vec![script_address(number)])
+        } else {
+            self.host(number, port)
+        };
+        let mut policy = self.policy(base, kind, number);
+        if let Check::Push(check) = &mut policy.check {
+            // A job that is never late must be heard in time also by a process that stops for a moment.
+            check.grace = match (nature, self.rng.u8(0..4)) {
+                (Nature::Rock, _) | (_, 0) => Span::from_secs(3),
+                (_, 1) => Span::ZERO,
+                _ => policy.interval.scaled(self.rng.u64(1..=100), 100),
+            };
+        }
         let keep_alive = sharing > 1 || self.rng.u8(0..3) == 0;
         let server = self.server(&policy, keep_alive, tight);
         let latency = self.latency(&policy, tight || nature == Nature::Rock);
+        let timed = sharing == 1 && matches!(kind, CheckKind::Http | CheckKind::Tcp);
+        if timed && nature != Nature::Rock && latency <= policy.timeout.scaled(1, 80) && self.rng.u8(0..3) == 0 {
+            // Only an answer in pieces, or this host's own lateness, takes as long as that.
+            policy.max_latency = Some(MaxLatency { limit: policy.timeout.scaled(4, 5), fails: self.rng.bool() });
+        }
         for position in 0..sharing {
             let rng = &mut self.rng;
             if http {
                 policy.check = check(rng, keep_alive, &server);
             }
             let name = format!("{}{number:02}.{position}", ["web", "db", "ü", "a/b"][rng.usize(0..4)]).into();
-            let path = if http { format!("/{position}").into() } else { "".into() };
+            let path = match kind {
+                CheckKind::Http => format!("/{position}").into(),
+                CheckKind::Dns => "name.example.".into(),
+                CheckKind::Push => format!("token{number}").into(),
+                _ => "".into(),
+            };
             let enabled = rng.u8(0..12) > 0;
             let codes = codes(rng);
             let policy = Policy { codes, ..policy.clone() };
@@ -260,14 +299,14 @@ impl Draft {
         (Host::Name(name), addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
     }
 
-    fn policy(&mut self, base: Span, http: bool) -> Policy {
+    fn policy(&mut self, base: Span, kind: CheckKind, number: usize) -> Policy {
         let rng = &mut self.rng;
         let interval = base.scaled([2, 2, 2, 3, 4][rng.usize(0..5)], 2).min(Span::from_secs(10));
         let interval = Span::from_millis(interval.as_millis());
         let timeout = interval.scaled(rng.u64(20..=100), 100).max(TIMEOUT_LEAST).min(Span::from_secs(5));
         let retry_interval = if rng.bool() { interval } else { interval.scaled(rng.u64(20..100), 100) };
         Policy {
-            check: if http { check(rng, false, &Server::default()) } else { Check::Tcp(TcpCheck::default()) },
+            check: check_of(kind, rng, number),
             interval,
             timeout,
             retry_interval,
@@ -322,9 +361,10 @@ impl Draft {
         storm_ends: Instant,
     ) -> Vec<(Instant, Behaviour)> {
         let rng = &mut self.rng;
-        let http = policy.check.kind() != CheckKind::Tcp;
+        let kind = policy.check.kind();
+        let (http, program) = (kind == CheckKind::Http, kind == CheckKind::Script);
         let up_at_first = nature == Nature::Rock || rng.u8(0..5) > 0;
-        let first = if up_at_first { Behaviour::Up } else { down(rng, http, policy) };
+        let first = if up_at_first { Behaviour::Up } else { down(rng, policy) };
         let mut phases = vec![(Instant::ZERO, first)];
         if nature == Nature::Rock {
             return phases;
@@ -336,8 +376,9 @@ impl Draft {
         let mut at = start + Span::from_micros(rng.u64(0..long));
         while at < storm_ends {
             let is_up = matches!(phases.last(), Some((_, Behaviour::Up | Behaviour::Pieces(_))));
-            let behaviour = match (is_up, http && rng.u8(0..6) == 0) {
-                (true, _) => down(rng, http, policy),
+            // The whole answer, late; of a program, a warning.
+            let behaviour = match (is_up, (http || program) && rng.u8(0..if http { 6 } else { 2 }) == 0) {
+                (true, _) => down(rng, policy),
                 (false, true) => Behaviour::Pieces(policy.timeout.scaled(rng.u64(1..20), 100)),
                 (false, false) => Behaviour::Up,
             };
@@ -346,11 +387,28 @@ impl Draft {
             at += Span::from_micros(rng.u64(interval / 4..longest));
         }
         let last = match nature {
-            Nature::Grave => lasting(rng, http),
+            Nature::Grave => lasting(rng, kind),
             Nature::Rock | Nature::Flapping => Behaviour::Up,
         };
         phases.push((storm_ends, last));
         phases
+    }
+}
+
+fn check_of(kind: CheckKind, rng: &mut Rng, number: usize) -> Check {
+    match kind {
+        CheckKind::Http => check(rng, false, &Server::default()),
+        CheckKind::Tcp => Check::Tcp(TcpCheck::default()),
+        CheckKind::Icmp => {
+            let max_loss = [0, 34, 50][rng.usize(0..3)];
+            Check::Icmp(IcmpCheck { count: rng.u8(1..=4), max_loss, max_rtt: None })
+        }
+        CheckKind::Script => {
+            let argv = ["/bin/check".into(), number.to_string().into()];
+            Check::Script(ScriptCheck { argv: argv.into(), env: Box::default(), cwd: None })
+        }
+        CheckKind::Dns => Check::Dns(DnsCheck { record: RecordType::A, expect: Box::new(["192.0.2.1".into()]) }),
+        CheckKind::Push => Check::Push(PushCheck { grace: Span::from_secs(1) }),
     }
 }
 
@@ -398,8 +456,13 @@ fn codes(rng: &mut Rng) -> Codes {
 }
 
 /// A way to be down that no check of this kind can take for up.
-fn lasting(rng: &mut Rng, http: bool) -> Behaviour {
-    match rng.u8(0..if http { 11 } else { 4 }) {
+fn lasting(rng: &mut Rng, kind: CheckKind) -> Behaviour {
+    let ways = match kind {
+        CheckKind::Http => 11,
+        CheckKind::Tcp => 4,
+        CheckKind::Icmp | CheckKind::Script | CheckKind::Dns | CheckKind::Push => 2,
+    };
+    match rng.u8(0..ways) {
         0 => Behaviour::Refused,
         1 => Behaviour::Blackhole,
         2 => Behaviour::Unreachable,
@@ -414,11 +477,14 @@ fn lasting(rng: &mut Rng, http: bool) -> Behaviour {
     }
 }
 
-fn down(rng: &mut Rng, http: bool, policy: &Policy) -> Behaviour {
+fn down(rng: &mut Rng, policy: &Policy) -> Behaviour {
+    let kind = policy.check.kind();
+    let http = kind == CheckKind::Http;
     match rng.u8(0..6) {
         0 => Behaviour::HalfAlive,
         1 => Behaviour::Slams,
         2 if http => Behaviour::Pieces(policy.timeout.scaled(rng.u64(5..60), 100)),
-        _ => lasting(rng, http),
+        3 if matches!(kind, CheckKind::Dns | CheckKind::Icmp) => Behaviour::Unreachable,
+        _ => lasting(rng, kind),
     }
 }

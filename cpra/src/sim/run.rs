@@ -12,8 +12,10 @@ use fastrand::Rng;
 
 use super::check::{Checker, Failure, Stepped};
 use super::coverage::{Coverage, Section};
+use super::errand::SimDriver;
 use super::fault::Fault;
 use super::host::SimHost;
+use super::jobs::SimJobs;
 use super::lane::SimLane;
 use super::network::Network;
 use super::plan::{Plan, fallback};
@@ -94,6 +96,8 @@ struct Run {
     store: SimStore,
     lane: SimLane,
     resolver: SimResolver,
+    driver: SimDriver,
+    jobs: SimJobs,
     host: SimHost,
     checker: Checker,
     trace: Trace,
@@ -133,6 +137,8 @@ impl Run {
             store: SimStore::new(rng.u64(..)),
             lane: SimLane::new(rng.u64(..)),
             resolver,
+            driver: SimDriver::new(network.clone(), rng.u64(..)),
+            jobs: SimJobs::new(&plan, &catalog, network.clone(), rng.u64(..)),
             host: SimHost::new(rng.u64(..)),
             trace: Trace::new(now, in_words),
             plan,
@@ -189,6 +195,8 @@ impl Run {
         }
         self.lane.crash();
         self.resolver.crash();
+        self.driver.crash();
+        self.jobs.crash();
         self.host.crash();
         self.checker.start(self.now);
         self.start();
@@ -298,11 +306,21 @@ impl Run {
         let calm = self.ongoing.iter().map(|(until, _)| *until).min();
         let shards = (0..self.shards.len())
             .flat_map(|shard| [self.shards[shard].ring.next_happening(), self.shard_wakes(shard)]);
-        [fault, calm, self.store.next(), self.lane.next(), self.resolver.next(), self.host.next(), self.desk_wakes()]
-            .into_iter()
-            .chain(shards)
-            .flatten()
-            .min()
+        [
+            fault,
+            calm,
+            self.store.next(),
+            self.lane.next(),
+            self.resolver.next(),
+            self.driver.next(),
+            self.jobs.next(),
+            self.host.next(),
+            self.desk_wakes(),
+        ]
+        .into_iter()
+        .chain(shards)
+        .flatten()
+        .min()
     }
 
     fn shard_wakes(&self, shard: usize) -> Option<Instant> {
@@ -361,6 +379,13 @@ impl Run {
             let event = shard::Event::Resolved { name, result };
             self.shards[usize::from(shard)].inbox.push_back((now, event));
         }
+        while let Some((shard, event)) = self.driver.letter(now) {
+            self.shards[usize::from(shard)].inbox.push_back((now, event));
+        }
+        self.jobs.work(now);
+        while let Some((shard, event)) = self.jobs.call(now) {
+            self.shards[usize::from(shard)].inbox.push_back((now, event));
+        }
         while let Some((shard, sample)) = self.host.reading(now) {
             self.shards[usize::from(shard)].inbox.push_back((now, shard::Event::HostSampled(sample)));
         }
@@ -406,6 +431,8 @@ impl Run {
             effects: &effects.list,
             ring: &actor.ring,
             host: &self.host,
+            driver: &self.driver,
+            jobs: &self.jobs,
         });
         self.carry_out(number, &mut effects);
         effects.clear();
@@ -418,6 +445,8 @@ impl Run {
             }
         }
         self.checker.wire(shard, &observed, &actor.ring, now);
+        let begun = self.driver.begun();
+        self.checker.sent_off(&begun, &self.driver, now);
         self.checker.remember_void(now);
     }
 
@@ -437,6 +466,7 @@ impl Run {
                 }
                 shard::Effect::Close { slot } => actor.ring.close(slot),
                 shard::Effect::Submit { slot, generation, op, bytes: range } => {
+                    self.driver.socket_used(shard, slot);
                     let sent = bytes.get(range.start as usize..range.end as usize).unwrap_or_default();
                     actor.ring.submit(slot, generation, &op, sent);
                     // A full submission queue is handed over in the middle.
@@ -444,8 +474,12 @@ impl Run {
                         actor.ring.enter(Wait::NONE).expect("a simulated ring is never broken");
                     }
                 }
-                shard::Effect::Errand { .. } | shard::Effect::Recall { .. } | shard::Effect::Ping { .. } => {
-                    unreachable!("no seed plans these yet")
+                shard::Effect::Errand { slot, generation, errand } => {
+                    self.driver.send(shard, slot, generation, &errand, now);
+                }
+                shard::Effect::Recall { slot, generation } => self.driver.recall(shard, slot, generation, now),
+                shard::Effect::Ping { slot, generation, address, sequence } => {
+                    self.driver.ping(shard, slot, generation, address, sequence, now);
                 }
                 shard::Effect::Resolve { name } => self.resolver.ask(shard, name, now),
                 shard::Effect::SampleHost => self.host.ask(shard, now),
@@ -528,6 +562,9 @@ impl Run {
 
     fn report(mut self) -> Report {
         let coverage = &mut self.checker.coverage;
+        coverage.add(Section::Turn, "an errand was recalled", self.driver.recalled);
+        coverage.add(Section::Turn, "an echo came twice or late", self.driver.echoed_late);
+        coverage.add(Section::Turn, "a job was late", self.jobs.late);
         for shard in &self.shards {
             let counts = shard.ring.counts();
             coverage.add(Section::Turn, "a read was cut short", counts.short_reads);

@@ -4,15 +4,19 @@
 //! | --- | --- | --- |
 //! | [`places`] | one place per monitor, never early, nobody forgotten | the wire, the clock |
 //! | [`truth`] | each outcome against what the attempt met | the network's own record |
+//! | [`trips`] | the same for checks that need no socket | the record of who was sent off |
+//! | [`calls`] | jobs that call in, and those that do not | the calls as they arrived |
 //! | [`streak`] | each transition against the outcomes before it | a model of its own |
 //! | [`notices`] | commits before deliveries, each notice once, raise before resolve, nothing missing | transitions as the desk heard them, and what arrived |
 //! | [`verdicts`] | what people were told in the end against what the targets did | targets and arrivals only |
 //!
 //! None of them believes the desk's own records or the shard's own counters without a second witness.
 
+mod calls;
 mod notices;
 mod places;
 mod streak;
+mod trips;
 mod truth;
 mod verdicts;
 
@@ -20,6 +24,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use self::calls::Calls;
 pub(super) use self::notices::Notices;
 pub(super) use self::places::Stepped;
 use self::streak::Streak;
@@ -85,7 +90,7 @@ struct Watch {
     resolve: Option<Span>,
     /// What the resolver said to this check.
     answered: Option<Answered>,
-    /// The current check's, by their numbers in the ring.
+    /// The current check's, by their numbers in the ring, or among the trips.
     attempts: Vec<usize>,
     /// The last sign of being looked after.
     alive: Instant,
@@ -94,6 +99,11 @@ struct Watch {
     /// Failures in a row: now, and at most so far.
     fails: u8,
     most_fails: u8,
+    /// Whether the last outcome was a warning.
+    warned: bool,
+    /// Warned as often in a row as its threshold says, at least once.
+    was_degraded: bool,
+    calls: Calls,
 }
 
 /// What is known of one shard.
@@ -106,6 +116,8 @@ struct ShardLog {
     in_flight: usize,
     /// Gaps of the loop that were longer than a stall.
     stalls: Vec<(Instant, Instant)>,
+    /// Gaps in which calls of jobs may have been left unread.
+    stood_still: Vec<(Instant, Instant)>,
     /// When the host's counters were read.
     readings: Vec<Instant>,
     /// Nobody can be blamed for not having been checked before.
@@ -166,6 +178,7 @@ impl Checker {
                 last_step: now,
                 in_flight: 0,
                 stalls: Vec::new(),
+                stood_still: Vec::new(),
                 readings: Vec::new(),
                 excused: now,
                 desk_full: false,
@@ -206,7 +219,11 @@ impl Checker {
                     void_since: None,
                     fails: 0,
                     most_fails: 0,
+                    warned: false,
+                    was_degraded: false,
+                    calls: Calls::default(),
                 });
+                self.awaits_call(self.watches.len() - 1, now);
             }
         }
         self.notices.start(now);

@@ -1,13 +1,16 @@
 //! Where the monitors are, and when they are checked.
 
-use super::{Answered, Checker};
-use crate::domain::TransitionKind;
+use super::{Answered, Calls, Checker};
 use crate::domain::health::Phase;
+use crate::domain::monitor::CheckKind;
+use crate::domain::{Code, TransitionKind};
 use crate::domain::{Outcome, Verdict};
 use crate::shard::Shard;
 use crate::shard::protocol::{CommandKind, Effect, Event, MonitorState, Transition};
 use crate::sim::coverage::{PLACES, Section, TRANSITIONS};
+use crate::sim::errand::SimDriver;
 use crate::sim::host::SimHost;
+use crate::sim::jobs::{SimJobs, says};
 use crate::sim::plan::settling;
 use crate::sim::ring::SimRing;
 use crate::units::limits::{RESOLVE_MAX, RETRY_PAUSE, STALL, TICK};
@@ -28,6 +31,8 @@ pub(in crate::sim) struct Stepped<'a> {
     /// As it was before the step's effects.
     pub(in crate::sim) ring: &'a SimRing,
     pub(in crate::sim) host: &'a SimHost,
+    pub(in crate::sim) driver: &'a SimDriver,
+    pub(in crate::sim) jobs: &'a SimJobs,
 }
 
 impl Checker {
@@ -40,8 +45,11 @@ impl Checker {
             | Event::Read { .. }
             | Event::Begun { .. }
             | Event::Returned { .. }
-            | Event::Pushed { .. }
             | Event::Echoed { .. } => {}
+            Event::Pushed { index, ok, .. } => {
+                let watch = log.first + *index as usize;
+                self.called(watch, *ok, now);
+            }
             Event::Resolved { name, result } => {
                 let answered = Answered::from(result);
                 if let Answered::Found { addresses, ttl } = &answered {
@@ -80,9 +88,10 @@ impl Checker {
                         seen.attempts.clear();
                         seen.check_started = None;
                         seen.due = None;
+                        seen.calls = Calls::default();
                     }
                     CommandKind::Enable { epoch } => {
-                        seen.enabled = true;
+                        let was_enabled = std::mem::replace(&mut seen.enabled, true);
                         seen.asked_now = false;
                         seen.epoch = epoch;
                         seen.streak = super::Streak::new(true);
@@ -90,6 +99,9 @@ impl Checker {
                         seen.due = None;
                         // It is laid anew: forget where it was.
                         seen.place = Place::Nowhere;
+                        if !was_enabled {
+                            self.awaits_call(watch, now);
+                        }
                     }
                     CommandKind::CheckNow => {
                         seen.asked_at = Some(now);
@@ -104,6 +116,7 @@ impl Checker {
     /// A shard has made a step; its effects have not been carried out yet.
     pub(in crate::sim) fn stepped(&mut self, step: &Stepped<'_>) {
         let &Stepped { shard, now, machine, effects, .. } = step;
+        self.note_gap(shard, now);
         let log = &mut self.shards[usize::from(shard)];
         if log.in_flight > 0 && now.since(log.last_step) > STALL {
             log.stalls.push((log.last_step, now));
@@ -120,7 +133,11 @@ impl Checker {
             return self.fail("places", now, text);
         }
         for (index, &place) in places.iter().enumerate() {
-            self.look_at(step, first + index, place, &mut transitions);
+            if self.watches[first + index].kind == CheckKind::Push {
+                self.look_at_calls(step, first + index, place, &mut transitions);
+            } else {
+                self.look_at(step, first + index, place, &mut transitions);
+            }
         }
         if let Some(stray) = transitions.first() {
             let text = format!("{} changed by {:?} without having been judged", stray.monitor, stray.kind);
@@ -156,8 +173,9 @@ impl Checker {
             let id = self.watches[watch].id;
             transitions.retain(|transition| transition.monitor != id);
         } else if judged && let Some((code, _)) = last {
-            self.judged(shard, watch, code, step.ring, step.host, now);
-            self.follow(watch, &state, now, transitions);
+            self.judged(step, watch, code);
+            let warned = std::mem::take(&mut self.watches[watch].warned);
+            self.follow(watch, &state, &[(code, warned)], now, transitions);
             let seen = &mut self.watches[watch];
             seen.attempts.clear();
             seen.check_started = None;
@@ -177,47 +195,68 @@ impl Checker {
         }
     }
 
-    /// Transitions, state and evidence must follow from the outcome.
-    fn follow(&mut self, watch: usize, state: &MonitorState, now: Instant, transitions: &mut Vec<&Transition>) {
+    /// Transitions, state and evidence must follow from the outcomes: of each the code, and whether it was a warning.
+    pub(super) fn follow(
+        &mut self,
+        watch: usize,
+        state: &MonitorState,
+        outcomes: &[(Code, bool)],
+        now: Instant,
+        transitions: &mut Vec<&Transition>,
+    ) {
         let id = self.watches[watch].id;
         let (mine, others): (Vec<&Transition>, Vec<_>) =
             transitions.drain(..).partition(|transition| transition.monitor == id);
         *transitions = others;
-        let Some(code) = state.last else { return };
-        let verdict = Outcome::of(code).verdict();
+        let Some(&(code, _)) = outcomes.last() else { return };
         let planned = self.watches[watch].planned;
         let policy = &self.plan.monitors[planned].policy;
         let seen = &mut self.watches[watch];
-        let expected = seen.streak.judge(verdict, policy, &mut self.coverage);
-        seen.void_since = if verdict == Verdict::Void { seen.void_since.or(Some(now)) } else { None };
-        match verdict {
-            Verdict::Fail => seen.fails = seen.fails.saturating_add(1),
-            Verdict::Ok | Verdict::Warn => seen.fails = 0,
-            Verdict::Void => {}
+        let mut expected = Vec::new();
+        for &(code, warn) in outcomes {
+            let verdict = Outcome { warn, ..Outcome::of(code) }.verdict();
+            let tells = seen.streak.judge(verdict, policy, &mut self.coverage);
+            expected.extend(tells.into_iter().map(|kind| (kind, code)));
+            seen.void_since = if verdict == Verdict::Void { seen.void_since.or(Some(now)) } else { None };
+            match verdict {
+                Verdict::Fail => seen.fails = seen.fails.saturating_add(1),
+                Verdict::Ok | Verdict::Warn => seen.fails = 0,
+                Verdict::Void => {}
+            }
+            seen.most_fails = seen.most_fails.max(seen.fails);
+            seen.was_degraded |= seen.streak.degraded;
         }
-        seen.most_fails = seen.most_fails.max(seen.fails);
         let (streak, epoch) = (seen.streak, seen.epoch);
         for transition in &mine {
             self.coverage.hit(Section::Transition, name_of(transition.kind));
         }
-        let heard: Vec<TransitionKind> = mine.iter().map(|transition| transition.kind).collect();
-        if heard != expected {
+        let heard: Vec<_> = mine.iter().map(|transition| (transition.kind, transition.outcome.code)).collect();
+        if heard != expected || state.last != Some(code) {
             let text = format!("{} is {code}, tells {heard:?}, should tell {expected:?}", self.who(watch));
             return self.fail("streak", now, text);
         }
-        if (state.phase, state.fails, state.oks) != (streak.phase, streak.fails, streak.oks) {
+        let shown = (state.phase, state.fails, state.oks, state.degraded);
+        if shown != (streak.phase, streak.fails, streak.oks, streak.degraded) {
             let text = format!("{} is shown as {state:?}, should be {streak:?}", self.who(watch));
             return self.fail("streak", now, text);
         }
         for transition in mine {
-            if transition.epoch != epoch || transition.outcome.code != code || transition.at != now {
+            if transition.epoch != epoch || transition.at != now {
                 let text = format!("{} is {code} in epoch {epoch}, tells {transition:?}", self.who(watch));
                 return self.fail("streak", now, text);
             }
             let evidence = transition.outcome.evidence.as_deref().unwrap_or_default();
+            if evidence.starts_with("job ") && !evidence.starts_with(&says(planned)) {
+                let text = format!("{} has what another job said: {evidence}", self.who(watch));
+                return self.fail("truth", now, text);
+            }
             let foreign = evidence.contains("10.0.") || evidence.contains("2001:db8:");
             let addresses = &self.planned(watch).addresses;
-            if foreign && !addresses.iter().any(|address| evidence.contains(&address.to_string())) {
+            let names = |address: &std::net::SocketAddr| match address.port() {
+                0 | 53 => evidence.contains(&address.ip().to_string()),
+                _ => evidence.contains(&address.to_string()),
+            };
+            if foreign && !addresses.iter().any(names) {
                 let text = format!("{} has the evidence of another: {evidence}", self.who(watch));
                 return self.fail("truth", now, text);
             }
@@ -359,7 +398,7 @@ const fn name_of(kind: TransitionKind) -> &'static str {
         TransitionKind::Rise => TRANSITIONS[3],
         TransitionKind::VoidBegan => TRANSITIONS[4],
         TransitionKind::VoidEnded => TRANSITIONS[5],
-        TransitionKind::Degraded => "Degraded",
-        TransitionKind::Clean => "Clean",
+        TransitionKind::Degraded => TRANSITIONS[6],
+        TransitionKind::Clean => TRANSITIONS[7],
     }
 }

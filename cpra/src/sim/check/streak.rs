@@ -11,11 +11,18 @@ pub(super) struct Streak {
     pub(super) fails: u8,
     pub(super) oks: u8,
     pub(super) void: bool,
+    /// Warns in a row while up.
+    warns: u8,
+    pub(super) degraded: bool,
 }
 
 impl Streak {
     pub(super) const fn new(enabled: bool) -> Self {
-        Self { phase: if enabled { Phase::Unknown } else { Phase::Disabled }, fails: 0, oks: 0, void: false }
+        Self::of(if enabled { Phase::Unknown } else { Phase::Disabled }, 0)
+    }
+
+    const fn of(phase: Phase, fails: u8) -> Self {
+        Self { phase, fails, oks: 0, void: false, warns: 0, degraded: false }
     }
 
     /// What the desk has to hear of.
@@ -37,7 +44,26 @@ impl Streak {
         let ok = verdict != Verdict::Fail;
         let (f, h) = (policy.unhealthy_threshold, policy.healthy_threshold);
         let transition = match (self.phase, ok) {
-            (Phase::Disabled, _) | (Phase::Up, true) => None,
+            (Phase::Disabled, _) => None,
+            (Phase::Up, true) if verdict == Verdict::Warn => {
+                (self.oks, self.warns) = (0, (self.warns + 1).min(f));
+                let begins = self.warns == f && !self.degraded;
+                self.degraded |= begins;
+                if begins {
+                    row("27");
+                }
+                begins.then_some(TransitionKind::Degraded)
+            }
+            (Phase::Up, true) => {
+                self.warns = 0;
+                self.oks += u8::from(self.degraded);
+                let ends = self.degraded && self.oks == h;
+                if ends {
+                    row("27 ends");
+                    *self = Self::of(Phase::Up, 0);
+                }
+                ends.then_some(TransitionKind::Clean)
+            }
             (Phase::Unknown, true) => {
                 row("1");
                 self.phase = Phase::Up;
@@ -45,7 +71,7 @@ impl Streak {
             }
             (Phase::Suspect, true) => {
                 row("5");
-                *self = Self { phase: Phase::Up, fails: 0, oks: 0, void: false };
+                *self = Self::of(Phase::Up, 0);
                 Some(TransitionKind::Rise)
             }
             (Phase::Failing, true) => {
@@ -53,7 +79,7 @@ impl Streak {
                 self.oks += 1;
                 if self.oks == h {
                     row("24");
-                    *self = Self { phase: Phase::Up, fails: 0, oks: 0, void: false };
+                    *self = Self::of(Phase::Up, 0);
                     Some(TransitionKind::Rise)
                 } else {
                     row("23");
@@ -62,12 +88,12 @@ impl Streak {
             }
             (Phase::Unknown | Phase::Up, false) if f == 1 => {
                 row("3");
-                *self = Self { phase: Phase::Failing, fails: 1, oks: 0, void: false };
+                *self = Self::of(Phase::Failing, 1);
                 Some(TransitionKind::Threshold)
             }
             (Phase::Unknown | Phase::Up, false) => {
                 row("2");
-                *self = Self { phase: Phase::Suspect, fails: 1, oks: 0, void: false };
+                *self = Self::of(Phase::Suspect, 1);
                 Some(TransitionKind::Fail1)
             }
             (Phase::Suspect, false) => {

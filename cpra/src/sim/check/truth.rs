@@ -1,6 +1,7 @@
 //! Each outcome against what its attempts truly met.
 
-use super::{Answered, Checker, Watch};
+use super::trips::travels;
+use super::{Answered, Checker, Stepped, Watch};
 use crate::domain::monitor::CheckKind;
 use crate::domain::{Check, Code, Outcome, Verdict, VoidReason};
 use crate::sim::coverage::Section;
@@ -31,9 +32,10 @@ fn is_over(kind: CheckKind, attempt: &Attempt) -> bool {
     attempt.left.is_some() || attempt.settled_seen || kind == CheckKind::Tcp && attempt.connected_seen
 }
 
-/// Whether an attempt that ended badly costs no retry: on a kept connection only an unexpected answer is a verdict.
+/// Whether an attempt that ended badly costs no retry: on a kept connection only an unexpected answer is a verdict, or
+/// an expected one that was too slow.
 fn is_free(check: &Check, attempt: &Attempt) -> bool {
-    let answered = matches!(attempt.fate, Fate::Answered(status) if !expects(check, status));
+    let answered = matches!(attempt.fate, Fate::Answered(status) if !expects(check, status) || attempt.settled_seen);
     let in_time = attempt.settled.is_some_and(|settled| attempt.left.is_none_or(|left| settled <= left));
     attempt.reused && !(answered && in_time)
 }
@@ -42,7 +44,7 @@ fn expects(check: &Check, status: u16) -> bool {
     match check {
         Check::Tcp(_) => true,
         Check::Http(http) => http.expected.contains(status),
-        Check::Icmp(_) | Check::Script(_) | Check::Dns(_) | Check::Push(_) => unreachable!("no seed plans these yet"),
+        Check::Icmp(_) | Check::Script(_) | Check::Dns(_) | Check::Push(_) => unreachable!("these meet no sockets"),
     }
 }
 
@@ -135,12 +137,26 @@ impl Checker {
     }
 
     /// A check was judged: was it right?
-    pub(super) fn judged(&mut self, shard: u8, watch: usize, code: Code, ring: &SimRing, host: &SimHost, now: Instant) {
+    pub(super) fn judged(&mut self, step: &Stepped<'_>, watch: usize, code: Code) {
+        let &Stepped { shard, now, ring, host, driver, .. } = step;
         self.coverage.hit(Section::Code, code.as_str());
         if code.is_timeout() {
             self.coverage.hit(Section::Turn, "a timeout was judged");
         }
         if self.planned(watch).shared {
+            return;
+        }
+        let by_name = matches!(code, Code::L4Dns | Code::Void(VoidReason::Resolver));
+        if travels(self.watches[watch].kind) && (!by_name || !self.watches[watch].attempts.is_empty()) {
+            let read = |started: Instant| {
+                let log = &self.shards[usize::from(shard)];
+                log.readings.iter().rev().find(|read| **read <= started).copied().unwrap_or(self.born)
+            };
+            let since = read(self.watches[watch].check_started.unwrap_or(now));
+            let lossy = host.lossy(since, now);
+            if let Err(why) = self.weigh_trip(watch, code, driver, now, |_| lossy) {
+                self.fail("truth", now, format!("{} was judged {code}: {why}", self.who(watch)));
+            }
             return;
         }
         if let Err(why) = self.weigh(shard, watch, code, ring, host, now) {
@@ -193,7 +209,22 @@ impl Checker {
         if circumstances.stalled {
             self.coverage.hit(Section::Turn, "a stall overlapped a check");
         }
-        is_true(code, seen, attempt, &policy.check, &circumstances)?;
+        // What is beyond the limit is slow, unless this process was: then nobody knows.
+        let own = now.since(attempt.started);
+        let took = own + resolve;
+        let slow = policy.max_latency.filter(|most| took > most.limit && !circumstances.stalled_before);
+        let found = match (code, slow) {
+            (Code::Slow, Some(most)) if most.fails && own > most.limit => well(seen.kind),
+            (Code::Void(VoidReason::Resolver), Some(most))
+                if most.fails && own <= most.limit && now < circumstances.deadline =>
+            {
+                well(seen.kind)
+            }
+            (Code::L4Ok | Code::L7Ok, Some(most)) if most.fails => return Err(format!("but it took {took}")),
+            (code, _) => code,
+        };
+        is_true(found, seen, attempt, &policy.check, &circumstances)?;
+        let warned = slow.is_some_and(|most| !most.fails) && matches!(code, Code::L4Ok | Code::L7Ok);
         let tries = seen.attempts.iter().filter(|&&number| !is_free(&policy.check, &ring.attempts()[number])).count();
         let more = tries <= usize::from(policy.retries);
         if Outcome::of(code).verdict() == Verdict::Fail
@@ -202,6 +233,7 @@ impl Checker {
         {
             return Err(format!("after {tries} attempts, with time for another"));
         }
+        self.watches[watch].warned = warned;
         Ok(())
     }
 
@@ -219,6 +251,14 @@ impl Checker {
             (Code::Void(_), _) if late => Ok(()),
             (_, answered) => Err(format!("but the resolver said {answered:?}")),
         }
+    }
+}
+
+/// The code of a check that found all well.
+const fn well(kind: CheckKind) -> Code {
+    match kind {
+        CheckKind::Tcp => Code::L4Ok,
+        _ => Code::L7Ok,
     }
 }
 

@@ -97,7 +97,8 @@ impl Checker {
         let always = policy.codes.rule(color).is_some_and(|rule| rule.dispatch == Dispatch::Always);
         let needed = if color == Color::Red && !always { policy.unhealthy_threshold } else { 1 };
         let blamed = self.watches[watch].most_fails;
-        if blamed < needed {
+        let degraded = color == Color::Yellow && self.watches[watch].was_degraded;
+        if blamed < needed && !degraded {
             let text = format!("{} was told {color} after {blamed} failures in a row at most", self.who(watch));
             self.fail("verdicts", now, text);
         }

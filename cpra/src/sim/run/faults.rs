@@ -55,6 +55,7 @@ impl Run {
                     self.checker.coverage.hit(Section::Turn, "a machine slept for minutes");
                 }
                 self.checker.excuse(until);
+                self.jobs.stop(now, until);
                 for shard in &mut self.shards {
                     shard.stopped_until = shard.stopped_until.max(until);
                 }
@@ -135,6 +136,7 @@ impl Run {
         for shard in &mut self.shards {
             shard.ring.set_weather(weather);
         }
+        self.driver.set_weather(weather);
         self.lane.set_mood(mood);
         self.resolver.set_server(server);
         self.host.slow = slow;
