@@ -127,13 +127,18 @@ fn followed(what: &str, said: &str) -> String {
 
 /// The first line with something on it: `text`, or `text (performance data)`.
 fn said(output: &str) -> String {
-    let line = output.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-    let (text, data) = line.split_once('|').map_or((line, ""), |(text, data)| (text.trim_end(), data.trim()));
+    let line = output.lines().map(bare).find(|line| !line.is_empty()).unwrap_or_default();
+    let (text, data) = line.split_once('|').map_or((line, ""), |(text, data)| (bare(text), bare(data)));
     match (text, data) {
         (text, "") => text.to_owned(),
         ("", data) => format!("({data})"),
         (text, data) => format!("{text} ({data})"),
     }
+}
+
+/// Control characters are left out of the evidence: text of nothing else is none.
+fn bare(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_control() || c.is_whitespace())
 }
 
 /// As `kill -l` has them; the numbers are those of Linux on every machine but MIPS, Alpha and SPARC.
@@ -255,6 +260,16 @@ mod tests {
         }
         let long = exit(2, &"x".repeat(4_000));
         assert!(long.evidence.is_some_and(|text| text.len() <= crate::units::limits::EVIDENCE_MAX));
+    }
+
+    #[test]
+    fn output_that_cannot_be_shown_leaves_the_exit_code_as_the_reason() {
+        for output in ["\u{e}", "\0\0\n", "\u{7}|", "|\u{7}"] {
+            assert_eq!(exit(2, output).evidence.as_deref(), Some("exit 2"), "{output:?}");
+        }
+        assert_eq!(exit(1, "\u{1}\nDISK WARNING\n").evidence.as_deref(), Some("DISK WARNING"));
+        let ended = ErrandEnd::Exited { status: Exit::Signal(9), output: "\0".into() };
+        assert_eq!(judged(&ended).evidence.as_deref(), Some("ended by SIGKILL"));
     }
 
     #[test]

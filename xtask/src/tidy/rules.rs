@@ -15,6 +15,7 @@ pub(crate) fn check(sources: &[Source], findings: &mut Findings) {
         names(source, findings);
     }
     metrics(sources, findings);
+    fuzzing(sources, findings);
 }
 
 /// Where `unsafe` may stand. Tests in files of their own may use it too: they build what nobody ships.
@@ -202,6 +203,21 @@ fn metrics(sources: &[Source], findings: &mut Findings) {
     }
 }
 
+/// Every fuzz target is a program of its workspace. (Building that workspace would show it, too, and takes minutes.)
+fn fuzzing(sources: &[Source], findings: &mut Findings) {
+    let manifest = sources.iter().find(|source| source.path == "fuzz/Cargo.toml");
+    for source in sources {
+        let file = source.path.strip_prefix("fuzz/targets/");
+        let Some(name) = file.and_then(|file| file.strip_suffix(".rs")).filter(|name| !name.contains('/')) else {
+            continue;
+        };
+        let program = format!("[[bin]]\nname = \"{name}\"\npath = \"targets/{name}.rs\"\n");
+        if !manifest.is_some_and(|manifest| manifest.text.contains(&program)) {
+            findings.push(finding(source, 0, "fuzzing", "no [[bin]] of fuzz/Cargo.toml: add it there".into()));
+        }
+    }
+}
+
 fn is_metric(text: &str) -> bool {
     text.strip_prefix("cpra_").is_some_and(|rest| {
         !rest.is_empty() && rest.bytes().all(|b| b == b'_' || b.is_ascii_lowercase() || b.is_ascii_digit())
@@ -287,5 +303,20 @@ mod tests {
         let mut findings = Vec::new();
         metrics(&[code, page], &mut findings);
         assert_eq!(findings.iter().map(|finding| finding.line).collect::<Vec<_>>(), [2]);
+    }
+
+    #[test]
+    fn fuzz_targets_are_built() {
+        let program = "[[bin]]\nname = \"a\"\npath = \"targets/a.rs\"\n";
+        let files = [("fuzz/Cargo.toml", program), ("fuzz/targets/a.rs", "")];
+        let found = |files: &[(&str, &str)]| {
+            let sources: Vec<_> = files.iter().map(|(path, text)| Source::new(path, (*text).into())).collect();
+            let mut findings = Vec::new();
+            fuzzing(&sources, &mut findings);
+            findings.len()
+        };
+        assert_eq!(found(&files), 0);
+        assert_eq!(found(&files[1..]), 1, "no manifest");
+        assert_eq!(found(&[files[0], ("fuzz/targets/a.rs", ""), ("fuzz/targets/b.rs", "")]), 1);
     }
 }

@@ -226,6 +226,20 @@ fn a_server_that_may_still_refuse_is_waited_for() {
 }
 
 #[test]
+fn a_check_that_only_speaks_lets_the_server_speak_too() {
+    let check = TcpCheck { send: b"ping".as_slice().into(), ..tls() };
+    for heard in [&b"+220 ready"[..], b"+!"] {
+        let mut attempt = Attempt::begin(check.clone(), true);
+        attempt.connected();
+        // The server's words, or its goodbye, are there before the ring has told that ours were sent.
+        assert!(attempt.heard(heard).is_none());
+        assert!(attempt.sent().is_none());
+        let outcome = attempt.sent().expect("it was said").outcome;
+        assert_eq!((outcome.code, attempt.sent.concat().as_str()), (Code::L6Ok, "hellofinished,pingbye"));
+    }
+}
+
+#[test]
 fn the_end_of_time_says_what_was_waited_for() {
     let mut attempt = Attempt::begin(talks(), false);
     assert_eq!(attempt.expire().code, Code::L4Tout);
