@@ -201,7 +201,14 @@ fn is_plain(text: &str) -> bool {
         }
         match byte {
             b' ' => continue,
-            b'-' if matches!(next, None | Some(b' ')) => continue,
+            // No text begins like this, says the one reader, and the other takes it for one.
+            b'-' if matches!(next, Some(b',' | b'[' | b']' | b'{' | b'}')) => return false,
+            b'-' if matches!(next, None | Some(b' ')) => {
+                if depth > 0 {
+                    return false;
+                }
+                continue;
+            }
             b'[' | b'{' => {
                 depth += 1;
                 continue;
@@ -307,6 +314,9 @@ mod tests {
             "- ! x",
             "x: +5",
             "x: 0x10",
+            "x: {y: -}",
+            "x: {y: - }",
+            "x: [-, a]",
             "x: True",
             "<<: {}",
             "x: [::1]",

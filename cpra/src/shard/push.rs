@@ -24,7 +24,7 @@ use rustc_hash::FxBuildHasher;
 use super::Core;
 use super::protocol::Effects;
 use crate::domain::{Check, Code, Outcome, Policy, VoidReason};
-use crate::units::limits::{INTERVAL_MAX, LEDGER_EVERY, PUSH_SETTLE, STALL, STARTS_PER_STEP_MAX};
+use crate::units::limits::{INTERVAL_MAX, LEDGER_EVERY, PUSH_SETTLE, PUSH_STOPS_MAX, STALL, STARTS_PER_STEP_MAX};
 use crate::units::planted::{self, Bug};
 use crate::units::{Instant, Span};
 use crate::world::{Components, Place};
@@ -44,13 +44,13 @@ pub(super) struct Pushes {
     waits: HashMap<u32, Wait, FxBuildHasher>,
     /// Their deadline has passed, and they are not judged yet.
     missed: VecDeque<u32>,
-    /// The last time that the loop stood still.
-    stood_still: Option<(Instant, Instant)>,
+    /// When the loop stood still: the last time, and those before it that had not settled when it came.
+    stood_still: Vec<(Instant, Instant)>,
 }
 
 impl Pushes {
     pub(super) fn new() -> Self {
-        Self { waits: HashMap::with_hasher(FxBuildHasher), missed: VecDeque::new(), stood_still: None }
+        Self { waits: HashMap::with_hasher(FxBuildHasher), missed: VecDeque::new(), stood_still: Vec::new() }
     }
 
     /// Whether the monitor is one that calls in.
@@ -75,17 +75,25 @@ impl Pushes {
     /// A step comes at least with every audit; one that comes much later was kept from running.
     pub(super) fn note_step(&mut self, last: Instant, now: Instant) {
         if !self.waits.is_empty() && now.since(last) > LEDGER_EVERY + STALL {
-            self.stood_still = Some((last, now));
+            if self.settles().is_some_and(|settled| settled <= last) {
+                self.stood_still.clear();
+            }
+            let full = self.stood_still.len() == PUSH_STOPS_MAX;
+            match self.stood_still.last_mut() {
+                // A process that does little but stand still: the times in between count as well.
+                Some(gap) if full => gap.1 = now,
+                _ => self.stood_still.push((last, now)),
+            }
         }
     }
 
     /// Until when calls may still lie in a listener's queue.
     fn settles(&self) -> Option<Instant> {
-        self.stood_still.map(|(_, until)| until + PUSH_SETTLE)
+        self.stood_still.last().map(|&(_, until)| until + PUSH_SETTLE)
     }
 
     fn stood_still_at(&self, deadline: Instant) -> bool {
-        let stood_still = self.stood_still.is_some_and(|(from, until)| (from..=until).contains(&deadline));
+        let stood_still = self.stood_still.iter().any(|&(from, until)| (from..=until).contains(&deadline));
         stood_still && !planted::is(Bug::MissWhileStoppedCounts)
     }
 }

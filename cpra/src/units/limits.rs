@@ -245,6 +245,8 @@ pub const DNS_STRAYS_MAX: usize = 64;
 
 /// After this process stood still, a job's call that is overdue may lie unread for this long.
 pub const PUSH_SETTLE: Span = Span::from_secs(5);
+/// Times that the loop stood still, remembered one by one until that is over.
+pub const PUSH_STOPS_MAX: usize = 16;
 
 /// Sampling of the host's own drop counters while timed-out checks wait to be judged.
 pub const HOST_SAMPLE_EVERY: Span = Span::from_millis(5);
