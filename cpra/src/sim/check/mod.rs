@@ -92,6 +92,8 @@ struct Watch {
     answered: Option<Answered>,
     /// The current check's, by their numbers in the ring, or among the trips.
     attempts: Vec<usize>,
+    /// When the last of them ended, if its judgement waits for something else.
+    ended: Option<Instant>,
     /// The last sign of being looked after.
     alive: Instant,
     streak: Streak,
@@ -214,6 +216,7 @@ impl Checker {
                     resolve: None,
                     answered: None,
                     attempts: Vec::new(),
+                    ended: None,
                     alive: now,
                     streak: Streak::new(enabled),
                     void_since: None,

@@ -165,6 +165,9 @@ impl Checker {
         let state = machine.monitor_state(seen.id.index(), now);
         let last = state.last.zip(state.last_at);
         let judged = !rests(before) && (last != seen.last || state.next_due != seen.shown_due);
+        if (before, place) == (Place::Flight, Place::Judging) {
+            self.watches[watch].ended = Some(now);
+        }
         self.watches[watch].shown_due = state.next_due;
         self.watches[watch].place = place;
         self.watches[watch].last = last;

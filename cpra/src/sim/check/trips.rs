@@ -55,6 +55,7 @@ impl Checker {
             self.coverage.hit(Section::Turn, "an errand was sent again");
         }
         self.watches[watch].attempts.push(number);
+        self.watches[watch].ended = None;
     }
 
     pub(super) fn weigh_trip(
@@ -76,7 +77,9 @@ impl Checker {
         let resolve = if seen.attempts.len() == 1 { seen.resolve.unwrap_or_default() } else { Span::ZERO };
         let begun = trip.begun.filter(|begun| *begun <= now).unwrap_or(trip.started);
         let deadline = begun + (policy.timeout - resolve);
-        let overlaps = |from: Instant| log.stalls.iter().any(|stall| stall.1 > from);
+        // What stood still afterwards, while the host's counters were waited for, changes nothing any more.
+        let ended = seen.ended.unwrap_or(now);
+        let overlaps = |from: Instant| log.stalls.iter().any(|stall| stall.0 < ended && stall.1 > from);
         let (stalled, stalled_before) = (overlaps(trip.started), overlaps(first.started));
         let named = resolve + resolve > policy.timeout;
         let fails = Outcome::of(code).verdict() == Verdict::Fail;

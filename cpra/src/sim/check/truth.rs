@@ -182,7 +182,9 @@ impl Checker {
         let started = seen.check_started.ok_or("without having been started")?;
         // A name that took most of the time leaves too little to blame the target.
         let most = seen.attempts.len() == 1 && seen.resolve.is_some_and(|resolve| resolve + resolve > policy.timeout);
-        let on_the_wire = most && !seen.attempts.is_empty();
+        // So does one without which the answer would have been soon enough.
+        let strict = policy.max_latency.is_some_and(|most| most.fails);
+        let on_the_wire = (most || strict) && !seen.attempts.is_empty();
         if code == Code::L4Dns || code == Code::Void(VoidReason::Resolver) && !on_the_wire {
             return self.weigh_name(watch, code);
         }
