@@ -10,6 +10,8 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use clap::Args;
 
+use crate::steps::cargo;
+
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
 const INSTRUMENTATION: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -71,17 +73,7 @@ fn targets() -> anyhow::Result<Vec<String>> {
 }
 
 fn build(target: &str, folder: &std::path::Path) -> anyhow::Result<PathBuf> {
-    let mut command = Command::new("cargo");
-    // What `cargo xtask` says about this program. Build scripts listen to it (ring's does), and half of the dependencies
-    // would be built anew whenever a target was built by hand in between.
-    let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| {
-        let name = name.to_string_lossy();
-        name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
-    });
-    for name in ours {
-        command.env_remove(name);
-    }
-    let status = command
+    let status = cargo()
         .args(["build", "--release", "--manifest-path", "fuzz/Cargo.toml", "--bin", target, "--target", TRIPLE])
         .arg("--target-dir")
         .arg(folder)

@@ -1,7 +1,5 @@
 //! `cargo xtask sim`: sweeps of the simulator, replays of one seed, and the hunt for planted defects.
 
-#[cfg(not(feature = "planted-bugs"))]
-use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -162,11 +160,11 @@ mod planted {
 /// Without the feature the defects are not even compiled: build again with it.
 #[cfg(not(feature = "planted-bugs"))]
 mod planted {
-    use super::{Command, Options, bail};
+    use super::{Options, bail};
+    use crate::steps::cargo;
 
     pub(super) fn run(_: &Options) -> anyhow::Result<()> {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let status = Command::new(cargo)
+        let status = cargo()
             .args(["run", "--quiet", "--package", "xtask", "--features", "planted-bugs", "--"])
             .args(std::env::args_os().skip(1))
             .status()?;
