@@ -9,7 +9,6 @@ use std::thread;
 use std::time::Duration;
 
 use cpra::daemon::{self, Daemon, Plan};
-use cpra::domain::monitor::About;
 use cpra::domain::monitor::{CodeRule, Dispatch, ScriptCheck};
 use cpra::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, StatusSet, Target, TcpCheck};
 use cpra::units::Span;
@@ -26,17 +25,11 @@ fn codes(file: &Path) -> Codes {
 
 fn monitor(name: &str, check: Check, address: SocketAddr, path: &str, codes: Codes) -> Monitor {
     let policy = Policy {
-        check,
-        interval: Span::from_millis(200),
-        timeout: Span::from_millis(200),
         retry_interval: Span::from_millis(100),
         unhealthy_threshold: 2,
-        healthy_threshold: 2,
-        retries: 0,
-        max_latency: None,
-        about: About::default(),
         groups: Box::new(["test".into()]),
         codes,
+        ..Policy::new(check, Span::from_millis(200), Span::from_millis(200))
     };
     let target = Target { host: Host::Literal(address.ip()), port: address.port(), path: path.into() };
     Monitor { name: name.into(), enabled: true, target, policy }

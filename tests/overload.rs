@@ -15,7 +15,6 @@ use std::thread;
 use std::time::Duration;
 
 use cpra::daemon::{self, Daemon, Plan};
-use cpra::domain::monitor::About;
 use cpra::domain::monitor::{CodeRule, Dispatch};
 use cpra::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, StatusSet, Target, TcpCheck};
 use cpra::os::clock::Clock;
@@ -41,19 +40,7 @@ fn notices_of(folder: &Path) -> PathBuf {
 }
 
 fn policy(check: Check, interval: Span, timeout: Span, codes: Codes) -> Policy {
-    Policy {
-        check,
-        interval,
-        timeout,
-        retry_interval: interval,
-        unhealthy_threshold: 2,
-        healthy_threshold: 2,
-        retries: 0,
-        max_latency: None,
-        about: About::default(),
-        groups: Box::default(),
-        codes,
-    }
+    Policy { unhealthy_threshold: 2, codes, ..Policy::new(check, interval, timeout) }
 }
 
 fn http(keep_alive: bool) -> Check {

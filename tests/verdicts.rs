@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cpra::desk::{self, Desk, protocol as desk_protocol};
-use cpra::domain::monitor::About;
 use cpra::domain::monitor::{CodeRule, Dispatch, MaxLatency};
 use cpra::domain::{Check, Codes, Color, Destination, Host, Monitor, Policy, Target, TcpCheck};
 use cpra::ring::{Completion, Errno, Op, OpKind};
@@ -75,17 +74,12 @@ impl Bench {
             codes.set(color, CodeRule { dispatch, notify: Box::new([log.clone()]) });
         }
         let policy = Policy {
-            check: Check::Tcp(TcpCheck::default()),
-            interval: INTERVAL,
-            timeout: Span::from_secs(1),
             retry_interval: RETRY,
             unhealthy_threshold: unhealthy,
             healthy_threshold: healthy,
-            retries: 0,
             max_latency,
-            about: About::default(),
-            groups: Box::default(),
             codes,
+            ..Policy::new(Check::Tcp(TcpCheck::default()), INTERVAL, Span::from_secs(1))
         };
         let address: SocketAddr = "127.0.0.1:80".parse().expect("an address");
         let target = Target { host: Host::Literal(address.ip()), port: address.port(), path: "".into() };

@@ -12,19 +12,7 @@ use cpra::units::{Generation, Instant, Slot, Span};
 use cpra::wire::tls::Unloaded;
 
 pub fn policy(check: Check) -> Arc<Policy> {
-    Arc::new(Policy {
-        check,
-        interval: Span::from_secs(10),
-        timeout: Span::from_secs(1),
-        retry_interval: Span::from_secs(10),
-        unhealthy_threshold: 3,
-        healthy_threshold: 2,
-        retries: 0,
-        max_latency: None,
-        groups: Box::default(),
-        about: About::default(),
-        codes: Codes::default(),
-    })
+    Arc::new(Policy::new(check, Span::from_secs(10), Span::from_secs(1)))
 }
 
 /// What holds for every outcome, whatever somebody else said: its words are few and fit for a terminal, a warning stands

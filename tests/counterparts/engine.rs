@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cpra::domain::monitor::{About, IcmpCheck, ScriptCheck, TlsPolicy};
-use cpra::domain::{Check, Codes, Host, HttpCheck, Monitor, Outcome, Policy, StatusSet, Target, TcpCheck};
+use cpra::domain::monitor::{IcmpCheck, ScriptCheck, TlsPolicy};
+use cpra::domain::{Check, Host, HttpCheck, Monitor, Outcome, Policy, StatusSet, Target, TcpCheck};
 use cpra::os::clock::Clock;
 use cpra::os::ping::{Means, Ping, Pinger};
 use cpra::os::resolve::{self, Resolver, Return};
@@ -55,19 +55,7 @@ impl Monitored {
     }
 
     fn of(check: Check, address: SocketAddr, path: &str) -> Self {
-        let policy = Policy {
-            check,
-            interval: Span::from_secs(10),
-            timeout: Span::from_secs(2),
-            retry_interval: Span::from_secs(10),
-            unhealthy_threshold: 3,
-            healthy_threshold: 2,
-            retries: 0,
-            max_latency: None,
-            about: About::default(),
-            groups: Box::new([]),
-            codes: Codes::default(),
-        };
+        let policy = Policy::new(check, Span::from_secs(10), Span::from_secs(2));
         Self { address, host: Host::Literal(address.ip()), path: path.into(), policy }
     }
 

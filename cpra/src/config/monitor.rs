@@ -11,10 +11,11 @@ use super::{about, dependencies, intervention, value};
 use crate::domain::monitor::CheckKind;
 use crate::domain::{Color, Monitor, Policy};
 use crate::units::Span;
-use crate::units::limits::{INTERVAL_MAX, INTERVAL_MIN, MONITOR_NAME_MAX, THRESHOLD_MAX, TIMEOUT_MIN};
+use crate::units::limits::{
+    HEALTHY_THRESHOLD_DEFAULT, INTERVAL_MAX, INTERVAL_MIN, MONITOR_NAME_MAX, THRESHOLD_MAX, TIMEOUT_MIN,
+    UNHEALTHY_THRESHOLD_DEFAULT,
+};
 
-const UNHEALTHY_DEFAULT: u8 = 3;
-const HEALTHY_DEFAULT: u8 = 2;
 const GROUPS_MAX: usize = 64;
 const GROUP_MAX: usize = 255;
 
@@ -233,8 +234,10 @@ fn cadence(pulse: &Section<'_>, kind: Option<CheckKind>, findings: &mut Findings
         interval: interval_known,
         timeout,
         retry_interval: pulse.value(findings, &["retry_interval"], value::span(intervals)).unwrap_or(interval_known),
-        unhealthy_threshold: pulse.value(findings, &UNHEALTHY, &threshold).map_or(UNHEALTHY_DEFAULT, narrow),
-        healthy_threshold: pulse.value(findings, &["healthy_threshold"], &threshold).map_or(HEALTHY_DEFAULT, narrow),
+        unhealthy_threshold: pulse.value(findings, &UNHEALTHY, &threshold).map_or(UNHEALTHY_THRESHOLD_DEFAULT, narrow),
+        healthy_threshold: pulse
+            .value(findings, &["healthy_threshold"], &threshold)
+            .map_or(HEALTHY_THRESHOLD_DEFAULT, narrow),
     }
 }
 

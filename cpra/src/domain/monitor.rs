@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::notice::{Color, Destination};
 use super::outcome::{Code, Latency, Outcome, Verdict, VoidReason};
 use crate::units::Span;
+use crate::units::limits::{HEALTHY_THRESHOLD_DEFAULT, UNHEALTHY_THRESHOLD_DEFAULT};
 
 /// One monitor as the loader hands it over. It is taken apart at once: the policy is interned, name and target go
 /// into a byte arena (see `world::catalog`).
@@ -69,6 +70,25 @@ pub struct Policy {
     pub groups: Box<[Box<str>]>,
     pub about: About,
     pub codes: Codes,
+}
+
+impl Policy {
+    /// As of a monitor whose file says no more than this.
+    pub fn new(check: Check, interval: Span, timeout: Span) -> Self {
+        Self {
+            check,
+            interval,
+            timeout,
+            retry_interval: interval,
+            unhealthy_threshold: UNHEALTHY_THRESHOLD_DEFAULT,
+            healthy_threshold: HEALTHY_THRESHOLD_DEFAULT,
+            retries: 0,
+            max_latency: None,
+            groups: Box::default(),
+            about: About::default(),
+            codes: Codes::default(),
+        }
+    }
 }
 
 /// What people wrote about a monitor for those who are told of it.

@@ -176,24 +176,16 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
     use super::*;
-    use crate::domain::monitor::{About, ScriptCheck};
-    use crate::domain::{Codes, HostRef, Policy, TargetRef, Verdict};
+    use crate::domain::monitor::ScriptCheck;
+    use crate::domain::{HostRef, Policy, TargetRef, Verdict};
     use crate::units::Span;
 
     fn policy() -> Arc<Policy> {
-        Arc::new(Policy {
-            check: Check::Script(ScriptCheck { argv: Box::new(["/opt/look".into()]), env: Box::default(), cwd: None }),
-            interval: Span::from_secs(10),
-            timeout: Span::from_secs(5),
-            retry_interval: Span::from_secs(10),
-            unhealthy_threshold: 3,
-            healthy_threshold: 2,
-            retries: 0,
-            max_latency: None,
-            groups: Box::default(),
-            about: About::default(),
-            codes: Codes::default(),
-        })
+        Arc::new(Policy::new(
+            Check::Script(ScriptCheck { argv: Box::new(["/opt/look".into()]), env: Box::default(), cwd: None }),
+            Span::from_secs(10),
+            Span::from_secs(5),
+        ))
     }
 
     fn with_request<T>(take: impl FnOnce(&Request<'_>) -> T) -> T {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::protocol::{Command, CommandKind, HostSample, Resolution};
 use super::{Effect, Effects, Event, Settings, Shard};
-use crate::domain::monitor::{About, CheckKind};
-use crate::domain::{Check, Code, Codes, Host, HttpCheck, Monitor, Policy, StatusSet, Target, TcpCheck, VoidReason};
+use crate::domain::monitor::CheckKind;
+use crate::domain::{Check, Code, Host, HttpCheck, Monitor, Policy, StatusSet, Target, TcpCheck, VoidReason};
 use crate::ring::{Completion, Errno, OpKind};
 use crate::units::limits::{FIN_WAIT, HOP_FIN_WAIT, KEEP_ALIVE_IDLE, NAMED_PER_STEP_MAX};
 use crate::units::{Generation, Instant, Slot, Span};
@@ -44,19 +44,7 @@ struct Bench {
 }
 
 fn monitor(name: &str, check: Check, host: Host) -> Monitor {
-    let policy = Policy {
-        check,
-        interval: INTERVAL,
-        timeout: TIMEOUT,
-        retry_interval: RETRY,
-        unhealthy_threshold: 3,
-        healthy_threshold: 2,
-        retries: 0,
-        max_latency: None,
-        about: About::default(),
-        groups: Box::default(),
-        codes: Codes::default(),
-    };
+    let policy = Policy { retry_interval: RETRY, ..Policy::new(check, INTERVAL, TIMEOUT) };
     Monitor { name: name.into(), enabled: false, target: Target { host, port: 80, path: "/".into() }, policy }
 }
 

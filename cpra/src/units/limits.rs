@@ -16,6 +16,8 @@ pub const RETRY_PAUSE: Span = Span::from_millis(50);
 
 /// `unhealthy_threshold` and `healthy_threshold`.
 pub const THRESHOLD_MAX: u8 = 100;
+pub const UNHEALTHY_THRESHOLD_DEFAULT: u8 = 3;
+pub const HEALTHY_THRESHOLD_DEFAULT: u8 = 2;
 
 /// The step loop runs at least this often while a check is in flight ...
 pub const FLIGHT_WAIT_MAX: Span = Span::from_millis(100);

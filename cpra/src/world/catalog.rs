@@ -365,23 +365,11 @@ fn push_host(bytes: &mut Vec<u8>, target: &Target, interned: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::monitor::About;
-    use crate::domain::{Check, Codes, TcpCheck};
+
+    use crate::domain::{Check, TcpCheck};
 
     fn monitor(name: &str, target: Target) -> Monitor {
-        let policy = Policy {
-            check: Check::Tcp(TcpCheck::default()),
-            interval: Span::from_secs(1),
-            timeout: Span::from_secs(1),
-            retry_interval: Span::from_secs(1),
-            unhealthy_threshold: 3,
-            healthy_threshold: 2,
-            retries: 0,
-            max_latency: None,
-            about: About::default(),
-            groups: Box::default(),
-            codes: Codes::default(),
-        };
+        let policy = Policy::new(Check::Tcp(TcpCheck::default()), Span::from_secs(1), Span::from_secs(1));
         Monitor { name: name.into(), enabled: true, target, policy }
     }
 

@@ -85,8 +85,8 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::monitor::{About, PushCheck};
-    use crate::domain::{Codes, Host, Monitor, Policy, Target, TcpCheck};
+    use crate::domain::monitor::PushCheck;
+    use crate::domain::{Host, Monitor, Policy, Target, TcpCheck};
     use crate::units::Span;
     use crate::world::catalog::CatalogError;
 
@@ -95,19 +95,7 @@ mod tests {
             Some(_) => Check::Push(PushCheck { grace: Span::ZERO }),
             None => Check::Tcp(TcpCheck::default()),
         };
-        let policy = Policy {
-            check,
-            interval: Span::from_secs(1),
-            timeout: Span::from_secs(1),
-            retry_interval: Span::from_secs(1),
-            unhealthy_threshold: 3,
-            healthy_threshold: 2,
-            retries: 0,
-            max_latency: None,
-            about: About::default(),
-            groups: Box::default(),
-            codes: Codes::default(),
-        };
+        let policy = Policy::new(check, Span::from_secs(1), Span::from_secs(1));
         let host = Host::Literal("127.0.0.1".parse().expect("an address"));
         let target = Target { host, port: 1, path: token.unwrap_or("").into() };
         Monitor { name: name.into(), enabled: true, target, policy }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use cpra::daemon::{self, Plan};
-use cpra::domain::monitor::{About, IcmpCheck};
-use cpra::domain::{Check, Codes, Host, Monitor, Policy, Target};
+use cpra::domain::monitor::IcmpCheck;
+use cpra::domain::{Check, Host, Monitor, Policy, Target};
 use cpra::units::Span;
 use cpra::world::Catalog;
 use nix::libc;
@@ -116,19 +116,11 @@ fn target(index: u32) -> Ipv4Addr {
 
 fn whole(load: &Load) -> anyhow::Result<()> {
     let monitors = (0..load.rate).map(|index| {
-        let policy = Policy {
-            check: Check::Icmp(IcmpCheck { count: 1, max_loss: 0, max_rtt: None }),
-            interval: Span::from_secs(1),
-            timeout: Span::from_millis(500),
-            retry_interval: Span::from_secs(1),
-            unhealthy_threshold: 3,
-            healthy_threshold: 2,
-            retries: 0,
-            max_latency: None,
-            about: About::default(),
-            groups: Box::default(),
-            codes: Codes::default(),
-        };
+        let policy = Policy::new(
+            Check::Icmp(IcmpCheck { count: 1, max_loss: 0, max_rtt: None }),
+            Span::from_secs(1),
+            Span::from_millis(500),
+        );
         let target = Target { host: Host::Literal(target(index).into()), port: 0, path: "".into() };
         Monitor { name: format!("m/{index}").into(), enabled: true, target, policy }
     });

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use cpra::daemon::{self, Plan};
-use cpra::domain::monitor::{About, ScriptCheck};
-use cpra::domain::{Check, Codes, Host, Monitor, Policy, Target};
+use cpra::domain::monitor::ScriptCheck;
+use cpra::domain::{Check, Host, Monitor, Policy, Target};
 use cpra::os::limits::NofileLimit;
 use cpra::units::Span;
 use cpra::world::Catalog;
@@ -207,23 +207,11 @@ const INTERVAL: Span = Span::from_millis(100);
 pub(crate) fn spawn_daemon(load: &Load) -> anyhow::Result<()> {
     child::die_with_parent()?;
     NofileLimit::raise()?;
-    let policy = Policy {
-        check: Check::Script(ScriptCheck {
-            argv: Box::new([load.program.as_str().into()]),
-            env: Box::default(),
-            cwd: None,
-        }),
-        interval: INTERVAL,
-        timeout: Span::from_secs(1),
-        retry_interval: INTERVAL,
-        unhealthy_threshold: 3,
-        healthy_threshold: 2,
-        retries: 0,
-        max_latency: None,
-        groups: Box::default(),
-        about: About::default(),
-        codes: Codes::default(),
-    };
+    let policy = Policy::new(
+        Check::Script(ScriptCheck { argv: Box::new([load.program.as_str().into()]), env: Box::default(), cwd: None }),
+        INTERVAL,
+        Span::from_secs(1),
+    );
     let target = Target { host: Host::Literal(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), port: 0, path: "".into() };
     let monitors = (0..MONITORS).map(|number| Monitor {
         name: format!("bench/{number}").into(),

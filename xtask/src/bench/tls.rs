@@ -10,8 +10,8 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use cpra::domain::monitor::{About, TlsPolicy};
-use cpra::domain::{Check, Codes, Host, HttpCheck, Monitor, Policy, Target};
+use cpra::domain::monitor::TlsPolicy;
+use cpra::domain::{Check, Host, HttpCheck, Monitor, Policy, Target};
 use cpra::os::clock::Clock;
 use cpra::os::tls::Loader;
 use cpra::os::uring::{Options as RingOptions, UringRing};
@@ -228,19 +228,11 @@ fn shard(load: &Load) -> anyhow::Result<Counts> {
     let folder = std::env::temp_dir().join(format!("cpra-bench-tls-{}.pem", std::process::id()));
     std::fs::write(&folder, CA)?;
     let tls = TlsPolicy { server_name: Some(NAME.into()), ca_file: Some(folder.clone()), ..TlsPolicy::default() };
-    let policy = Policy {
-        check: Check::Http(HttpCheck { tls: Some(tls), ..HttpCheck::default() }),
-        interval: Span::from_millis(100),
-        timeout: Span::from_millis(100),
-        retry_interval: Span::from_millis(100),
-        unhealthy_threshold: 3,
-        healthy_threshold: 2,
-        retries: 0,
-        max_latency: None,
-        about: About::default(),
-        groups: Box::default(),
-        codes: Codes::default(),
-    };
+    let policy = Policy::new(
+        Check::Http(HttpCheck { tls: Some(tls), ..HttpCheck::default() }),
+        Span::from_millis(100),
+        Span::from_millis(100),
+    );
     let mut loader = Loader::default();
     if !load.resume {
         loader = loader.without_resumption();

@@ -17,9 +17,7 @@ use crate::desk::DeskStats;
 use crate::desk::protocol::{Answer, Change, EpisodeView, Question, StoryKind};
 use crate::domain::health::Phase;
 use crate::domain::monitor::{About, PushCheck};
-use crate::domain::{
-    Check, Code, Codes, Color, Host, HttpCheck, Latency, Monitor, Policy, StatusSet, Target, TcpCheck,
-};
+use crate::domain::{Check, Code, Color, Host, HttpCheck, Latency, Monitor, Policy, StatusSet, Target, TcpCheck};
 use crate::os::local::LocalSocket;
 use crate::os::resolve::ResolverStats;
 use crate::shard::ShardStats;
@@ -115,21 +113,14 @@ fn monitor(name: &str) -> Monitor {
         enabled: true,
         target: Target { host: Host::Name("shop.internal".into()), port: 80, path: path.into() },
         policy: Policy {
-            check,
-            interval: Span::from_secs(30),
-            timeout: Span::from_millis(2_500),
             retry_interval: Span::from_secs(5),
-            unhealthy_threshold: 3,
-            healthy_threshold: 2,
-            retries: 0,
-            max_latency: None,
             about: About {
                 labels: [("team".into(), "<shop>".into())].into(),
                 description: Some("front door".into()),
                 runbook: Some("https://wiki.example.com/shop".into()),
             },
             groups: Box::new([if name.starts_with("shop") { "shop".into() } else { "rest".into() }]),
-            codes: Codes::default(),
+            ..Policy::new(check, Span::from_secs(30), Span::from_millis(2_500))
         },
     }
 }

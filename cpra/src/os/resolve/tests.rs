@@ -87,17 +87,11 @@ fn an_order_ends_once_and_a_wrong_one_at_once() {
         let check =
             crate::domain::monitor::DnsCheck { record: crate::domain::monitor::RecordType::A, expect: Box::default() };
         Arc::new(Policy {
-            check: Check::Dns(check),
-            interval: timeout,
-            timeout,
-            retry_interval: timeout,
             unhealthy_threshold: 1,
             healthy_threshold: 1,
-            retries: 0,
-            max_latency: None,
-            groups: Box::default(),
             about: crate::domain::monitor::About::default(),
             codes: crate::domain::Codes::default(),
+            ..Policy::new(Check::Dns(check), timeout, timeout)
         })
     };
     let ask = |slot, name: &str, timeout| Order::Ask {

@@ -1,24 +1,12 @@
 use super::*;
-use crate::domain::monitor::{About, RecordType};
-use crate::domain::{Codes, HostRef, Policy, TargetRef, Verdict};
+use crate::domain::monitor::RecordType;
+use crate::domain::{HostRef, Policy, TargetRef, Verdict};
 use crate::ring::Errno;
 use crate::units::Span;
 
 fn policy(record: RecordType, expect: &[&str]) -> Arc<Policy> {
     let expect = expect.iter().map(|&text| text.into()).collect();
-    Arc::new(Policy {
-        check: Check::Dns(DnsCheck { record, expect }),
-        interval: Span::from_secs(10),
-        timeout: Span::from_secs(5),
-        retry_interval: Span::from_secs(10),
-        unhealthy_threshold: 3,
-        healthy_threshold: 2,
-        retries: 0,
-        max_latency: None,
-        groups: Box::new([]),
-        about: About::default(),
-        codes: Codes::default(),
-    })
+    Arc::new(Policy::new(Check::Dns(DnsCheck { record, expect }), Span::from_secs(10), Span::from_secs(5)))
 }
 
 fn judged(policy: &Arc<Policy>, address: &str, end: &ErrandEnd) -> Outcome {

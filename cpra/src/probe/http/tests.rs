@@ -7,8 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::*;
-use crate::domain::monitor::About;
-use crate::domain::{Codes, Policy, StatusSet, TargetRef, Verdict, VoidReason};
+use crate::domain::{Policy, StatusSet, TargetRef, Verdict, VoidReason};
 use crate::units::{Generation, Slot};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
@@ -23,19 +22,7 @@ fn policy(change: impl FnOnce(&mut HttpCheck)) -> Policy {
         ..HttpCheck::default()
     };
     change(&mut check);
-    Policy {
-        check: Check::Http(check),
-        interval: Span::from_secs(10),
-        timeout: Span::from_secs(5),
-        retry_interval: Span::from_secs(10),
-        unhealthy_threshold: 3,
-        healthy_threshold: 2,
-        retries: 0,
-        max_latency: None,
-        about: About::default(),
-        groups: Box::new([]),
-        codes: Codes::default(),
-    }
+    Policy::new(Check::Http(check), Span::from_secs(10), Span::from_secs(5))
 }
 
 /// A probe in the shard's hands: one millisecond passes before each completion.

@@ -1,24 +1,15 @@
 //! What an ICMP check makes of what comes back, as a table; and when it asks and ends.
 
 use super::*;
-use crate::domain::monitor::About;
-use crate::domain::{Codes, HostRef, Policy, TargetRef, Verdict};
+use crate::domain::{HostRef, Policy, TargetRef, Verdict};
 use std::sync::Arc;
 
 fn policy(count: u8, max_loss: u8, max_rtt: Option<u64>) -> Policy {
-    Policy {
-        check: Check::Icmp(IcmpCheck { count, max_loss, max_rtt: max_rtt.map(Span::from_millis) }),
-        interval: Span::from_secs(10),
-        timeout: Span::from_secs(1),
-        retry_interval: Span::from_secs(10),
-        unhealthy_threshold: 3,
-        healthy_threshold: 2,
-        retries: 0,
-        max_latency: None,
-        about: About::default(),
-        groups: Box::new([]),
-        codes: Codes::default(),
-    }
+    Policy::new(
+        Check::Icmp(IcmpCheck { count, max_loss, max_rtt: max_rtt.map(Span::from_millis) }),
+        Span::from_secs(10),
+        Span::from_secs(1),
+    )
 }
 
 /// A probe in the shard's hands.

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::*;
-use crate::domain::monitor::{About, ClientCertificate, TlsPolicy};
-use crate::domain::{Codes, HostRef, Policy, TargetRef, TcpCheck};
+use crate::domain::monitor::{ClientCertificate, TlsPolicy};
+use crate::domain::{HostRef, Policy, TargetRef, TcpCheck};
 use crate::wire::tls::Contexts;
 
 const BEGIN: Instant = Instant::from_nanos(1_000_000_000);
@@ -105,19 +105,7 @@ struct Attempt {
 
 fn policy(check: TcpCheck) -> Arc<Policy> {
     let second = Span::from_secs(1);
-    Arc::new(Policy {
-        check: Check::Tcp(check),
-        interval: second,
-        timeout: second,
-        retry_interval: second,
-        unhealthy_threshold: 3,
-        healthy_threshold: 2,
-        retries: 0,
-        max_latency: None,
-        about: About::default(),
-        groups: Box::default(),
-        codes: Codes::default(),
-    })
+    Arc::new(Policy::new(Check::Tcp(check), second, second))
 }
 
 fn request<'a>(policy: &'a Arc<Policy>, contexts: &'a Plain) -> Request<'a> {

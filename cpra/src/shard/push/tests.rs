@@ -1,8 +1,8 @@
 //! A shard without a network: time passes, jobs call or do not.
 
 use super::*;
-use crate::domain::monitor::{About, PushCheck};
-use crate::domain::{Codes, Host, Monitor, Target, TransitionKind};
+use crate::domain::monitor::PushCheck;
+use crate::domain::{Host, Monitor, Target, TransitionKind};
 use crate::shard::protocol::{Command, CommandKind, MonitorState, Transition};
 use crate::shard::{Effect, Event, Settings, Shard};
 use crate::units::MonitorId;
@@ -14,17 +14,10 @@ const GRACE: Span = Span::from_secs(60);
 
 fn monitor(name: &str, unhealthy: u8) -> Monitor {
     let policy = Policy {
-        check: Check::Push(PushCheck { grace: GRACE }),
-        interval: INTERVAL,
-        timeout: Span::from_secs(1),
         retry_interval: Span::from_secs(1),
         unhealthy_threshold: unhealthy,
         healthy_threshold: 1,
-        retries: 0,
-        max_latency: None,
-        about: About::default(),
-        groups: Box::default(),
-        codes: Codes::default(),
+        ..Policy::new(Check::Push(PushCheck { grace: GRACE }), INTERVAL, Span::from_secs(1))
     };
     let host = Host::Literal("127.0.0.1".parse().expect("an address"));
     Monitor { name: name.into(), enabled: true, target: Target { host, port: 0, path: name.into() }, policy }
