@@ -11,6 +11,7 @@ use std::time::Duration;
 use cpra::daemon::{self, Daemon, Plan};
 use cpra::domain::monitor::{CodeRule, Dispatch, ScriptCheck};
 use cpra::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, StatusSet, Target, TcpCheck};
+use cpra::queueing::Setup;
 use cpra::units::Span;
 use cpra::world::Catalog;
 
@@ -85,7 +86,7 @@ fn start(monitors: Vec<Monitor>, folder: &Path) -> Running {
     let api = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = api.local_addr().expect("it is bound");
     let catalog = Catalog::build(monitors, 1).expect("the monitors are sound");
-    let plan = Plan { instance: "test".into(), slots_max: 256, ..Plan::new(catalog, api, folder.to_owned()) };
+    let plan = Plan { instance: "test".into(), pulse: Setup::fixed(256), ..Plan::new(catalog, api, folder.to_owned()) };
     Running { daemon: Some(daemon::start(plan).expect("the daemon starts")), api: address }
 }
 

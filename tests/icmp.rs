@@ -13,6 +13,7 @@ use cpra::domain::monitor::IcmpCheck;
 use cpra::domain::{Check, Host, Monitor, Outcome, Target, Verdict};
 use cpra::os::clock::Clock;
 use cpra::os::ping::Means;
+use cpra::queueing::Setup;
 use cpra::units::Span;
 use cpra::world::Catalog;
 
@@ -498,7 +499,7 @@ fn the_daemon_pings() {
         let api = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let at = api.local_addr().expect("it is bound");
         let catalog = Catalog::build(monitors, 1).expect("the monitors are sound");
-        let plan = Plan { slots_max: 2_048, ..Plan::new(catalog, api, folder.path().to_owned()) };
+        let plan = Plan { pulse: Setup::fixed(2_048), ..Plan::new(catalog, api, folder.path().to_owned()) };
         let daemon = daemon::start(plan).expect("the daemon starts");
         let metric = |sample: &str| metric(at, sample);
         let outcome = |code: &str| metric(&format!("cpra_checks_total{{type=\"icmp\",outcome=\"{code}\"}}"));

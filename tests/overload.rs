@@ -18,6 +18,7 @@ use cpra::daemon::{self, Daemon, Plan};
 use cpra::domain::monitor::{CodeRule, Dispatch};
 use cpra::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, StatusSet, Target, TcpCheck};
 use cpra::os::clock::Clock;
+use cpra::queueing::Setup;
 use cpra::units::{Instant, Span};
 use cpra::world::Catalog;
 use nix::sched::{CloneFlags, unshare};
@@ -73,7 +74,7 @@ fn start(monitors: impl FnOnce(&Path) -> Vec<Monitor>, slots_max: u32) -> Runnin
     let api = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = api.local_addr().expect("it is bound");
     let catalog = Catalog::build(monitors(folder.path()), 1).expect("the monitors are sound");
-    let plan = Plan { slots_max, ..Plan::new(catalog, api, folder.path().to_owned()) };
+    let plan = Plan { pulse: Setup::fixed(slots_max), ..Plan::new(catalog, api, folder.path().to_owned()) };
     Running { daemon: Some(daemon::start(plan).expect("the daemon starts")), api: address, folder }
 }
 

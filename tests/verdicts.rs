@@ -8,6 +8,7 @@ use std::sync::Arc;
 use cpra::desk::{self, Desk, protocol as desk_protocol};
 use cpra::domain::monitor::{CodeRule, Dispatch, MaxLatency};
 use cpra::domain::{Check, Codes, Color, Destination, Host, Monitor, Policy, Target, TcpCheck};
+use cpra::queueing::Setup;
 use cpra::ring::{Completion, Errno, Op, OpKind};
 use cpra::shard::{self, Effects, Shard, protocol as shard_protocol};
 use cpra::units::{Generation, Instant, MonitorId, Slot, Span, Timestamp};
@@ -86,7 +87,7 @@ impl Bench {
         let monitor = Monitor { name: "shop/web".into(), enabled, target, policy };
         let catalog = Arc::new(Catalog::build([monitor], 1).expect("one monitor fits"));
         let now = Instant::from_nanos(1_000_000_000_000);
-        let shard_settings = shard::Settings { shard: 0, slots_max: 4, seed: 1 };
+        let shard_settings = shard::Settings { shard: 0, sizing: Setup::fixed(4), seed: 1 };
         let desk_settings = desk::Settings { instance: "test".into(), queue_capacity: 16, fallback: log, seed: 1 };
         let mut bench = Self {
             now,

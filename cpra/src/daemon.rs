@@ -46,6 +46,7 @@ use crate::os::story::Teller;
 use crate::os::uring::{self, UringRing};
 use crate::os::wake::WakeFd;
 use crate::pipeline::{Bell, Gauge, Sender, bounded};
+use crate::queueing::Setup;
 use crate::shard::protocol::MonitorState;
 use crate::shard::{self, Shard, ShardStats};
 use crate::store::memory;
@@ -65,8 +66,8 @@ pub struct Plan {
     pub loaded: bool,
     /// Of the intervention and code queues.
     pub queue_capacity: usize,
-    /// Most checks in flight, over all shards.
-    pub slots_max: u32,
+    /// How many checks are in flight, over all shards, and for what promise.
+    pub pulse: Setup,
     /// Most operations handed to the kernel at a time.
     pub batch_size: usize,
     pub log_dirs: Vec<PathBuf>,
@@ -95,7 +96,7 @@ impl Plan {
             catalog,
             loaded: true,
             queue_capacity: 1024,
-            slots_max: 1024,
+            pulse: Setup::fixed(1024),
             batch_size: 1024,
             log_dirs: vec![folder.clone()],
             state_dir: folder,
@@ -178,7 +179,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let mut shard_calls = Vec::new();
     let mut transitions = Vec::new();
     let mut commands = Vec::new();
-    let slots_max = (plan.slots_max / u32::from(shard_count)).max(1);
+    let sizing = plan.pulse.shared_by(u32::from(shard_count));
     for ((index, (door, bell)), resolver) in (0..shard_count).zip(doors.into_iter().zip(bells)).zip(resolvers) {
         let (transition_sender, transition_receiver) = bounded(QUEUE_TRANSITIONS, desk_bell.clone());
         let (command_sender, command_receiver) = bounded(QUEUE_COMMANDS, bell.clone());
@@ -199,7 +200,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
             returns: resolver.returns,
             transitions: transition_sender,
         };
-        let settings = shard::Settings { shard: index, slots_max, seed: seed() };
+        let settings = shard::Settings { shard: index, sizing, seed: seed() };
         let batch = u32::try_from(plan.batch_size).unwrap_or(u32::MAX);
         let options = uring::Options { batch, ..uring::Options::default() };
         let machine = Machine { settings, catalog: Arc::clone(&catalog), contexts: Arc::clone(&plan.contexts) };

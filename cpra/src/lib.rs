@@ -6,6 +6,7 @@ pub mod units;
 pub mod ring;
 
 pub mod domain;
+pub mod queueing;
 pub mod schedule;
 pub mod wire;
 

@@ -18,6 +18,7 @@ use cpra::os::tls;
 use cpra::os::uring::{Options, UringRing};
 use cpra::pipeline::Bell;
 use cpra::probe::errand::Errand;
+use cpra::queueing::Setup;
 use cpra::ring::{OpKind, Ring as _, Wait};
 use cpra::shard::protocol::{Command, CommandKind, HostSample, Resolution};
 use cpra::shard::{Effect, Effects, Event, Settings, Shard};
@@ -170,7 +171,7 @@ impl Engine {
         let monitors = monitored.iter().zip(&names).map(|(monitored, name)| monitored.monitor(name));
         let catalog = Arc::new(Catalog::build(monitors, 1).expect("the monitors are sound"));
         let ids = names.iter().map(|name| catalog.find(name).expect("it is there")).collect();
-        let settings = Settings { shard: 0, slots_max, seed: 1 };
+        let settings = Settings { shard: 0, sizing: Setup::fixed(slots_max), seed: 1 };
         let mut ring =
             UringRing::new(Options { unit_slots: slots_max, ..Options::default() }).expect("this host has io_uring");
         let mut pinger = Pinger::new().expect("there are random bytes");

@@ -21,6 +21,7 @@ use crate::os::resolve;
 use crate::os::signals::Signals;
 use crate::os::spawn;
 use crate::os::tls;
+use crate::queueing::{Bounds, Setup, Slo};
 use crate::ring::Family;
 use crate::units::{Instant, Span};
 use crate::wire::tls::Trust;
@@ -72,7 +73,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         catalog: loaded.catalog,
         loaded: loaded.found,
         queue_capacity: settings.queue_capacity,
-        slots_max: settings.pulse.max_workers,
+        pulse: pulse(&settings),
         batch_size: settings.batch_size,
         log_dirs: folders.log_dirs,
         state_dir: folders.state,
@@ -125,6 +126,19 @@ fn token(settings: &Settings) -> anyhow::Result<Option<Token>> {
 fn outer_name(settings: &Settings) -> Option<String> {
     let url = url::Url::parse(settings.api.external_url.as_deref()?).ok()?;
     url.host_str().map(str::to_owned)
+}
+
+/// How the pulse pipeline is sized.
+fn pulse(settings: &Settings) -> Setup {
+    let default = Setup::default();
+    let pulse = &settings.pulse;
+    let wait = pulse.wait_slo.unwrap_or(default.slo.wait);
+    let config::daemon::Share(headroom) = pulse.headroom;
+    Setup {
+        slo: Slo { within: pulse.slo, percentile: pulse.slo_percentile, wait },
+        bounds: Bounds { min: pulse.min_workers, max: pulse.max_workers, headroom },
+        service_time: pulse.service_time.unwrap_or(default.service_time),
+    }
 }
 
 pub(super) fn resolver(settings: &Settings) -> resolve::Settings {

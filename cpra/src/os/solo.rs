@@ -18,6 +18,7 @@ use super::uring::{Options, UringRing};
 use super::wake::WakeFd;
 use crate::domain::{Code, Outcome, VoidReason};
 use crate::pipeline::{Bell, Receiver, Sender, bounded};
+use crate::queueing::Setup;
 use crate::shard::protocol::{Command, CommandKind, Resolution, Transition};
 use crate::shard::{Settings, Shard};
 use crate::units::limits::{DRAIN_CHECKS, RESOLVE_MAX, RETRY_PAUSE, SOLO_RECEIVED_MAX, SOLO_SLOTS};
@@ -128,7 +129,7 @@ impl Solo {
             let begin = || -> io::Result<ShardLoop> {
                 let options = Options { unit_slots: SOLO_SLOTS, ..Options::default() };
                 let ring = UringRing::new(options).map_err(io::Error::other)?;
-                let settings = Settings { shard: 0, slots_max: SOLO_SLOTS, seed: Clock.now().as_nanos() };
+                let settings = Settings { shard: 0, sizing: Setup::fixed(SOLO_SLOTS), seed: Clock.now().as_nanos() };
                 let shard = Shard::new(&settings, Arc::clone(&own_catalog), Clock.now()).secured_by(contexts);
                 let mut driver = ShardLoop::new(shard, ring, mailbox, &shard_door, own_bell, own_board)?;
                 driver.open_pinger(&own_catalog)?;

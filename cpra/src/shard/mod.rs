@@ -51,6 +51,7 @@ use self::slots::{Slots, State};
 use crate::domain::health::Phase;
 use crate::domain::{Health, Latency, Outcome};
 use crate::probe::Ops;
+use crate::queueing::Setup;
 use crate::schedule::wheel::{Owner, TickClock};
 use crate::schedule::{ReadyList, Tick, Wheel};
 use crate::units::limits::{FLIGHT_WAIT_MAX, HANDSHAKES_PER_STEP_MAX, LEDGER_EVERY, STALL, STARTS_PER_STEP_MAX};
@@ -65,8 +66,8 @@ use crate::world::{Catalog, Components, Place, World};
 pub struct Settings {
     /// Which of the catalog's rosters is this shard's.
     pub shard: u8,
-    /// Most checks in flight (`[pulse] max_workers`, divided by the shards).
-    pub slots_max: u32,
+    /// How many checks may be in flight: this shard's part of the pipeline's.
+    pub sizing: Setup,
     /// For jitter; nothing else is drawn.
     pub seed: u64,
 }
@@ -144,7 +145,7 @@ impl Shard {
                 clock,
                 wheel: Wheel::new(clock.passed(now)),
                 ready: ReadyList::default(),
-                slots: Slots::new(settings.slots_max.max(1), clock, now),
+                slots: Slots::new(settings.sizing.bounds.max.max(1), clock, now),
                 names: Names::new(),
                 strangers: Strangers::default(),
                 resolved: VecDeque::new(),

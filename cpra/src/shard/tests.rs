@@ -9,6 +9,7 @@ use super::protocol::{Command, CommandKind, HostSample, Resolution};
 use super::{Effect, Effects, Event, Settings, Shard};
 use crate::domain::monitor::CheckKind;
 use crate::domain::{Check, Code, Host, HttpCheck, Monitor, Policy, StatusSet, Target, TcpCheck, VoidReason};
+use crate::queueing::Setup;
 use crate::ring::{Completion, Errno, OpKind};
 use crate::units::limits::{FIN_WAIT, HOP_FIN_WAIT, KEEP_ALIVE_IDLE, NAMED_PER_STEP_MAX};
 use crate::units::{Generation, Instant, Slot, Span};
@@ -68,7 +69,7 @@ impl Bench {
     fn new(monitors: Vec<Monitor>) -> Self {
         let names: Vec<_> = monitors.iter().map(|monitor| monitor.name.clone()).collect();
         let catalog = Arc::new(Catalog::build(monitors, 1).expect("they fit"));
-        let settings = Settings { shard: 0, slots_max: 1, seed: 1 };
+        let settings = Settings { shard: 0, sizing: Setup::fixed(1), seed: 1 };
         let mut bench = Self {
             now: BEGIN,
             shard: Shard::new(&settings, catalog.clone(), BEGIN),
@@ -251,7 +252,7 @@ fn a_scolding_for_idleness_is_no_answer_to_the_next_request() {
 #[test]
 fn no_check_begins_before_there_is_a_reading_to_hold_others_against() {
     let catalog = Arc::new(Catalog::build([Monitor { enabled: true, ..tcp("web") }], 1).expect("it fits"));
-    let mut shard = Shard::new(&Settings { shard: 0, slots_max: 1, seed: 1 }, catalog, BEGIN);
+    let mut shard = Shard::new(&Settings { shard: 0, sizing: Setup::fixed(1), seed: 1 }, catalog, BEGIN);
     let now = BEGIN + INTERVAL;
     let mut effects = Effects::default();
     shard.step(now, &[], &mut effects);
@@ -450,7 +451,7 @@ fn a_name_that_many_wait_for_lets_them_go_step_by_step_and_loses_nobody() {
         Monitor { enabled: true, ..monitor }
     };
     let catalog = Arc::new(Catalog::build((0..MANY).map(named), 1).expect("they fit"));
-    let mut shard = Shard::new(&Settings { shard: 0, slots_max: 1, seed: 1 }, catalog.clone(), BEGIN);
+    let mut shard = Shard::new(&Settings { shard: 0, sizing: Setup::fixed(1), seed: 1 }, catalog.clone(), BEGIN);
     let mut effects = Effects::default();
     let mut now = BEGIN;
     let sample = HostSample { taken: now, drops: 0, table_full: false };

@@ -12,6 +12,7 @@ use anyhow::{Context, bail, ensure};
 use cpra::daemon::{self, Plan};
 use cpra::domain::monitor::IcmpCheck;
 use cpra::domain::{Check, Host, Monitor, Policy, Target};
+use cpra::queueing::Setup;
 use cpra::units::Span;
 use cpra::world::Catalog;
 use nix::libc;
@@ -128,7 +129,7 @@ fn whole(load: &Load) -> anyhow::Result<()> {
     let at = api.local_addr()?;
     let folder = std::env::temp_dir();
     let catalog = Catalog::build(monitors, daemon::shards_for(2))?;
-    let plan = Plan { slots_max: 16_384, batch_size: 2048, ..Plan::new(catalog, api, folder) };
+    let plan = Plan { pulse: Setup::fixed(16_384), batch_size: 2048, ..Plan::new(catalog, api, folder) };
     let _daemon = daemon::start(plan)?;
     // The first checks are spread over up to five seconds; then everything is up.
     let patience = Instant::now() + Duration::from_secs(20);

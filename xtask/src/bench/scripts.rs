@@ -16,6 +16,7 @@ use cpra::daemon::{self, Plan};
 use cpra::domain::monitor::ScriptCheck;
 use cpra::domain::{Check, Host, Monitor, Policy, Target};
 use cpra::os::limits::NofileLimit;
+use cpra::queueing::Setup;
 use cpra::units::Span;
 use cpra::world::Catalog;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, posix_spawn};
@@ -222,7 +223,7 @@ pub(crate) fn spawn_daemon(load: &Load) -> anyhow::Result<()> {
     let api = TcpListener::bind("127.0.0.1:0")?;
     let address = api.local_addr()?;
     let folder = std::env::temp_dir();
-    let plan = Plan { slots_max: load.concurrency, ..Plan::new(Catalog::build(monitors, 1)?, api, folder) };
+    let plan = Plan { pulse: Setup::fixed(load.concurrency), ..Plan::new(Catalog::build(monitors, 1)?, api, folder) };
     let daemon = daemon::start(plan)?;
     std::thread::sleep(Duration::from_secs_f64(load.warm_up));
     let counts = || -> anyhow::Result<(f64, f64)> {

@@ -15,6 +15,7 @@ use cpra::domain::{Check, Host, HttpCheck, Monitor, Policy, Target};
 use cpra::os::clock::Clock;
 use cpra::os::tls::Loader;
 use cpra::os::uring::{Options as RingOptions, UringRing};
+use cpra::queueing::Setup;
 use cpra::ring::{Ring as _, Wait};
 use cpra::shard::protocol::HostSample;
 use cpra::shard::{Effect, Effects, Event, Settings, Shard};
@@ -248,7 +249,7 @@ fn shard(load: &Load) -> anyhow::Result<Counts> {
         Monitor { name: format!("m{index}").into(), enabled: true, target, policy: policy.clone() }
     });
     let catalog = Arc::new(Catalog::build(monitors, 1)?);
-    let settings = Settings { shard: 0, slots_max: 24, seed: 1 };
+    let settings = Settings { shard: 0, sizing: Setup::fixed(24), seed: 1 };
     let mut shard = Shard::new(&settings, catalog, Clock.now()).secured_by(loader.finish());
     let mut ring = UringRing::new(RingOptions::default())?;
     let mut effects = Effects::default();

@@ -3,6 +3,7 @@
 use super::*;
 use crate::domain::monitor::PushCheck;
 use crate::domain::{Host, Monitor, Target, TransitionKind};
+use crate::queueing::Setup;
 use crate::shard::protocol::{Command, CommandKind, MonitorState, Transition};
 use crate::shard::{Effect, Event, Settings, Shard};
 use crate::units::MonitorId;
@@ -33,7 +34,7 @@ struct Bench {
 impl Bench {
     fn of(monitors: Vec<Monitor>) -> Self {
         let catalog = Arc::new(Catalog::build(monitors, 1).expect("they fit"));
-        let settings = Settings { shard: 0, slots_max: 1, seed: 1 };
+        let settings = Settings { shard: 0, sizing: Setup::fixed(1), seed: 1 };
         let shard = Shard::new(&settings, catalog, BEGIN);
         Self { shard, now: BEGIN, told: Vec::new(), effects: Effects::default() }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{BEGIN, HostSample, monitor};
 use crate::domain::monitor::{ClientCertificate, TlsPolicy};
 use crate::domain::{Check, Host, HostRef, TcpCheck};
+use crate::queueing::Setup;
 use crate::ring::{Completion, Op, OpKind};
 use crate::shard::protocol::{Command, CommandKind};
 use crate::shard::{Effect, Effects, Event, Settings, Shard};
@@ -94,7 +95,7 @@ impl Bench {
             monitor
         });
         let catalog = Arc::new(Catalog::build(monitors, 1).expect("they fit"));
-        let settings = Settings { shard: 0, slots_max: CHECKS as u32, seed: 1 };
+        let settings = Settings { shard: 0, sizing: Setup::fixed(CHECKS as u32), seed: 1 };
         let shard = Shard::new(&settings, Arc::clone(&catalog), BEGIN).secured_by(Arc::new(Greeting));
         let mut bench = Self { shard, effects: Effects::default() };
         let base = HostSample { taken: BEGIN, drops: 0, table_full: false };

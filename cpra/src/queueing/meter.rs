@@ -1,0 +1,362 @@
+//! What a pipeline measures of itself: arrivals, waits and services, in windows that forget.
+//!
+//! Time is cut into slices. The *recent* window is the last whole slice and the one that is filling; the *short* one
+//! covers [`SLICES`] of them. What comes too seldom for either is taken from a *long* one of one to two minutes.
+//!
+//! The variability of arrivals is their index of dispersion: the variance over the mean of how many are due within one
+//! mean service time. A count per tick would measure the tick.
+
+use hdrhistogram::Histogram;
+
+use super::solver::{Load, Service};
+use crate::units::limits::TICK;
+use crate::units::{Instant, Span};
+
+/// One slice, and how many of them are looked back on.
+pub const SLICE: Span = Span::from_millis(500);
+const SLICES: usize = 8;
+/// Half of the least that the long window covers.
+const LONG: Span = Span::from_secs(60);
+/// Fewer than these say little.
+const SAMPLES_MIN: u64 = 64;
+/// Bins of arrivals that a dispersion is made from, at least.
+const BINS_MIN: u64 = 32;
+/// A measured dispersion beyond this is a burst that has passed, not a property of what arrives.
+const DISPERSION_MAX: f64 = 16.0;
+/// Values of a distribution that is handed to the solver, at most about this many.
+const POINTS: f64 = 64.0;
+/// Microseconds of the longest time that is told from longer ones.
+const TIME_MAX: u64 = 3_600_000_000;
+
+/// A distribution of times with two digits, and its exact moments.
+#[derive(Clone, Debug)]
+struct Times {
+    /// Microseconds.
+    histogram: Histogram<u32>,
+    sum: f64,
+    squares: f64,
+}
+
+impl Times {
+    fn new() -> Self {
+        let histogram = Histogram::new_with_bounds(1, TIME_MAX, 2).expect("bounds that fit");
+        Self { histogram, sum: 0.0, squares: 0.0 }
+    }
+
+    fn record(&mut self, time: Span) {
+        self.histogram.saturating_record(time.as_nanos().div_ceil(1_000).max(1));
+        let seconds = time.as_secs_f64();
+        self.sum += seconds;
+        self.squares += seconds * seconds;
+    }
+
+    fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
+    fn clear(&mut self) {
+        if !self.histogram.is_empty() {
+            self.histogram.reset();
+        }
+        self.sum = 0.0;
+        self.squares = 0.0;
+    }
+
+    fn add(&mut self, other: &Self) {
+        if other.count() == 0 {
+            return;
+        }
+        self.histogram.add(&other.histogram).expect("equal bounds");
+        self.sum += other.sum;
+        self.squares += other.squares;
+    }
+
+    fn percentile(&self, percent: f64) -> Span {
+        Span::from_micros(self.histogram.value_at_percentile(percent))
+    }
+
+    fn service(&self) -> Service {
+        let count = self.count() as f64;
+        let mean = self.sum / count;
+        let variance = (self.squares / count - mean * mean).max(0.0);
+        let mut points: Vec<(f64, f64)> = Vec::new();
+        // Neighbours are put together until they weigh enough; the last ones stay as they are, since they matter.
+        let (mut weight, mut value) = (0.0, 0.0);
+        for step in self.histogram.iter_recorded() {
+            let share = f64::from(step.count_at_value()) / count;
+            weight += share;
+            value += share * self.histogram.median_equivalent(step.value_iterated_to()) as f64 / 1e6;
+            if weight >= 1.0 / POINTS || step.quantile() > 0.95 {
+                points.push((value / weight, weight));
+                (weight, value) = (0.0, 0.0);
+            }
+        }
+        if weight > 0.0 {
+            points.push((value / weight, weight));
+        }
+        Service { mean, scv: if mean > 0.0 { variance / (mean * mean) } else { 0.0 }, points }
+    }
+}
+
+/// How many were due in each stretch of one mean service time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bins {
+    count: u64,
+    sum: u64,
+    squares: u64,
+}
+
+impl Bins {
+    fn close(&mut self, due: u64, empty: u64) {
+        self.count += 1 + empty;
+        self.sum += due;
+        self.squares += due * due;
+    }
+
+    fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.sum += other.sum;
+        self.squares += other.squares;
+    }
+
+    /// 1, as Poisson's arrivals have it, where there is too little to tell.
+    fn dispersion(self) -> f64 {
+        if self.count < BINS_MIN || self.sum == 0 {
+            return 1.0;
+        }
+        let count = self.count as f64;
+        let mean = self.sum as f64 / count;
+        ((self.squares as f64 / count - mean * mean) / mean).clamp(0.0, DISPERSION_MAX)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Slice {
+    arrived: u64,
+    bins: Bins,
+    service: Times,
+    wait: Times,
+    /// From due to result.
+    result: Times,
+}
+
+impl Slice {
+    fn new() -> Self {
+        Self { arrived: 0, bins: Bins::default(), service: Times::new(), wait: Times::new(), result: Times::new() }
+    }
+
+    fn clear(&mut self) {
+        self.arrived = 0;
+        self.bins = Bins::default();
+        for times in [&mut self.service, &mut self.wait, &mut self.result] {
+            times.clear();
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.arrived += other.arrived;
+        self.bins.add(other.bins);
+        self.service.add(&other.service);
+        self.wait.add(&other.wait);
+        self.result.add(&other.result);
+    }
+}
+
+/// Arrivals and services of the long window: what there is too little of for a whole slice.
+#[derive(Clone, Debug)]
+struct Half {
+    since: Instant,
+    arrived: u64,
+    service: Times,
+}
+
+#[derive(Clone, Debug)]
+pub struct Meter {
+    began: Instant,
+    /// The slice that is filling began here.
+    filling: Instant,
+    at: usize,
+    slices: Box<[Slice]>,
+    halves: [Half; 2],
+    /// Where readings are added up.
+    sum: Box<Slice>,
+    bin_width: Span,
+    /// The bin that is filling, as its number since time zero, and how many were due in it.
+    bin: (u64, u64),
+}
+
+/// Times of one kind as people read them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Percentiles {
+    pub p50: Span,
+    pub p95: Span,
+    pub p99: Span,
+    pub p999: Span,
+}
+
+/// What a meter says at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reading {
+    pub load: Load,
+    /// `None` before anything was served.
+    pub service: Option<Service>,
+    pub service_times: Percentiles,
+    pub waits: Percentiles,
+    pub results: Percentiles,
+    /// How many of the waits the reading is made from.
+    pub waited: u64,
+}
+
+impl Meter {
+    pub fn new(now: Instant) -> Self {
+        let half = Half { since: now, arrived: 0, service: Times::new() };
+        Self {
+            began: now,
+            filling: now,
+            at: 0,
+            slices: vec![Slice::new(); SLICES].into_boxed_slice(),
+            halves: [half.clone(), half],
+            sum: Box::new(Slice::new()),
+            bin_width: TICK,
+            bin: (0, 0),
+        }
+    }
+
+    /// A job was due.
+    pub fn arrived(&mut self, due: Instant) {
+        self.slices[self.at].arrived += 1;
+        self.halves[0].arrived += 1;
+        let bin = due.as_nanos() / self.bin_width.as_nanos();
+        let (open, count) = self.bin;
+        if bin <= open {
+            self.bin.1 += 1;
+            return;
+        }
+        if open > 0 {
+            self.slices[self.at].bins.close(count, bin - open - 1);
+        }
+        self.bin = (bin, 1);
+    }
+
+    /// A job got its worker.
+    pub fn started(&mut self, wait: Span) {
+        self.slices[self.at].wait.record(wait);
+    }
+
+    /// A worker is done with a job: how long it was busy with it, and how long ago the job was due.
+    pub fn ended(&mut self, service: Span, result: Span) {
+        let slice = &mut self.slices[self.at];
+        slice.service.record(service);
+        slice.result.record(result);
+        self.halves[0].service.record(service);
+    }
+
+    /// Moves on to the slice that `now` is in.
+    fn roll(&mut self, now: Instant) {
+        let passed = now.since(self.filling).as_nanos() / SLICE.as_nanos();
+        for _ in 0..passed.min(SLICES as u64) {
+            self.at = (self.at + 1) % SLICES;
+            self.slices[self.at].clear();
+        }
+        self.filling += SLICE.scaled(passed, 1);
+        if now.since(self.halves[0].since) >= LONG {
+            self.halves.swap(0, 1);
+            let half = &mut self.halves[0];
+            half.since = now;
+            half.arrived = 0;
+            half.service.clear();
+        }
+    }
+
+    /// What is known at `now`.
+    pub fn read(&mut self, now: Instant) -> Reading {
+        self.roll(now);
+        let before = (self.at + SLICES - 1) % SLICES;
+        let filled = now.since(self.filling);
+        let alive = now.since(self.began);
+        self.sum.clear();
+        self.sum.add(&self.slices[before]);
+        self.sum.add(&self.slices[self.at]);
+        let recent = self.window(alive.min(SLICE + filled));
+        for offset in 1..SLICES - 1 {
+            self.sum.add(&self.slices[(self.at + offset) % SLICES]);
+        }
+        let short = self.window(alive.min(SLICE.scaled(SLICES as u64 - 1, 1) + filled));
+        let dispersion = self.sum.bins.dispersion();
+        let window = match (recent, short) {
+            // What grows shows at once, what shrinks when the short window has forgotten it.
+            (Some(recent), Some(short)) => {
+                let rate = recent.rate.max(short.rate);
+                let service = if recent.service.mean > short.service.mean { recent.service } else { short.service };
+                Some(Window { rate, service })
+            }
+            (None, Some(window)) | (Some(window), None) => Some(window),
+            (None, None) => self.long(now),
+        };
+        let (rate, service) = match window {
+            Some(Window { rate, service }) => (rate, Some(service)),
+            None => (self.sum.arrived as f64 / alive.as_secs_f64().max(SLICE.as_secs_f64()), None),
+        };
+        if let Some(service) = &service {
+            self.measure_by(service.mean);
+        }
+        Reading {
+            load: Load { rate, scv: dispersion },
+            service,
+            service_times: percentiles(&self.sum.service),
+            waits: percentiles(&self.sum.wait),
+            results: percentiles(&self.sum.result),
+            waited: self.sum.wait.count(),
+        }
+    }
+
+    /// What `sum` says about a window of this length, if it holds enough.
+    fn window(&self, length: Span) -> Option<Window> {
+        let enough = self.sum.service.count() >= SAMPLES_MIN && length >= SLICE;
+        enough.then(|| Window {
+            rate: self.sum.arrived as f64 / length.as_secs_f64(),
+            service: self.sum.service.service(),
+        })
+    }
+
+    fn long(&self, now: Instant) -> Option<Window> {
+        let [half, other] = &self.halves;
+        let mut service = half.service.clone();
+        service.add(&other.service);
+        let since = if other.since == half.since { half.since } else { other.since };
+        let length = now.since(since).as_secs_f64().max(SLICE.as_secs_f64());
+        let rate = (half.arrived + other.arrived) as f64 / length;
+        (service.count() > 0).then(|| Window { rate, service: service.service() })
+    }
+
+    /// Bins as wide as one mean service, but not narrower than the ticks that due times are rounded to, nor so wide
+    /// that a window has but a few of them.
+    fn measure_by(&mut self, mean: f64) {
+        let width = Span::from_nanos((mean * 1e9) as u64).max(TICK).min(SLICE.scaled(1, 8));
+        let (old, new) = (self.bin_width.as_nanos(), width.as_nanos());
+        if new * 4 > old * 5 || new * 5 < old * 4 {
+            self.bin_width = width;
+            self.bin = (0, 0);
+            for slice in &mut *self.slices {
+                slice.bins = Bins::default();
+            }
+        }
+    }
+}
+
+struct Window {
+    rate: f64,
+    service: Service,
+}
+
+fn percentiles(times: &Times) -> Percentiles {
+    if times.count() == 0 {
+        return Percentiles::default();
+    }
+    Percentiles {
+        p50: times.percentile(50.0),
+        p95: times.percentile(95.0),
+        p99: times.percentile(99.0),
+        p999: times.percentile(99.9),
+    }
+}
