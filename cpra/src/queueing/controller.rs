@@ -74,6 +74,7 @@ pub struct Decision {
     pub workers: u32,
     pub answer: Answer,
     pub demand: Demand,
+    pub slo: Slo,
     /// The model was overruled: somebody waits far too long.
     pub overruled: bool,
 }
@@ -190,6 +191,7 @@ impl Controller {
             workers: self.workers,
             answer: self.answer,
             demand,
+            slo: self.setup.slo,
             overruled: self.overruled,
         })
     }

@@ -7,6 +7,7 @@ use crate::domain::health::Phase;
 use crate::domain::monitor::CheckKind;
 use crate::domain::{Code, Latency, Outcome, TransitionKind};
 use crate::probe::errand::{Echo, Errand, ErrandEnd};
+use crate::queueing::Report;
 use crate::ring::{Completion, Errno, Family, Op};
 use crate::units::{Generation, Instant, MonitorId, Slot, Span};
 
@@ -237,7 +238,7 @@ pub const STATES: [&str; 9] =
     ["unknown", "up", "suspect", "waiting", "running", "verifying", "down", "unreachable", "disabled"];
 
 /// What a shard has counted since its start. Copied out by the driver a few times a second.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ShardStats {
     /// Monitors by state, in the order of [`STATES`].
     pub monitors: [u64; STATES.len()],
@@ -261,6 +262,8 @@ pub struct ShardStats {
     pub evidence_dropped: u64,
     pub stalls: u64,
     pub echoes: EchoStats,
+    /// How each class of checks that has monitors is sized.
+    pub sizing: Vec<Report>,
 }
 
 /// What a driver's sockets for echo requests have seen; the shard itself hears of what is its own only.
@@ -303,6 +306,7 @@ impl ShardStats {
         self.echoes.received += other.echoes.received;
         self.echoes.forged += other.echoes.forged;
         self.echoes.dropped += other.echoes.dropped;
+        Report::merge_all(&mut self.sizing, &other.sizing);
     }
 }
 
@@ -325,6 +329,7 @@ impl Default for ShardStats {
             evidence_dropped: 0,
             stalls: 0,
             echoes: EchoStats::default(),
+            sizing: Vec::new(),
         }
     }
 }
