@@ -261,6 +261,8 @@ pub struct ShardStats {
     pub idle_connections: u64,
     pub evidence_dropped: u64,
     pub stalls: u64,
+    /// How many workers each class has, and why.
+    pub sizing: Vec<Report>,
     pub echoes: EchoStats,
     /// How each class of checks that has monitors is sized.
     pub sizing: Vec<Report>,
@@ -302,6 +304,7 @@ impl ShardStats {
         self.idle_connections += other.idle_connections;
         self.evidence_dropped += other.evidence_dropped;
         self.stalls += other.stalls;
+        self.sizing.extend_from_slice(&other.sizing);
         self.echoes.sent += other.echoes.sent;
         self.echoes.received += other.echoes.received;
         self.echoes.forged += other.echoes.forged;
@@ -328,6 +331,7 @@ impl Default for ShardStats {
             idle_connections: 0,
             evidence_dropped: 0,
             stalls: 0,
+            sizing: Vec::new(),
             echoes: EchoStats::default(),
             sizing: Vec::new(),
         }

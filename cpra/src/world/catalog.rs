@@ -129,6 +129,20 @@ impl Catalog {
         &self.policies[id.0 as usize]
     }
 
+    /// Checks a second that a shard's enabled monitors ask for, by kind.
+    pub fn check_rates(&self, shard: u8) -> [f64; CheckKind::ALL.len()] {
+        let roster = self.roster(shard);
+        let mut by_policy = vec![0_u64; self.policies.len()];
+        for index in (0..roster.len() as u32).filter(|&index| roster.is_enabled(index)) {
+            by_policy[roster.policy_id(index).0 as usize] += 1;
+        }
+        let mut rates = [0.0; CheckKind::ALL.len()];
+        for (policy, monitors) in self.policies.iter().zip(by_policy) {
+            rates[policy.check.kind() as usize] += monitors as f64 / policy.interval.as_secs_f64();
+        }
+        rates
+    }
+
     pub fn name(&self, id: MonitorId) -> &str {
         self.roster(id.shard()).name(id.index())
     }
