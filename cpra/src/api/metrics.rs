@@ -154,18 +154,18 @@ fn pipelines(page: &mut Page<'_>, pipelines: &[Pipeline]) -> fmt::Result {
     page.gauges(
         "cpra_pipeline_arrival_rate",
         "Jobs a second",
-        classes().map(|(labels, report)| (labels, report.answer.load.rate)),
+        classes().map(|(labels, report)| (labels, report.arrivals.rate)),
     )?;
     page.gauges(
         "cpra_pipeline_utilization",
         "The share of the workers that the jobs keep busy",
-        classes().map(|(labels, report)| (labels, report.answer.utilisation)),
+        classes().map(|(labels, report)| (labels, report.utilisation())),
     )?;
     page.gauges(
         "cpra_pipeline_scv",
         "Squared coefficients of variation of arrivals and services",
-        classes().flat_map(|(labels, Report { answer, .. })| {
-            [("arrivals", answer.load.scv), ("service", answer.service_scv)]
+        classes().flat_map(|(labels, Report { arrivals, answer, .. })| {
+            [("arrivals", arrivals.scv), ("service", answer.service_scv)]
                 .map(|(of, scv)| (with(labels, ("of", of)), scv))
         }),
     )?;

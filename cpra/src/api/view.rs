@@ -210,7 +210,7 @@ pub struct ClassView {
     pub busy: u32,
     pub waiting: u32,
     pub longest_wait_seconds: f64,
-    /// λ, with the share of what waits that is to be made up for.
+    /// λ.
     pub arrival_rate: f64,
     /// Ca².
     pub arrival_scv: f64,
@@ -300,7 +300,7 @@ impl PipelineBrief {
 
 impl ClassView {
     fn of(report: &Report) -> Self {
-        let Report { class, workers, demand, answer, service_times, waits, results, unreachable } = report;
+        let Report { class, workers, demand, arrivals, answer, service_times, waits, results, unreachable } = report;
         let (of, goal) = match answer.goal {
             Goal::Result(goal) => ("result", goal),
             Goal::Wait(goal) => ("wait", goal),
@@ -311,14 +311,14 @@ impl ClassView {
             busy: demand.busy,
             waiting: demand.waiting,
             longest_wait_seconds: demand.longest_wait.as_secs_f64(),
-            arrival_rate: answer.load.rate,
-            arrival_scv: answer.load.scv,
+            arrival_rate: arrivals.rate,
+            arrival_scv: arrivals.scv,
             service_scv: answer.service_scv,
             service_seconds: ServiceView { mean: answer.service, percentiles: service_times.into() },
             wait_seconds: waits.into(),
             result_seconds: results.into(),
             offered_load: answer.offered,
-            utilization: answer.utilisation,
+            utilization: report.utilisation(),
             goal: GoalView {
                 of,
                 seconds: goal.as_secs_f64(),
@@ -327,7 +327,7 @@ impl ClassView {
                 predicted_result_seconds: answer.result,
             },
             workers_needed: answer.needed,
-            met: answer.is_met(),
+            met: report.is_met(),
             unreachable: *unreachable,
         }
     }

@@ -241,6 +241,8 @@ pub struct Report {
     pub class: &'static str,
     pub workers: u32,
     pub demand: Demand,
+    /// As measured; what the answer is made from counts those who wait as well.
+    pub arrivals: Load,
     pub answer: Answer,
     pub service_times: Percentiles,
     pub waits: Percentiles,

@@ -9,6 +9,8 @@ impl Report {
     /// Adds what another shard says about the same class. Counts and rates sum up; means are weighed by what arrives; of
     /// percentiles, which cannot be added, the worst is kept.
     pub fn merge(&mut self, other: &Self) {
+        let rates = (self.arrivals.rate, other.arrivals.rate);
+        self.arrivals = Load { rate: rates.0 + rates.1, scv: mean(rates, (self.arrivals.scv, other.arrivals.scv)) };
         self.answer.merge(&other.answer);
         self.workers += other.workers;
         self.demand.busy += other.demand.busy;
@@ -18,6 +20,16 @@ impl Report {
         self.waits.merge(other.waits);
         self.results.merge(other.results);
         self.unreachable |= other.unreachable;
+    }
+
+    /// ρ: how much of the workers that there are the jobs keep busy.
+    pub fn utilisation(&self) -> f64 {
+        self.answer.offered / f64::from(self.workers.max(1))
+    }
+
+    /// Whether there are as many workers as the model wants.
+    pub const fn is_met(&self) -> bool {
+        self.workers >= self.answer.needed
     }
 
     /// Puts the reports of one shard to those of the others.
@@ -97,6 +109,7 @@ mod tests {
             class,
             workers: answer.workers,
             demand: Demand { busy: 3, waiting: 2, longest_wait: p95 },
+            arrivals: answer.load,
             answer,
             service_times: Percentiles { p95, ..Percentiles::default() },
             waits: Percentiles::default(),
@@ -115,8 +128,9 @@ mod tests {
         assert_eq!(http.demand.longest_wait, Span::from_millis(90));
         assert_eq!(http.results.p95, Span::from_millis(90));
         assert!(!http.unreachable);
-        let Answer { load, service, service_scv, offered, utilisation, needed, .. } = http.answer;
-        assert_eq!((load.rate, load.scv), (400.0, 1.0));
+        let Answer { load, service, service_scv, offered, needed, .. } = http.answer;
+        let utilisation = http.utilisation();
+        assert_eq!((load.rate, load.scv, http.arrivals), (400.0, 1.0, load));
         assert!((service - 0.015).abs() < 1e-12 && (offered - 6.0).abs() < 1e-12, "{service} {offered}");
         assert!((utilisation - 6.0 / 128.0).abs() < 1e-12 && needed > 6, "{utilisation} {needed}");
         // E[S²] = ¾·2·0.010² + ¼·2·0.030² = 0.0006, over 0.015² and less 1.

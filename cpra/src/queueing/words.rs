@@ -55,24 +55,24 @@ pub struct Unreachable<'a> {
     pub pipeline: &'a str,
     pub slo: Slo,
     pub answer: &'a Answer,
-    /// The most workers that there may be.
-    pub allowed: u32,
+    /// The most workers that it may have.
+    pub workers: u32,
 }
 
-/// `95 % within 100 ms needs 5,120 workers (250,000/s at 20 ms each: 5,000 erlangs), [pulse] max_workers allows 2,000:
-/// raise it`
+/// `95 % within 100 ms needs 5,120 workers (250,000/s at 20 ms each: 5,000 erlangs), and may have 2,000: raise [pulse]
+/// max_workers`
 impl fmt::Display for Unreachable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pipeline, slo, answer, allowed } = self;
+        let Self { pipeline, slo, answer, workers } = self;
         write!(
             f,
-            "{} needs {} workers ({}/s at {} each: {} erlangs), [{pipeline}] max_workers allows {}: raise it",
+            "{} needs {} workers ({}/s at {} each: {} erlangs), and may have {}: raise [{pipeline}] max_workers",
             Promise(slo, answer.goal),
             Grouped(answer.needed),
             Rate(answer.load.rate),
             Seconds(answer.service),
             Rate(answer.offered),
-            Grouped(*allowed),
+            Grouped(*workers),
         )
     }
 }
@@ -164,15 +164,15 @@ mod tests {
         let answer = answer(1_000.0, 5.0, &setup);
         let text = decision(answer, Demand::default()).to_string();
         assert!(text.contains("95 % waiting 10 ms at most out of reach; 0 busy"), "{text}");
-        let unreachable = Unreachable { pipeline: "pulse", slo: setup.slo, answer: &answer, allowed: 50 };
+        let unreachable = Unreachable { pipeline: "pulse", slo: setup.slo, answer: &answer, workers: 50 };
         let needed = answer.needed;
         assert!(needed > 5_000, "{needed}");
         let needed = format!("{},{:03}", needed / 1_000, needed % 1_000);
         assert_eq!(
             unreachable.to_string(),
             format!(
-                "95 % waiting 10 ms at most needs {needed} workers (1,000/s at 5 s each: 5,000 erlangs), [pulse] \
-                 max_workers allows 50: raise it"
+                "95 % waiting 10 ms at most needs {needed} workers (1,000/s at 5 s each: 5,000 erlangs), and \
+                 may have 50: raise [pulse] max_workers"
             )
         );
     }

@@ -264,8 +264,6 @@ pub struct ShardStats {
     /// How many workers each class has, and why.
     pub sizing: Vec<Report>,
     pub echoes: EchoStats,
-    /// How each class of checks that has monitors is sized.
-    pub sizing: Vec<Report>,
 }
 
 /// What a driver's sockets for echo requests have seen; the shard itself hears of what is its own only.
@@ -304,7 +302,6 @@ impl ShardStats {
         self.idle_connections += other.idle_connections;
         self.evidence_dropped += other.evidence_dropped;
         self.stalls += other.stalls;
-        self.sizing.extend_from_slice(&other.sizing);
         self.echoes.sent += other.echoes.sent;
         self.echoes.received += other.echoes.received;
         self.echoes.forged += other.echoes.forged;
@@ -333,7 +330,6 @@ impl Default for ShardStats {
             stalls: 0,
             sizing: Vec::new(),
             echoes: EchoStats::default(),
-            sizing: Vec::new(),
         }
     }
 }

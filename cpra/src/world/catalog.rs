@@ -92,20 +92,19 @@ impl Catalog {
         })
     }
 
-    /// Checks a second of one shard's enabled monitors, by [`CheckKind`]. A job that calls in (`push`) takes no worker,
-    /// and counts for nothing.
+    /// Checks a second that a shard's enabled monitors ask for, by kind. A job that calls in (`push`) takes no worker, and
+    /// counts for nothing.
     pub fn check_rates(&self, shard: u8) -> [f64; CheckKind::ALL.len()] {
-        let mut counts = vec![0_u32; self.policies.len()];
-        for record in self.roster(shard).records.iter().filter(|record| record.policy & ENABLED != 0) {
-            counts[(record.policy & !ENABLED) as usize] += 1;
+        let roster = self.roster(shard);
+        let mut by_policy = vec![0_u64; self.policies.len()];
+        for index in (0..roster.len() as u32).filter(|&index| roster.is_enabled(index)) {
+            by_policy[roster.policy_id(index).0 as usize] += 1;
         }
         let mut rates = [0.0; CheckKind::ALL.len()];
-        for (policy, count) in self.policies.iter().zip(counts) {
-            let kind = policy.check.kind();
-            if kind != CheckKind::Push {
-                rates[kind as usize] += f64::from(count) / policy.interval.as_secs_f64();
-            }
+        for (policy, monitors) in self.policies.iter().zip(by_policy) {
+            rates[policy.check.kind() as usize] += monitors as f64 / policy.interval.as_secs_f64();
         }
+        rates[CheckKind::Push as usize] = 0.0;
         rates
     }
 
@@ -127,20 +126,6 @@ impl Catalog {
 
     pub fn policy_of(&self, id: PolicyId) -> &Arc<Policy> {
         &self.policies[id.0 as usize]
-    }
-
-    /// Checks a second that a shard's enabled monitors ask for, by kind.
-    pub fn check_rates(&self, shard: u8) -> [f64; CheckKind::ALL.len()] {
-        let roster = self.roster(shard);
-        let mut by_policy = vec![0_u64; self.policies.len()];
-        for index in (0..roster.len() as u32).filter(|&index| roster.is_enabled(index)) {
-            by_policy[roster.policy_id(index).0 as usize] += 1;
-        }
-        let mut rates = [0.0; CheckKind::ALL.len()];
-        for (policy, monitors) in self.policies.iter().zip(by_policy) {
-            rates[policy.check.kind() as usize] += monitors as f64 / policy.interval.as_secs_f64();
-        }
-        rates
     }
 
     pub fn name(&self, id: MonitorId) -> &str {

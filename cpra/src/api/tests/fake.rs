@@ -75,6 +75,7 @@ pub(super) fn class(class: &'static str, rate: f64, max: u32) -> Report {
         class,
         workers: answer.workers,
         demand: Demand { busy: 5, waiting: 2, longest_wait: Span::from_millis(4) },
+        arrivals: answer.load,
         answer,
         service_times: times(60),
         waits: times(3),
