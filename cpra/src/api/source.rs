@@ -13,7 +13,7 @@ use crate::os::resolve::ResolverStats;
 use crate::queueing::meter::Percentiles;
 use crate::queueing::{Goal, Report, Setup};
 use crate::shard::ShardStats;
-use crate::shard::protocol::MonitorState;
+use crate::shard::protocol::{MonitorState, SUSPECTS};
 use crate::units::{Instant, MonitorId, Span, Timestamp};
 use crate::world::Catalog;
 
@@ -100,7 +100,8 @@ impl Pipeline {
         self.classes.iter().any(|class| class.unreachable)
     }
 
-    /// What is nearest to breaking the promise, or farthest beyond it. Only what was measured counts.
+    /// What is nearest to breaking the promise, or farthest beyond it. Only what was measured counts, and suspects do not:
+    /// they wait for one another.
     pub fn tightest(&self) -> Option<Tightness> {
         let of = |class: &Report| {
             let (percentile, measured, goal, is_wait) = match class.answer.goal {
@@ -113,8 +114,8 @@ impl Pipeline {
                     (percentile, measured, goal, true)
                 }
             };
-            let has_served = class.results != Percentiles::default();
-            has_served.then_some(Tightness { class: class.class, is_wait, percentile, measured, goal })
+            let counts = class.class != SUSPECTS && class.results != Percentiles::default();
+            counts.then_some(Tightness { class: class.class, is_wait, percentile, measured, goal })
         };
         let used = |tightness: &Tightness| tightness.measured.as_secs_f64() / tightness.goal.as_secs_f64();
         self.classes.iter().filter_map(of).max_by(|a, b| used(a).total_cmp(&used(b)))

@@ -7,8 +7,8 @@ use super::solver::{Answer, Goal, Slo};
 use super::{Decision, Load};
 use crate::units::Span;
 
-/// `12 -> 18 workers: λ 900/s (Ca² 1.1), service 15 ms (Cs² 0.9), 13.5 erlangs, ρ 0.75, 95 % within 100 ms predicted in
-/// 41 ms; 12 busy, 3 waiting for up to 2.0 ms`
+/// `12 -> 18 workers: λ 900/s (Ca² 1.1), service 15 ms (Cs² 0.9), 13.5 erlangs, ρ 0.75, 95 % within 100 ms (predicted
+/// 41 ms); 12 busy, 3 waiting for up to 2.0 ms`
 impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { before, workers, answer, demand, slo, overruled } = self;
@@ -21,8 +21,8 @@ impl fmt::Display for Decision {
             Goal::Wait(_) => answer.wait,
         };
         match predicted.is_finite() {
-            true => write!(f, "{} predicted in {}", Promise(slo, answer.goal), Seconds(predicted))?,
-            false => write!(f, "{} out of reach", Promise(slo, answer.goal))?,
+            true => write!(f, "{} (predicted {})", Promise(slo, answer.goal), Seconds(predicted))?,
+            false => write!(f, "{} (out of reach)", Promise(slo, answer.goal))?,
         }
         write!(f, "; {} busy", Grouped(demand.busy))?;
         if demand.waiting > 0 {
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(
             decision.to_string(),
             "12 -> 18 workers: λ 900/s (Ca² 1.1), service 15 ms (Cs² 1.0), 13.5 erlangs, ρ 0.75, 95 % within 100 ms \
-             predicted in 41 ms; 12 busy, 3 waiting for up to 2.0 ms"
+             (predicted 41 ms); 12 busy, 3 waiting for up to 2.0 ms"
         );
         decision.demand.waiting = 0;
         decision.overruled = true;
@@ -163,7 +163,7 @@ mod tests {
         let setup = Setup { bounds: Bounds { min: 1, max: 50, headroom: 0 }, ..Setup::default() };
         let answer = answer(1_000.0, 5.0, &setup);
         let text = decision(answer, Demand::default()).to_string();
-        assert!(text.contains("95 % waiting 10 ms at most out of reach; 0 busy"), "{text}");
+        assert!(text.contains("95 % waiting 10 ms at most (out of reach); 0 busy"), "{text}");
         let unreachable = Unreachable { pipeline: "pulse", slo: setup.slo, answer: &answer, workers: 50 };
         let needed = answer.needed;
         assert!(needed > 5_000, "{needed}");

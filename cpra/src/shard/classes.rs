@@ -16,6 +16,7 @@
 use std::collections::VecDeque;
 
 use super::names::Resolved;
+use super::protocol::SUSPECTS;
 use crate::domain::monitor::CheckKind;
 use crate::queueing::controller::ADJUST_EVERY;
 use crate::queueing::{Bounds, Controller, Decision, Demand, Report, Setup, Unreachable};
@@ -42,7 +43,7 @@ impl Class {
     }
 
     fn name(self) -> &'static str {
-        CheckKind::ALL.get(self.index()).map_or("suspects", |kind| kind.as_str())
+        CheckKind::ALL.get(self.index()).map_or(SUSPECTS, |kind| kind.as_str())
     }
 }
 

@@ -233,6 +233,9 @@ impl Histogram {
     }
 }
 
+/// The class of checks whose monitors are not up, and of those that take too long. Nothing is promised to them.
+pub const SUSPECTS: &str = "suspects";
+
 /// The exclusive states of `cpra_monitors{state}`.
 pub const STATES: [&str; 9] =
     ["unknown", "up", "suspect", "waiting", "running", "verifying", "down", "unreachable", "disabled"];

@@ -61,7 +61,8 @@ fn the_status_holds_everything_at_a_glance() {
 fn pipelines_say_how_many_workers_and_why() {
     let running = Running::new(Fake::small());
     running.fake.shards.lock().expect("no test panics with it").sizing =
-        vec![class("http", 500.0, 1_000), class("suspects", 100.0, 1)];
+        vec![class("tcp", 1.0, 10), class("http", 500.0, 1_000), class("suspects", 100.0, 1)];
+    running.fake.shards.lock().expect("no test panics with it").sizing[0].results.p95 = Span::from_millis(20);
     let (status, body) = running.json("/api/v1/pipelines");
     assert_eq!(status, 200);
     let [pulse, code] = &body["pipelines"].as_array().expect("a list")[..] else { panic!("{body}") };
@@ -74,8 +75,8 @@ fn pipelines_say_how_many_workers_and_why() {
         (&pulse["workers_min"], &pulse["workers_max"], &pulse["queue_capacity"]),
         (&64.into(), &50_000.into(), &14.into())
     );
-    assert_eq!((&pulse["busy"], &pulse["waiting"], &pulse["unreachable"]), (&10.into(), &3.into(), &true.into()));
-    let (http, suspects) = (&pulse["classes"][0], &pulse["classes"][1]);
+    assert_eq!((&pulse["busy"], &pulse["waiting"], &pulse["unreachable"]), (&15.into(), &3.into(), &true.into()));
+    let (http, suspects) = (&pulse["classes"][1], &pulse["classes"][2]);
     assert_eq!(
         (&http["class"], &http["arrival_rate"], &http["offered_load"]),
         (&"http".into(), &500.0.into(), &10.0.into())
@@ -90,6 +91,7 @@ fn pipelines_say_how_many_workers_and_why() {
 
     let (_, body) = running.json("/api/v1/status");
     let brief = &body["pipelines"][0];
+    assert_eq!(brief["tightest"]["class"], "http", "nothing is promised to suspects");
     assert_eq!(brief["tightest"]["percentile"], "p95");
     assert_eq!(
         (&brief["tightest"]["measured_seconds"], &brief["tightest"]["goal_seconds"]),
@@ -97,7 +99,7 @@ fn pipelines_say_how_many_workers_and_why() {
     );
     assert!(brief["classes"].is_null(), "the rest is behind its own route");
     let page = running.get("/");
-    assert!(page.text().contains("pulse: 10 of "), "{}", page.text());
+    assert!(page.text().contains("pulse: 15 of "), "{}", page.text());
     assert!(page.text().contains("more than its workers can keep"), "{}", page.text());
 }
 
