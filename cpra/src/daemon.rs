@@ -246,8 +246,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         loaded: plan.loaded,
         findings: plan.findings,
         started: now,
-        pulse: plan.pulse,
-        code: plan.code,
+        pulse_setup: plan.pulse,
+        code_setup: plan.code,
         queue_capacity: plan.queue_capacity,
         shards: shards.iter().map(|shard| Arc::clone(&shard.board)).collect(),
         shard_asks,
@@ -492,8 +492,8 @@ struct Running {
     loaded: bool,
     findings: Vec<api::Finding>,
     started: Instant,
-    pulse: Setup,
-    code: Setup,
+    pulse_setup: Setup,
+    code_setup: Setup,
     queue_capacity: usize,
     shards: Vec<Arc<ShardBoard>>,
     shard_asks: Vec<Mutex<Sender<shard_loop::Ask>>>,
@@ -536,7 +536,7 @@ impl api::Source for Running {
         let (shards, desk) = (self.shard_stats(), self.desk_stats());
         let pulse = api::Pipeline {
             name: "pulse",
-            setup: self.pulse,
+            setup: self.pulse_setup,
             in_flight: shards.in_flight,
             waiting: shards.ready,
             // A monitor waits once at most.
@@ -545,7 +545,7 @@ impl api::Source for Running {
         };
         let code = api::Pipeline {
             name: "code",
-            setup: self.code,
+            setup: self.code_setup,
             in_flight: desk.outstanding.saturating_sub(self.code_depth.depth() as u64),
             waiting: desk.waiting + self.code_depth.depth() as u64,
             capacity: self.queue_capacity,

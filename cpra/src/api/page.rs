@@ -65,7 +65,7 @@ fn text(app: &App) -> Result<String, fmt::Error> {
             write!(page, "; {class} {what}{percentile} {measured}, promised {goal}")?;
         }
         if pipeline.is_unreachable() {
-            page.push_str("; <strong>the promise is more than its workers can keep</strong>")
+            page.push_str("; <strong>the promise is more than its workers can keep</strong>");
         }
         page.push_str("</p>");
     }

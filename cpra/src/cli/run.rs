@@ -166,7 +166,7 @@ fn presize(setup: &Setup, catalog: &Catalog) -> Presize {
 
 /// Bounds that are too narrow for what will be due.
 fn short_of_workers(presize: &Presize) -> Option<api::Finding> {
-    let Presize { needed, .. } = *presize;
+    let needed = presize.needed;
     (!presize.is_met()).then(|| api::Finding {
         subject: "[pulse] max_workers".to_owned(),
         text: format!("too low: allows {presize}, which takes {needed}"),
@@ -307,4 +307,45 @@ fn host_name() -> Box<str> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
     if name.is_empty() { "cpra".into() } else { name.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_keys_size_the_pipelines() {
+        let mut settings = Settings::default();
+        assert_eq!(pulse(&settings), Setup::default());
+        let Setup { slo, bounds, .. } = code(&settings);
+        assert_eq!((slo, bounds), (Setup::default().slo, Bounds { min: 4, max: 64, headroom: 150 }));
+        settings.pulse.slo = Span::from_millis(5);
+        (settings.code.slo, settings.code.max_workers) = (Span::from_millis(2), 8);
+        assert_eq!(pulse(&settings).slo.wait, Span::from_millis(5), "nobody waits longer than all of it may take");
+        let Setup { slo, bounds, .. } = code(&settings);
+        assert_eq!((slo.within, slo.wait, bounds.max), (Span::from_millis(2), Span::from_millis(2), 8));
+        settings.pulse.wait_slo = Some(Span::from_millis(3));
+        assert_eq!(pulse(&settings).slo.wait, Span::from_millis(3));
+    }
+
+    #[test]
+    fn too_few_workers_are_found_before_the_start() {
+        let bounds = Bounds { min: 1, max: 2_000, headroom: 0 };
+        let setup = Setup { bounds, ..Setup::default() };
+        assert_eq!(short_of_workers(&Presize::new(&setup, [90_000.0])), None);
+        let short = Presize::new(&setup, [250_000.0]);
+        let finding = short_of_workers(&short).expect("5,000 erlangs are more");
+        let needed = short.needed;
+        assert_eq!(
+            (finding.subject.as_str(), finding.text),
+            (
+                "[pulse] max_workers",
+                format!(
+                    "too low: allows 2,000 workers for 95 % within 100 ms (250,000/s at 20 ms each: 5,000 erlangs), \
+                     which takes {needed}"
+                )
+            )
+        );
+        assert!(finding.remedy.starts_with(&format!("raise it to {needed} or more")), "{}", finding.remedy);
+    }
 }
