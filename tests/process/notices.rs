@@ -35,7 +35,7 @@ fn the_quickstart_tells_its_story() {
     let page = cpra.get("/").1;
     assert!(page.contains("demo/flaky") || page.contains("4"), "{page}");
     let has = |word: &str, name: &str| {
-        cpra.stdout().lines().skip(4).any(|line| !line.is_empty() && of_the_story(line) == (word, name))
+        cpra.stdout().lines().skip(5).any(|line| !line.is_empty() && of_the_story(line) == (word, name))
     };
     eventually("the whole story", || has("GREEN", "demo/flaky") && has("RED", "demo/down"));
     for (word, name) in [
