@@ -180,6 +180,10 @@ impl Classes {
         busy[class.index()] < line.workers && !(line.ready.is_empty() && line.resolved.is_empty())
     }
 
+    pub(super) fn may_any_start(&self, busy: &Busy) -> bool {
+        (0..CLASSES).any(|index| self.may_start(Class(index as u8), busy))
+    }
+
     /// A monitor is watched no more.
     pub(super) fn forget_ready(&mut self, index: u32) {
         let _ = self.lines.iter_mut().any(|line| line.ready.remove(index));
