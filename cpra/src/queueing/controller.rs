@@ -74,6 +74,7 @@ pub struct Decision {
     pub workers: u32,
     pub answer: Answer,
     pub demand: Demand,
+    pub slo: Slo,
     /// The model was overruled: somebody waits far too long.
     pub overruled: bool,
 }
@@ -204,6 +205,7 @@ impl Controller {
             workers: self.workers,
             answer: self.answer,
             demand,
+            slo: self.setup.slo,
             overruled: self.overruled,
         })
     }
@@ -239,6 +241,8 @@ pub struct Report {
     pub class: &'static str,
     pub workers: u32,
     pub demand: Demand,
+    /// As measured; what the answer is made from counts those who wait as well.
+    pub arrivals: Load,
     pub answer: Answer,
     pub service_times: Percentiles,
     pub waits: Percentiles,

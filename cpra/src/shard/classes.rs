@@ -16,9 +16,10 @@
 use std::collections::VecDeque;
 
 use super::names::Resolved;
+use super::protocol::SUSPECTS;
 use crate::domain::monitor::CheckKind;
 use crate::queueing::controller::ADJUST_EVERY;
-use crate::queueing::{Bounds, Controller, Decision, Demand, Report, Setup};
+use crate::queueing::{Bounds, Controller, Decision, Demand, Report, Setup, Unreachable};
 use crate::schedule::ReadyList;
 use crate::units::limits::{OVERDUE_MIN, OVERDUE_UNKNOWN, UNREACHABLE_AFTER, UNREACHABLE_TOLD_EVERY};
 use crate::units::{Instant, Slot, Span};
@@ -42,7 +43,7 @@ impl Class {
     }
 
     fn name(self) -> &'static str {
-        CheckKind::ALL.get(self.index()).map_or("suspects", |kind| kind.as_str())
+        CheckKind::ALL.get(self.index()).map_or(SUSPECTS, |kind| kind.as_str())
     }
 }
 
@@ -333,18 +334,22 @@ impl Classes {
         if now.since(since) < UNREACHABLE_AFTER || told {
             return;
         }
-        let (answer, reading) = (line.controller.answer(), line.controller.reading());
-        tracing::warn!(
-            class = class.name(),
-            needed = answer.needed,
-            workers = line.workers,
-            max_workers = self.setup.bounds.max,
-            rate = answer.load.rate,
-            service_seconds = answer.service,
-            wait_p95 = %reading.waits.p95,
-            "the pulse pipeline does not keep its SLO; where workers are short raise [pulse] max_workers, else this host \
-             is too slow for these checks"
-        );
+        let (class, answer, reading) = (class.name(), line.controller.answer(), line.controller.reading());
+        if line.workers < answer.needed {
+            let (slo, workers) = (self.setup.slo, line.workers);
+            let unreachable = Unreachable { pipeline: "pulse", slo, answer, workers };
+            tracing::warn!(class, wait_p95 = %reading.waits.p95, "the pulse pipeline does not keep its SLO: {unreachable}");
+        } else {
+            tracing::warn!(
+                class,
+                workers = line.workers,
+                rate = reading.load.rate,
+                service_seconds = answer.service,
+                wait_p95 = %reading.waits.p95,
+                "the pulse pipeline does not keep its SLO, and more workers would not help: this host is too slow for \
+                 these checks"
+            );
+        }
         self.told_at = Some(now);
     }
 
@@ -358,6 +363,7 @@ impl Classes {
                 class: class.name(),
                 workers: line.workers,
                 demand: line.demand,
+                arrivals: line.controller.reading().load,
                 answer: *line.controller.answer(),
                 service_times: line.controller.reading().service_times,
                 waits: line.controller.reading().waits,
@@ -379,5 +385,5 @@ impl Line {
 const OVERDUE_FACTOR: u64 = 4;
 
 fn log(class: Class, decision: &Decision) {
-    tracing::debug!(class = class.name(), ?decision, "sizing");
+    tracing::debug!(class = class.name(), "sizing: {decision}");
 }

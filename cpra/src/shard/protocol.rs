@@ -233,6 +233,9 @@ impl Histogram {
     }
 }
 
+/// The class of checks whose monitors are not up, and of those that take too long. Nothing is promised to them.
+pub const SUSPECTS: &str = "suspects";
+
 /// The exclusive states of `cpra_monitors{state}`.
 pub const STATES: [&str; 9] =
     ["unknown", "up", "suspect", "waiting", "running", "verifying", "down", "unreachable", "disabled"];
@@ -305,11 +308,11 @@ impl ShardStats {
         self.idle_connections += other.idle_connections;
         self.evidence_dropped += other.evidence_dropped;
         self.stalls += other.stalls;
-        self.sizing.extend_from_slice(&other.sizing);
         self.echoes.sent += other.echoes.sent;
         self.echoes.received += other.echoes.received;
         self.echoes.forged += other.echoes.forged;
         self.echoes.dropped += other.echoes.dropped;
+        Report::merge_all(&mut self.sizing, &other.sizing);
     }
 }
 
