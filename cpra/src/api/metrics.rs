@@ -113,6 +113,11 @@ fn checks(page: &mut Page<'_>, shards: &ShardStats) -> fmt::Result {
         "Due times that passed while the monitor's check was still in flight",
         [([("reason", "busy")], shards.skipped_busy)],
     )?;
+    page.counter(
+        "cpra_checks_overdue",
+        "Checks that took so much longer than their type that they were moved to the suspects' workers",
+        shards.overdue,
+    )?;
     page.histogram("cpra_schedule_lag", "From the due time until the check left the waiting room", &shards.lag)?;
     page.histogram("cpra_pulse_latency", "From the due time until the check was judged", &shards.latency)?;
     page.histograms(
