@@ -208,8 +208,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     }
 
     let log_dirs = LogDirs::new(plan.log_dirs, plan.state_dir);
-    let code_settings =
-        lane::Settings { capacity: plan.queue_capacity, sizing: lane::default_sizing(), log_dirs };
+    let code_settings = lane::Settings { capacity: plan.queue_capacity, sizing: lane::default_sizing(), log_dirs };
     let code = lane::spawn(code_settings, desk_bell.clone())?;
     let store = memory::spawn(QUEUE_COMMANDS, desk_bell.clone())?;
     let (ask_sender, asks) = bounded(QUEUE_ASKS, desk_bell.clone());
