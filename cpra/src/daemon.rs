@@ -211,7 +211,9 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     }
 
     let log_dirs = LogDirs::new(plan.log_dirs, plan.state_dir);
-    let code = lane::spawn(lane::Settings { capacity: plan.queue_capacity, log_dirs }, desk_bell.clone())?;
+    let code_settings =
+        lane::Settings { capacity: plan.queue_capacity, sizing: lane::default_sizing(), log_dirs };
+    let code = lane::spawn(code_settings, desk_bell.clone())?;
     let store = memory::spawn(QUEUE_COMMANDS, desk_bell.clone())?;
     let (ask_sender, asks) = bounded(QUEUE_ASKS, desk_bell.clone());
     let code_depth = code.jobs.gauge();
@@ -256,6 +258,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         resolver: resolver_board,
         desk_asks: Mutex::new(ask_sender),
         code_depth,
+        code: code.board,
         stopping: Arc::clone(&stopping),
     });
     let listeners = api::Listeners {
@@ -502,6 +505,7 @@ struct Running {
     resolver: Arc<ResolverBoard>,
     desk_asks: Mutex<Sender<desk_loop::Ask>>,
     code_depth: Gauge,
+    code: Arc<lane::CodeBoard>,
     stopping: Arc<AtomicBool>,
 }
 
