@@ -72,9 +72,7 @@ impl LogDirs {
         let dirs = || self.allowed.iter().chain([&self.state]);
         // A resolved folder has no link in it, so that neither has what it begins with.
         dirs().any(|dir| dir.is_absolute() && is_plain(dir) && folder.starts_with(dir))
-            || dirs()
-            .filter_map(|dir| fs::canonicalize(dir).ok())
-            .any(|dir| folder.starts_with(dir))
+            || dirs().filter_map(|dir| fs::canonicalize(dir).ok()).any(|dir| folder.starts_with(dir))
     }
 
     /// Makes a missing folder below the state folder. Elsewhere a missing folder is more likely a mistyped one.

@@ -253,7 +253,7 @@ impl Lane {
 
     fn adjust(&mut self, now: Instant) {
         if let Some(decision) = self.workers.adjust(now) {
-            tracing::debug!(pipeline = CODE, ?decision, "another number of workers");
+            tracing::debug!(pipeline = CODE, "sizing: {decision}");
         }
         let due = |told: Option<Instant>| told.is_none_or(|told| now.since(told) >= FAULT_REPORT_EVERY);
         let (stuck, longest) = self.workers.stuck();

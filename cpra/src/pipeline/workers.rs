@@ -156,6 +156,7 @@ impl<T> Workers<T> {
             class: self.class,
             workers: self.controller.workers(),
             demand: self.demand(now),
+            arrivals: reading.load,
             answer,
             service_times: reading.service_times,
             waits: reading.waits,

@@ -176,7 +176,8 @@ impl Hung {
     /// The folder `disk`, where a thread of our own hangs, looking for what is in it; and files `0.hung` and so on,
     /// where one of the kernel's does.
     fn mount(folder: &Path, files: u32) -> Result<Self, String> {
-        unshare(CloneFlags::CLONE_NEWNS).map_err(|errno| format!("needs CAP_SYS_ADMIN for a mount namespace: {errno}"))?;
+        unshare(CloneFlags::CLONE_NEWNS)
+            .map_err(|errno| format!("needs CAP_SYS_ADMIN for a mount namespace: {errno}"))?;
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
         let mut hung = Self { servers: Vec::new(), places: Vec::new() };
         fs::create_dir(folder.join("disk")).unwrap();
