@@ -253,7 +253,7 @@ impl Lane {
 
     fn adjust(&mut self, now: Instant) {
         if let Some(decision) = self.workers.adjust(now) {
-            tracing::debug!(class = CODE, ?decision, "sizing");
+            tracing::debug!(pipeline = CODE, "sizing: {decision}");
         }
         let (stuck, longest) = self.workers.stuck();
         if self.workers.is_unreachable(now)

@@ -175,6 +175,7 @@ impl<T> Workers<T> {
             workers: self.controller.workers(),
             demand: self.demand(now),
             answer: *self.controller.answer(),
+            arrivals: reading.load,
             service_times: reading.service_times,
             waits: reading.waits,
             results: reading.results,
