@@ -5,7 +5,7 @@
 //! | `main` | signals, the order of start and end | signalfd | last |
 //! | `cpra-shard-N` | checks ([`crate::shard`] on io_uring) | completions, its bell, deadlines | when told, after its checks |
 //! | `cpra-desk` | episodes, the commit gate, notices ([`crate::desk`]) | its bell, deadlines | when told, after its notices |
-//! | `cpra-code` | delivers notices (tokio-uring) | its bell | when the desk has gone |
+//! | `cpra-code` | delivers notices (tokio-uring); threads of its runtime wait for disks | its bell, deadlines | when the desk has gone |
 //! | `cpra-store` | makes commits durable (in memory so far) | its bell | when the desk has gone |
 //! | `cpra-resolve` | names into addresses, questions of dns checks (tokio) | its bell, epoll | when the shards have gone |
 //! | `cpra-spawn` | scripts ([`crate::os::spawn`]) | its bell, what they write, their ends | when the shards have gone, after its scripts |
@@ -46,7 +46,7 @@ use crate::os::story::Teller;
 use crate::os::uring::{self, UringRing};
 use crate::os::wake::WakeFd;
 use crate::pipeline::{Bell, Gauge, Sender, bounded};
-use crate::queueing::{Bounds, Setup};
+use crate::queueing::Setup;
 use crate::shard::protocol::MonitorState;
 use crate::shard::{self, Shard, ShardStats};
 use crate::store::memory;
@@ -99,7 +99,7 @@ impl Plan {
             loaded: true,
             queue_capacity: 1024,
             pulse: Setup::fixed(1024),
-            code: Setup { bounds: Bounds { min: 4, max: 64, headroom: 150 }, ..Setup::default() },
+            code: lane::default_sizing(),
             batch_size: 1024,
             log_dirs: vec![folder.clone()],
             state_dir: folder,
@@ -211,7 +211,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     }
 
     let log_dirs = LogDirs::new(plan.log_dirs, plan.state_dir);
-    let code = lane::spawn(lane::Settings { capacity: plan.queue_capacity, log_dirs }, desk_bell.clone())?;
+    let code_settings = lane::Settings { capacity: plan.queue_capacity, sizing: plan.code, log_dirs };
+    let code = lane::spawn(code_settings, desk_bell.clone())?;
     let store = memory::spawn(QUEUE_COMMANDS, desk_bell.clone())?;
     let (ask_sender, asks) = bounded(QUEUE_ASKS, desk_bell.clone());
     let code_depth = code.jobs.gauge();
@@ -256,6 +257,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         resolver: resolver_board,
         desk_asks: Mutex::new(ask_sender),
         code_depth,
+        code: code.board,
         stopping: Arc::clone(&stopping),
     });
     let listeners = api::Listeners {
@@ -502,6 +504,7 @@ struct Running {
     resolver: Arc<ResolverBoard>,
     desk_asks: Mutex<Sender<desk_loop::Ask>>,
     code_depth: Gauge,
+    code: Arc<lane::CodeBoard>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -549,7 +552,7 @@ impl api::Source for Running {
             in_flight: desk.outstanding.saturating_sub(self.code_depth.depth() as u64),
             waiting: desk.waiting + self.code_depth.depth() as u64,
             capacity: self.queue_capacity,
-            classes: Vec::new(),
+            classes: self.code.report().into_iter().collect(),
         };
         vec![pulse, code]
     }
