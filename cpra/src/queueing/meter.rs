@@ -23,8 +23,12 @@ const SAMPLES_MIN: u64 = 64;
 const BINS_MIN: u64 = 32;
 /// A measured dispersion beyond this is a burst that has passed, not a property of what arrives.
 const DISPERSION_MAX: f64 = 16.0;
-/// Values of a distribution that is handed to the solver, at most about this many.
-const POINTS: f64 = 64.0;
+/// A distribution is handed to the solver as points that weigh no more than this, nor than ...
+const POINT_WEIGHT_MAX: f64 = 1.0 / 64.0;
+/// ... this part of all that is longer: the tail is what an SLO is about.
+const POINT_OF_TAIL: f64 = 1.0 / 12.0;
+/// Less than this need not be told apart.
+const POINT_WEIGHT_MIN: f64 = 1e-4;
 /// Microseconds of the longest time that is told from longer ones.
 const TIME_MAX: u64 = 3_600_000_000;
 
@@ -80,14 +84,17 @@ impl Times {
         let mean = self.sum / count;
         let variance = (self.squares / count - mean * mean).max(0.0);
         let mut points: Vec<(f64, f64)> = Vec::new();
-        // Neighbours are put together until they weigh enough; the last ones stay as they are, since they matter.
+        // Neighbours are put together until they weigh enough.
         let (mut weight, mut value) = (0.0, 0.0);
+        let mut longer = 1.0;
         for step in self.histogram.iter_recorded() {
             let share = f64::from(step.count_at_value()) / count;
             weight += share;
             value += share * self.histogram.median_equivalent(step.value_iterated_to()) as f64 / 1e6;
-            if weight >= 1.0 / POINTS || step.quantile() > 0.95 {
+            let enough = (longer * POINT_OF_TAIL).clamp(POINT_WEIGHT_MIN, POINT_WEIGHT_MAX);
+            if weight >= enough {
                 points.push((value / weight, weight));
+                longer -= weight;
                 (weight, value) = (0.0, 0.0);
             }
         }
