@@ -232,3 +232,6 @@ pub struct Report {
     /// Whether the goal was missed with what there may be.
     pub unreachable: bool,
 }
+
+#[cfg(test)]
+mod tests;

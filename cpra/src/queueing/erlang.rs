@@ -62,3 +62,6 @@ impl ErlangB {
         blocked / (1.0 - used * (1.0 - blocked))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 //! is what Allen and Cunneen give to those who wait, `1/(cμ - λ) · (Ca² + Cs²)/2` (A. O. Allen, *Probability, Statistics,
 //! and Queueing Theory*, 2nd ed. 1990, §5.3; exact for M/M/c and for the mean of M/G/1). With many workers a wait is
 //! short beside a service, and what ends it is the *first* of all running services; so the mean is bent by what Boxma,
-//! Cohen and Huffels found for M/G/c (see [`Queue::bend`]), which is 1 for exponential services. The time of a result is
+//! Cohen and Huffels found for M/G/c (`Queue::bend`), which is 1 for exponential services. The time of a result is
 //! that wait plus a service, whose measured distribution is taken as it is.
 //!
 //! How far this is from a simulated queue, `cargo xtask bench sizing` prints. Nothing that is passed in makes it panic or
@@ -147,7 +147,9 @@ pub fn solve(load: Load, service: &Service, slo: &Slo, bounds: &Bounds) -> Answe
         Goal::Result(most) => tail.takes_beyond(service, most.as_secs_f64()) <= late,
     });
     let ample = (f64::from(needed) * (1.0 + f64::from(bounds.headroom) / 1_000.0)).ceil() as u32;
-    let workers = ample.clamp(bounds.min.max(1), bounds.max.max(bounds.min).max(1));
+    // What there may be at most is the stronger word.
+    let most = bounds.max.max(1);
+    let workers = ample.clamp(bounds.min.clamp(1, most), most);
     let erlang = ErlangB::new(queue.offered).grown_to(workers);
     let tail = queue.tail(erlang);
     Answer {
