@@ -12,6 +12,7 @@ mod pulse;
 mod report;
 mod ring;
 mod scripts;
+mod sizing;
 mod target;
 mod tls;
 
@@ -37,6 +38,8 @@ pub(crate) enum Bench {
     TlsLoop(tls::Load),
     /// Scripts per second: the daemon beside a bare loop of posix_spawn
     Scripts(scripts::Options),
+    /// The solver's workers beside the least that suffice in a simulated queue
+    Sizing(sizing::Options),
     /// The server that is checked (started by `pulse`)
     #[command(hide = true)]
     Target(target::Options),
@@ -65,6 +68,7 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::Scripts(options) => scripts::run(options),
         Bench::SpawnLoop(load) => scripts::spawn_loop(load),
         Bench::SpawnDaemon(load) => scripts::spawn_daemon(load),
+        Bench::Sizing(options) => sizing::run(options),
         Bench::Target(options) => target::run(options),
         Bench::Ring(load) => ring::run(load),
         Bench::Epoll(load) => epoll::run(load),
