@@ -13,6 +13,7 @@
 pub mod controller;
 pub mod erlang;
 pub mod meter;
+pub mod recording;
 pub mod solver;
 
 pub use controller::{Controller, Decision, Demand, Report, Setup};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::protocol::{Effect, Effects, MonitorState, Transition};
 use super::{Core, Kept, state_index};
 use crate::domain::{Cadence, Code, Outcome, Verdict, VoidReason};
+use crate::queueing::recording::Measure;
 use crate::schedule::Tick;
 use crate::units::limits::{EVIDENCE_ENTRIES_MAX, TICK};
 use crate::units::planted::{self, Bug};
@@ -45,7 +46,10 @@ impl Core {
         effects: &mut Effects,
     ) {
         let kind = self.policy(index).check.kind() as usize;
-        self.stats.latency.record(now.since(self.clock.instant(due)));
+        let result = now.since(self.clock.instant(due));
+        self.stats.latency.record(result);
+        self.recording.record(kind, Measure::Service, outcome.latency.total);
+        self.recording.record(kind, Measure::Result, result);
         self.stats.duration[kind].record(outcome.latency.total);
         let void = outcome.verdict() == Verdict::Void;
         let cadence = self.conclude(c, index, outcome, now, effects);

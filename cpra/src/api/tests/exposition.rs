@@ -115,6 +115,8 @@ fn every_metric_is_there_under_its_name() {
         ("cpra_queue_depth", &[("pipeline", "pulse")], 3.0),
         ("cpra_inflight", &[("pipeline", "pulse")], 9.0),
         ("cpra_inflight", &[("pipeline", "code")], 2.0),
+        ("cpra_histogram_dumps_total", &[("result", "written")], 3.0),
+        ("cpra_histogram_dumps_total", &[("result", "failed")], 1.0),
         ("cpra_stalls_total", &[], 1.0),
         ("cpra_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0),
         ("cpra_episodes_open", &[], 1.0),
