@@ -55,8 +55,8 @@ use crate::shard::protocol::MonitorState;
 use crate::shard::{self, Shard, ShardStats};
 use crate::store::memory;
 use crate::units::limits::{
-    API_CONNECTION_GRACE, DRAIN_CHECKS, DRAIN_NOTICES, HEARTBEAT_MAX, HISTOGRAM_DUMP_WAIT, QUEUE_ASKS, QUEUE_CALLS, QUEUE_COMMANDS,
-    QUEUE_TRANSITIONS, SCRIPT_GRACE, SCRIPT_KILL_WAIT, SIGNAL_ECHO,
+    API_CONNECTION_GRACE, DRAIN_CHECKS, DRAIN_NOTICES, HEARTBEAT_MAX, HISTOGRAM_DUMP_WAIT, QUEUE_ASKS, QUEUE_CALLS,
+    QUEUE_COMMANDS, QUEUE_TRANSITIONS, SCRIPT_GRACE, SCRIPT_KILL_WAIT, SIGNAL_ECHO,
 };
 use crate::units::{Instant, MonitorId, Span, Timestamp};
 use crate::wire::tls::{Contexts, Unloaded};
@@ -283,7 +283,19 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     };
     let (control_stop, stop) = oneshot::channel();
     let control = spawn(CONTROL, move || api::run(listeners, source, stop))?;
-    Ok(Daemon { shards, scripts, desk, desk_board, desk_bell, code: code.thread, dumps, histograms, control, control_stop, stopping })
+    Ok(Daemon {
+        shards,
+        scripts,
+        desk,
+        desk_board,
+        desk_bell,
+        code: code.thread,
+        dumps,
+        histograms,
+        control,
+        control_stop,
+        stopping,
+    })
 }
 
 fn spawn<T: Send + 'static>(

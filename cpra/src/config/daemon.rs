@@ -103,7 +103,7 @@ pub const SCHEMA: [(&str, &[&str]); 13] = [
 ];
 
 /// Checked, and without effect so far: sections as a whole, and single keys.
-const LATER_SECTIONS: [&str; 5] = ["intervention", "blind", "ebpf", "watchdog", "histograms"];
+const LATER_SECTIONS: [&str; 4] = ["intervention", "blind", "ebpf", "watchdog"];
 const LATER_KEYS: [(&str, &[&str]); 3] = [
     ("pulse", &["slo", "slo_percentile", "wait_slo", "service_time", "headroom"]),
     ("code", &["repeat_interval"]),

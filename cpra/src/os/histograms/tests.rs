@@ -91,9 +91,9 @@ fn a_log_ends_with_its_size_and_only_the_oldest_of_ours_go() {
         let texts = ["a-b-service", "a-b-result"].map(|tag| (tag.to_owned(), "text\n".to_owned()));
         assert_eq!(folder.write_texts(at(round / 2), &texts).unwrap().len(), 2);
     }
-    let texts = fs::read_dir(folder.path()).unwrap().filter(|entry| {
-        entry.as_ref().unwrap().file_name().to_str().unwrap().ends_with(".hgrm")
-    });
+    let texts = fs::read_dir(folder.path())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().ends_with(".hgrm"));
     assert_eq!(texts.count(), 2 * HISTOGRAM_FILES_MAX);
 }
 

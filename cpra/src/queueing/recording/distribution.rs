@@ -62,7 +62,9 @@ impl Distribution {
 
     /// What so many in a hundred do not exceed.
     pub fn percentile(&self, percent: f64) -> f64 {
-        self.0.value_at_percentile(percent) as f64 / SHOWN
+        // One step down, as the reference implementation does it: 99.9 / 100 is a little more than 0.999, and of a thousand
+        // times the 999th is meant.
+        self.0.value_at_quantile((percent / 100.0).next_down()) as f64 / SHOWN
     }
 
     /// Every recorded time in microseconds, and how often it occurred.
@@ -81,7 +83,8 @@ impl Distribution {
 
     /// The percentile distribution as HdrHistogram writes it (`.hgrm`), in milliseconds.
     pub fn text(&self) -> String {
-        let mut text = format!("{:>12} {:>14} {:>10} {:>14}\n\n", "Value", "Percentile", "TotalCount", "1/(1-Percentile)");
+        let mut text =
+            format!("{:>12} {:>14} {:>10} {:>14}\n\n", "Value", "Percentile", "TotalCount", "1/(1-Percentile)");
         for Step { quantile, millis, count } in self.steps() {
             let _ = write!(text, "{millis:12.3} {quantile:2.12} {count:10}");
             // Of all of them, none is beyond.
@@ -140,6 +143,11 @@ mod tests {
                 line.split_whitespace().nth(column).map(|number| number.parse::<f64>().expect("a number"))
             })
         };
+        assert_eq!(
+            [50.0, 99.9, 99.91, 100.0].map(|percent| sample().percentile(percent)),
+            [5.003, 9.991, 10.007, 10.007]
+        );
+        assert_eq!(sample().percentile(0.0), 0.01);
         assert!(values(0).is_sorted() && values(1).is_sorted() && values(2).is_sorted());
     }
 

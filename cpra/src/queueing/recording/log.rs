@@ -222,7 +222,9 @@ mod tests {
         let refused = |text: &str| read(text.as_bytes()).expect_err(text).to_string();
         assert!(refused("hello").starts_with("line 1: this is no interval"));
         assert!(refused(&format!("{sound}\n\nx,y\n")).starts_with("line 9: this is no interval"));
-        assert!(refused(&format!("{sound}Tag=a,1.0,1.0,1.0,!!\n")).starts_with("line 7: the histogram is not in base64"));
+        assert!(
+            refused(&format!("{sound}Tag=a,1.0,1.0,1.0,!!\n")).starts_with("line 7: the histogram is not in base64")
+        );
         assert!(refused(&format!("{sound}Tag=a,1.0,x,1.0,AAAA\n")).starts_with("line 7: this is no interval"));
         assert!(refused(&format!("{sound}1,1,1,AAAA\n")).starts_with("line 7: the histogram is cut"));
         assert!(refused(&format!("{sound}1,1,1,\n")).starts_with("line 7: the histogram is cut"));
