@@ -32,9 +32,9 @@ const DIGITS: u8 = 3;
 /// Which time of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Measure {
-    /// From when it got a worker until its result.
+    /// From when it got a worker until that was free again.
     Service,
-    /// From when it was due until its result.
+    /// From when it was due until then.
     Result,
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::protocol::{Effect, Effects, MonitorState, Transition};
 use super::{Core, Kept, state_index};
 use crate::domain::{Cadence, Code, Outcome, Verdict, VoidReason};
-use crate::queueing::recording::Measure;
 use crate::schedule::Tick;
 use crate::units::limits::{EVIDENCE_ENTRIES_MAX, TICK};
 use crate::units::planted::{self, Bug};
@@ -46,10 +45,7 @@ impl Core {
         effects: &mut Effects,
     ) {
         let kind = self.policy(index).check.kind() as usize;
-        let result = now.since(self.clock.instant(due));
-        self.stats.latency.record(result);
-        self.recording.record(kind, Measure::Service, outcome.latency.total);
-        self.recording.record(kind, Measure::Result, result);
+        self.stats.latency.record(now.since(self.clock.instant(due)));
         self.stats.duration[kind].record(outcome.latency.total);
         let void = outcome.verdict() == Verdict::Void;
         let cadence = self.conclude(c, index, outcome, now, effects);
@@ -128,7 +124,7 @@ impl Core {
         // Those that passed before the check started were counted as missed then.
         self.stats.skipped_busy += behind - self.clock.passed(started).0.saturating_sub(due.0) / every;
         if planted::is(Bug::RetryMakesSecondCheck) && behind > 0 {
-            self.ready.push(index);
+            self.classes.arrived(self.class_of(c, index), index, now);
         }
         let off_phase = c.timing(index).off_phase;
         let next = Tick(due.0 + (behind + 1) * every);
