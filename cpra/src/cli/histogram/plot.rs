@@ -4,6 +4,7 @@
 use plotters::prelude::*;
 
 const SIZE: (u32, u32) = (1_100, 620);
+const FONT: &str = "sans-serif";
 /// Nines beyond which nobody counts.
 const NINES_MAX: f64 = 9.0;
 
@@ -41,6 +42,11 @@ fn percent(nines: f64) -> String {
     }
 }
 
+/// `0.25`, `10`.
+fn plain(millis: f64) -> String {
+    format!("{millis:.3}").trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 /// A picture of the curves.
 pub(super) fn svg(curves: &[Curve]) -> anyhow::Result<String> {
     let points: Vec<Vec<(f64, f64)>> = curves.iter().map(Curve::points).collect();
@@ -62,8 +68,10 @@ pub(super) fn svg(curves: &[Curve]) -> anyhow::Result<String> {
             .y_desc("milliseconds")
             .x_labels(right as usize + 1)
             .x_label_formatter(&|nines| percent(*nines))
-            .y_label_formatter(&|millis| millis.to_string())
-            .light_line_style(WHITE)
+            .y_label_formatter(&|millis| plain(*millis))
+            .label_style((FONT, 14))
+            .axis_desc_style((FONT, 15))
+            .max_light_lines(0)
             .draw()?;
         for (curve, points) in curves.iter().zip(points) {
             let style = Palette99::pick(curve.color).stroke_width(2);
@@ -80,6 +88,7 @@ pub(super) fn svg(curves: &[Curve]) -> anyhow::Result<String> {
         chart
             .configure_series_labels()
             .position(SeriesLabelPosition::UpperLeft)
+            .label_font((FONT, 14))
             .background_style(WHITE.mix(0.8))
             .border_style(BLACK.mix(0.3))
             .draw()?;
@@ -97,6 +106,7 @@ mod tests {
         assert_eq!([0.0, 1.0, 2.0, 3.0, 5.0].map(percent), ["0%", "90%", "99%", "99.9%", "99.999%"]);
         assert!((nines(0.99) - 2.0).abs() < 1e-9 && nines(0.0) == 0.0);
         assert_eq!(nines(1.0), NINES_MAX);
+        assert_eq!([0.0, 0.25, 10.0, 0.1 + 0.2].map(plain), ["0", "0.25", "10", "0.3"]);
     }
 
     #[test]
