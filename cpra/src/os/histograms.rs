@@ -206,12 +206,12 @@ struct Gatherer {
     /// Who has been asked and has not answered.
     asked: Vec<bool>,
     /// Emptied, with their memory, for the next exchange.
-    spare: Vec<Box<Recording>>,
+    spare: Vec<Recording>,
     answers: (mpsc::Sender<Answer>, Receiver<Answer>),
     gathered: Gathered,
 }
 
-type Answer = (usize, Box<Recording>);
+type Answer = (usize, Recording);
 
 impl Gatherer {
     fn new(shards: Vec<Source>, code: SharedRecording) -> Self {

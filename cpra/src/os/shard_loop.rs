@@ -49,7 +49,7 @@ pub struct ShardBoard {
     /// Set from outside: return.
     pub stop: AtomicBool,
     /// What the last checks took: there once the loop has returned.
-    pub last_recording: Mutex<Option<Box<Recording>>>,
+    pub last_recording: Mutex<Option<Recording>>,
 }
 
 /// Where an answer goes.
@@ -63,8 +63,8 @@ pub struct Ask {
 
 /// Give me what the checks took since the last time; go on with this empty one.
 pub struct Exchange {
-    pub empty: Box<Recording>,
-    pub reply: Box<dyn FnOnce(Box<Recording>) + Send>,
+    pub empty: Recording,
+    pub reply: Box<dyn FnOnce(Recording) + Send>,
 }
 
 /// What comes from outside for one monitor, and is not answered.

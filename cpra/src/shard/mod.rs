@@ -106,7 +106,7 @@ struct Core {
     kept: HashMap<u32, Kept, FxBuildHasher>,
     rng: fastrand::Rng,
     stats: ShardStats,
-    recording: Box<Recording>,
+    recording: Recording,
     enabled: usize,
     last_step: Instant,
     next_audit: Instant,
@@ -221,13 +221,13 @@ impl Shard {
     }
 
     /// For what the checks of one interval took, by their kind.
-    pub fn empty_recording() -> Box<Recording> {
-        Box::new(Recording::new("pulse", CheckKind::ALL.map(CheckKind::as_str)))
+    pub fn empty_recording() -> Recording {
+        Recording::new("pulse", CheckKind::ALL.map(CheckKind::as_str))
     }
 
     /// What the checks took since the last time, for an empty recording. It is no event, because nothing here depends on
     /// what has been recorded.
-    pub fn exchange_recording(&mut self, empty: Box<Recording>) -> Box<Recording> {
+    pub fn exchange_recording(&mut self, empty: Recording) -> Recording {
         std::mem::replace(&mut self.core.recording, empty)
     }
 

@@ -126,7 +126,8 @@ fn what_is_no_plain_file_of_ours_is_left_alone() {
     let victim = top.path().join("victim");
     fs::write(&victim, "no newline at its end").unwrap();
     let newest = folder_path.join("cpra-20261122T181322Z.hlog");
-    let traps: [(&str, fn(&Path, &Path)); 3] = [
+    type Trap = fn(&Path, &Path);
+    let traps: [(&str, Trap); 3] = [
         ("a symbolic link", |victim, name| symlink(victim, name).unwrap()),
         ("a hard link", |victim, name| fs::hard_link(victim, name).unwrap()),
         ("a pipe", |_, name| nix::unistd::mkfifo(name, nix::sys::stat::Mode::S_IRWXU).unwrap()),
@@ -162,7 +163,7 @@ fn a_log_that_somebody_removed_is_begun_again() {
 }
 
 /// A shard that answers, or does not.
-fn shard(mut recordings: Vec<Box<Recording>>) -> (Source, JoinHandle<()>) {
+fn shard(mut recordings: Vec<Recording>) -> (Source, JoinHandle<()>) {
     let board = Arc::new(ShardBoard::default());
     let (exchanges, mut receiver) = bounded::<Exchange>(1, Bell::mute());
     let thread = thread::spawn(move || {
@@ -182,7 +183,7 @@ fn shard(mut recordings: Vec<Box<Recording>>) -> (Source, JoinHandle<()>) {
     (Source { exchanges, board }, thread)
 }
 
-fn recorded(count: u64) -> Box<Recording> {
+fn recorded(count: u64) -> Recording {
     let mut recording = Shard::empty_recording();
     (1..=count).for_each(|micros| recording.record(1, Measure::Service, Span::from_micros(micros)));
     recording
