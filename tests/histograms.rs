@@ -22,7 +22,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use cpra::queueing::recording::{Log, read};
+use cpra::queueing::recording::{Distribution, Log, read};
 use nix::sys::signal::Signal;
 
 use self::counterparts::raw::{RawServer, Script};
@@ -227,7 +227,7 @@ fn dumps_open_with_the_standard_package_value_by_value() {
 
     let (path, log) = log_of(&folder).expect("a log");
     assert_eq!(log.torn, None);
-    let count = |tag: &str| log.series.get(tag).map_or(0, |times| times.count());
+    let count = |tag: &str| log.series.get(tag).map_or(0, Distribution::count);
     for kind in ["http", "tcp"] {
         assert_eq!(count(&format!("pulse-{kind}-service")), count(&format!("pulse-{kind}-result")));
     }

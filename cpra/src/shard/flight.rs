@@ -378,7 +378,7 @@ impl Core {
         self.recording.record(kind as usize, Measure::Result, result);
         let kind = Class::of(kind);
         let was_overdue = flight.seated != flight.slotted;
-        if was_overdue && verdict != Verdict::Fail {
+        if was_overdue && matches!(verdict, Verdict::Ok | Verdict::Warn) {
             self.classes.ended(kind, now.since(flight.slotted), result);
         } else {
             self.classes.ended(flight.class, now.since(flight.seated), result);
