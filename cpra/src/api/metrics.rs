@@ -67,6 +67,12 @@ impl Collector for Snapshot {
         names(&mut page, &self.source.resolver_stats())?;
         pipelines(&mut page, &self.source.pipelines())?;
         echoes(&mut page, &shards.echoes)?;
+        let results = ["written", "failed"].into_iter().zip(self.source.dump_stats());
+        page.counters(
+            "cpra_histogram_dumps",
+            "Dumps of histograms by result; what could not be written is part of the next one",
+            results.map(|(result, count)| ([("result", result)], count)),
+        )?;
         page.counter("cpra_stalls", "Times a shard's loop stood still for more than 250 ms", shards.stalls)?;
         page.info("cpra_build", "The running version", &[("version", env!("CARGO_PKG_VERSION"))])?;
         let started = self.source.wall_of(self.source.started());

@@ -62,6 +62,28 @@ pub struct ChangedView {
     pub done: &'static str,
 }
 
+/// The answer to a wish for a dump of histograms.
+#[derive(Serialize)]
+pub struct DumpView {
+    /// The log that they were appended to; `null` when nothing had been recorded.
+    pub file: Option<String>,
+    /// The same as texts, one for each series.
+    pub texts: Vec<String>,
+    /// What is in it has been recorded from then on, ...
+    pub from: String,
+    /// ... for this long.
+    pub seconds: f64,
+    pub series: Vec<SeriesView>,
+    /// Shards that did not answer in time: theirs are in the next dump.
+    pub silent_shards: Vec<usize>,
+}
+
+#[derive(Serialize)]
+pub struct SeriesView {
+    pub tag: String,
+    pub count: u64,
+}
+
 /// The query of `/debug/pprof/profile`.
 #[derive(Deserialize)]
 pub struct ProfileQuery {
