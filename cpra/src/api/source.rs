@@ -10,7 +10,6 @@ use tokio::sync::oneshot;
 use crate::desk::DeskStats;
 use crate::desk::protocol::{Answer, Question};
 use crate::os::resolve::ResolverStats;
-use crate::queueing::meter::Percentiles;
 use crate::queueing::{Goal, Report, Setup};
 use crate::shard::ShardStats;
 use crate::shard::protocol::{MonitorState, SUSPECTS};
@@ -114,7 +113,7 @@ impl Pipeline {
                     (percentile, measured, goal, true)
                 }
             };
-            let counts = class.class != SUSPECTS && class.results != Percentiles::default();
+            let counts = class.class != SUSPECTS && class.results.known().is_some();
             counts.then_some(Tightness { class: class.class, is_wait, percentile, measured, goal })
         };
         let used = |tightness: &Tightness| tightness.measured.as_secs_f64() / tightness.goal.as_secs_f64();

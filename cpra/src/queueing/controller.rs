@@ -225,11 +225,11 @@ impl Controller {
             return wanted;
         }
         let peak = self.peaks.into_iter().max().unwrap_or(wanted).min(self.setup.bounds.max);
-        // Once a second, and by a quarter of what is too much.
+        // Once a second, and by half of what is too much.
         if !moved || peak >= workers - workers / 10 {
             return workers;
         }
-        peak.max(workers - (workers - peak).div_ceil(4))
+        peak.max(workers - (workers - peak).div_ceil(2))
     }
 }
 

@@ -21,7 +21,7 @@ use crate::domain::monitor::CheckKind;
 use crate::queueing::controller::ADJUST_EVERY;
 use crate::queueing::{Bounds, Controller, Decision, Demand, Report, Setup, Unreachable};
 use crate::schedule::ReadyList;
-use crate::units::limits::{OVERDUE_MIN, UNREACHABLE_AFTER, UNREACHABLE_TOLD_EVERY};
+use crate::units::limits::{OVERDUE_MIN, OVERDUE_UNKNOWN, UNREACHABLE_AFTER, UNREACHABLE_TOLD_EVERY};
 use crate::units::{Instant, Slot, Span};
 
 /// A kind of check, or the suspects.
@@ -104,7 +104,7 @@ impl Classes {
                 needed: controller.workers(),
                 controller,
                 flights: VecDeque::new(),
-                overdue_after: setup.service_time.scaled(OVERDUE_FACTOR, 1).max(OVERDUE_MIN),
+                overdue_after: OVERDUE_UNKNOWN,
                 in_use: rate > 0.0,
                 demand: Demand::default(),
             }
@@ -179,6 +179,10 @@ impl Classes {
     pub(super) fn may_start(&self, class: Class, busy: &Busy) -> bool {
         let line = &self.lines[class.index()];
         busy[class.index()] < line.workers && !(line.ready.is_empty() && line.resolved.is_empty())
+    }
+
+    pub(super) fn may_any_start(&self, busy: &Busy) -> bool {
+        (0..CLASSES).any(|index| self.may_start(Class(index as u8), busy))
     }
 
     /// A monitor is watched no more.
@@ -269,9 +273,10 @@ impl Classes {
                 log(Class(index as u8), &decision);
             }
             line.needed = line.controller.workers();
-            if line.controller.reading().service.is_some() {
-                let far = line.controller.reading().service_times.p999.scaled(OVERDUE_FACTOR, 1);
-                line.overdue_after = far.max(OVERDUE_MIN);
+            // What nobody has ended lately takes as long as it took before.
+            let longest = line.controller.reading().service_times.p999;
+            if longest > Span::ZERO {
+                line.overdue_after = longest.scaled(OVERDUE_FACTOR, 1).max(OVERDUE_MIN);
             }
         }
         self.divide(busy);

@@ -252,6 +252,8 @@ pub struct ShardStats {
     pub checks: [[u64; Code::ALL.len()]; CheckKind::ALL.len()],
     pub missed: u64,
     pub skipped_busy: u64,
+    /// Checks that took so much longer than their kind that they became the suspects'.
+    pub overdue: u64,
     /// Leaving the ready list − due.
     pub lag: Histogram,
     /// Due → judged.
@@ -299,6 +301,7 @@ impl ShardStats {
         self.lost += other.lost;
         self.missed += other.missed;
         self.skipped_busy += other.skipped_busy;
+        self.overdue += other.overdue;
         self.ready += other.ready;
         self.in_flight += other.in_flight;
         self.slots += other.slots;
@@ -322,6 +325,7 @@ impl Default for ShardStats {
             checks: [[0; Code::ALL.len()]; CheckKind::ALL.len()],
             missed: 0,
             skipped_busy: 0,
+            overdue: 0,
             lag: Histogram::default(),
             latency: Histogram::default(),
             duration: Default::default(),

@@ -65,10 +65,14 @@ pub enum Bug {
     MissWhileStoppedCounts,
     /// A name's address is used after its time.
     ExpiredAddressUsed,
+    /// Nobody starts the checks of monitors that are not ok.
+    SuspectsForgotten,
+    /// The worker of a check that took too long is never free again.
+    OverdueKeepsWorker,
 }
 
 impl Bug {
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::LostGreen,
         Self::DoubledRed,
         Self::OverwrittenNotice,
@@ -98,6 +102,8 @@ impl Bug {
         Self::MissedCallForgotten,
         Self::MissWhileStoppedCounts,
         Self::ExpiredAddressUsed,
+        Self::SuspectsForgotten,
+        Self::OverdueKeepsWorker,
     ];
 }
 
