@@ -271,7 +271,7 @@ fn a_provider_that_hangs_delays_neither_others_nor_checks_and_misses_nothing() {
     let waiting = bench.page().value("cpra_queue_depth{pipeline=\"code\"}");
     assert!(turns >= 4 && waiting >= (MONITORS_PER_HUNG_FILE * HUNG_FILES) as f64, "{waiting} wait: nothing hung?");
     // A second, and what it takes until the change is seen at all.
-    assert!(longest < Duration::from_secs(1) + INTERVAL.into(), "{longest:?} where it was {longest_before:?}");
+    assert!(longest < Duration::from_secs(1) + Duration::from(INTERVAL), "{longest:?} where it was {longest_before:?}");
     // Within noise: on a small machine that other tests share, the 99th percentile moves by itself.
     assert!(lag <= (4.0 * lag_before).max(0.025), "p99 of the lag is {lag} s where it was {lag_before} s");
 

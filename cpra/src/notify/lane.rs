@@ -29,10 +29,10 @@ use crate::os::clock::Clock;
 use crate::os::lane::run;
 use crate::os::wake::WakeFd;
 use crate::pipeline::{Bell, Receiver, Sender, Ticket, Workers, bounded};
-use crate::queueing::{Bounds, Report, Setup};
+use crate::queueing::{Bounds, Report, Setup, Unreachable};
 use crate::units::limits::{
     CODE_WORKERS_MAX, CODE_WORKERS_MIN, DESTINATIONS_IDLE_MAX, DESTINATIONS_STUCK_MAX, DRAIN_NOTICES,
-    FAULT_REPORT_EVERY, NOTICE_BATCH_MAX, WORKER_OVERDUE_MAX,
+    FAULT_REPORT_EVERY, NOTICE_BATCH_MAX, UNREACHABLE_TOLD_EVERY, WORKER_OVERDUE_MAX,
 };
 use crate::units::{Instant, Span};
 
@@ -138,8 +138,8 @@ struct Lane {
     /// Those that are no longer kept: to close a file can hang as well as to write it.
     closing: JoinSet<()>,
     unsent: VecDeque<Done>,
-    /// When people were last told that the workers do not suffice, and that a destination hangs.
-    short_told: Option<Instant>,
+    /// When people were last told that the SLO is missed, and that a destination hangs.
+    slow_told: Option<Instant>,
     stuck_told: Option<Instant>,
 }
 
@@ -175,7 +175,7 @@ impl Lane {
             idle: VecDeque::new(),
             closing: JoinSet::new(),
             unsent: VecDeque::new(),
-            short_told: None,
+            slow_told: None,
             stuck_told: None,
         }
     }
@@ -253,28 +253,34 @@ impl Lane {
 
     fn adjust(&mut self, now: Instant) {
         if let Some(decision) = self.workers.adjust(now) {
-            tracing::debug!(pipeline = CODE, "sizing: {decision}");
+            tracing::debug!(class = CODE, "sizing: {decision}");
         }
-        let due = |told: Option<Instant>| told.is_none_or(|told| now.since(told) >= FAULT_REPORT_EVERY);
         let (stuck, longest) = self.workers.stuck();
-        if self.workers.is_short() && due(self.short_told) {
-            self.short_told = Some(now);
-            let report = self.workers.report(now);
-            tracing::warn!(
-                pipeline = CODE,
-                workers = report.workers,
-                needed = report.answer.needed,
-                busy = report.demand.busy,
-                waiting = report.demand.waiting,
-                longest_wait = %report.demand.longest_wait,
-                stuck,
-                stuck_max = DESTINATIONS_STUCK_MAX,
-                "notices wait longer than they should: there may be no more workers"
-            );
+        if self.workers.is_unreachable(now)
+            && self.slow_told.is_none_or(|told| now.since(told) >= UNREACHABLE_TOLD_EVERY)
+        {
+            self.slow_told = Some(now);
+            let Report { workers, answer, waits, results, .. } = self.workers.report(now);
+            if workers < answer.needed {
+                let slo = self.workers.setup().slo;
+                let unreachable = Unreachable { pipeline: CODE, slo, answer: &answer, workers };
+                tracing::warn!(wait_p95 = %waits.p95, stuck, "the code pipeline does not keep its SLO: {unreachable}");
+            } else {
+                tracing::warn!(
+                    workers,
+                    rate = answer.load.rate,
+                    service_seconds = answer.service,
+                    wait_p95 = %waits.p95,
+                    result_p95 = %results.p95,
+                    stuck,
+                    stuck_max = DESTINATIONS_STUCK_MAX,
+                    "the code pipeline does not keep its SLO, and more workers would not help: its destinations are slow"
+                );
+            }
         }
         if let Some((ticket, since)) = longest
             && now.since(since) >= WORKER_OVERDUE_MAX
-            && due(self.stuck_told)
+            && self.stuck_told.is_none_or(|told| now.since(told) >= FAULT_REPORT_EVERY)
         {
             self.stuck_told = Some(now);
             tracing::warn!(

@@ -18,14 +18,15 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::queueing::{Controller, Decision, Demand, Report, Setup};
-use crate::units::limits::{WORKER_OVERDUE_MAX, WORKER_OVERDUE_MIN};
+use crate::units::limits::{UNREACHABLE_AFTER, WORKER_OVERDUE_MAX, WORKER_OVERDUE_MIN};
 use crate::units::{Instant, Span};
 
 /// A job is overdue after this many times the median of its like. Not of the mean, nor of a high percentile: those that
 /// hang would raise the bound for the next ones, and so hold ever more workers.
 const OVERDUE_MEDIANS: u64 = 8;
-/// How often the number of workers is thought about while there is nothing to do but to have fewer.
-const SHRINK_EVERY: Span = Span::from_secs(1);
+/// How often the number of workers is thought about while there is nothing to do but to have fewer, or to see that the
+/// goal is met again.
+const IDLE_EVERY: Span = Span::from_secs(1);
 
 /// One job that was started. Later ones are greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +35,7 @@ pub struct Ticket(u64);
 #[derive(Debug)]
 pub struct Workers<T> {
     class: &'static str,
-    workers_min: u32,
+    setup: Setup,
     stuck_max: usize,
     controller: Controller,
     tickets: u64,
@@ -43,6 +44,8 @@ pub struct Workers<T> {
     /// When each was started, which is in the order of the tickets.
     running: BTreeMap<Ticket, Instant>,
     stuck: BTreeMap<Ticket, Stuck>,
+    /// Since when the goal is missed.
+    missed_since: Option<Instant>,
 }
 
 /// A job that gave its worker back and goes on.
@@ -57,13 +60,14 @@ impl<T> Workers<T> {
     pub fn new(class: &'static str, setup: Setup, stuck_max: usize, now: Instant) -> Self {
         Self {
             class,
-            workers_min: setup.bounds.min,
+            setup,
             stuck_max,
             controller: Controller::new(setup, 0.0, now),
             tickets: 0,
             ready: VecDeque::new(),
             running: BTreeMap::new(),
             stuck: BTreeMap::new(),
+            missed_since: None,
         }
     }
 
@@ -105,7 +109,21 @@ impl<T> Workers<T> {
             self.running.remove(&ticket);
             self.stuck.insert(ticket, Stuck { started, held: now.since(started) });
         }
-        self.controller.adjust(now, self.demand(now))
+        let decision = self.controller.adjust(now, self.demand(now));
+        self.missed_since = self.misses().then(|| self.missed_since.unwrap_or(now));
+        decision
+    }
+
+    /// Whether the goal is missed: by the workers that there may be, by what was measured, or because too many hang.
+    fn misses(&self) -> bool {
+        self.controller.workers() < self.controller.answer().needed
+            || self.controller.is_late()
+            || self.stuck.len() >= self.stuck_max
+    }
+
+    /// Whether that has been so for a while.
+    pub fn is_unreachable(&self, now: Instant) -> bool {
+        self.missed_since.is_some_and(|since| now.since(since) >= UNREACHABLE_AFTER)
     }
 
     /// How long a job may have its worker while it may be stuck instead.
@@ -123,7 +141,7 @@ impl<T> Workers<T> {
     }
 
     /// When [`Self::adjust`] has something to do, were nothing to happen before. `None` while there is nothing to do and
-    /// there are no workers too many.
+    /// there are no workers too many, and the goal is met.
     pub fn next_deadline(&self) -> Option<Instant> {
         let patience = self.patience();
         let first = self.running.values().next().filter(|_| self.stuck.len() < self.stuck_max);
@@ -134,7 +152,8 @@ impl<T> Workers<T> {
             Some(next)
         } else {
             // The controller leaves a difference of a tenth alone, and so would never come closer.
-            (workers - workers / 10 > self.workers_min).then(|| next + SHRINK_EVERY)
+            let too_many = workers - workers / 10 > self.setup.bounds.min;
+            (too_many || self.missed_since.is_some()).then(|| next + IDLE_EVERY)
         };
         [overdue, adjustment].into_iter().flatten().min()
     }
@@ -144,24 +163,22 @@ impl<T> Workers<T> {
         (self.stuck.len(), self.stuck.first_key_value().map(|(ticket, stuck)| (*ticket, stuck.started)))
     }
 
-    /// Whether somebody waits who would not if there were more workers, or if less hung.
-    pub fn is_short(&self) -> bool {
-        let short = !self.controller.answer().is_met() || self.stuck.len() >= self.stuck_max;
-        short && !self.ready.is_empty()
+    pub const fn setup(&self) -> &Setup {
+        &self.setup
     }
 
     pub fn report(&self, now: Instant) -> Report {
-        let (answer, reading) = (*self.controller.answer(), self.controller.reading());
+        let reading = self.controller.reading();
         Report {
             class: self.class,
             workers: self.controller.workers(),
             demand: self.demand(now),
             arrivals: reading.load,
-            answer,
+            answer: *self.controller.answer(),
             service_times: reading.service_times,
             waits: reading.waits,
             results: reading.results,
-            unreachable: !answer.is_met() || self.stuck.len() >= self.stuck_max,
+            unreachable: self.is_unreachable(now),
         }
     }
 }
@@ -244,7 +261,7 @@ mod tests {
             tickets.extend(started(&mut workers, now).into_iter().map(|(ticket, _)| ticket));
         }
         assert_eq!((tickets.len(), workers.stuck().0), (8, 5));
-        assert!(workers.report(at(20_000)).unreachable && workers.is_short());
+        assert!(workers.report(at(20_000)).unreachable);
         // There is nothing to wake up for but the number of workers, which somebody waits for.
         assert_eq!(workers.next_deadline(), Some(at(20_000)));
         workers.ended(tickets[0], at(0), at(20_000));
