@@ -144,6 +144,7 @@ pub struct Daemon {
     control: JoinHandle<io::Result<()>>,
     control_stop: oneshot::Sender<()>,
     stopping: Arc<AtomicBool>,
+    source: Arc<Running>,
 }
 
 struct ShardHandle {
@@ -260,8 +261,10 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         token: plan.token,
     };
     let (control_stop, stop) = oneshot::channel();
-    let control = spawn(CONTROL, move || api::run(listeners, source, stop))?;
-    Ok(Daemon { shards, scripts, desk, desk_board, desk_bell, code: code.thread, control, control_stop, stopping })
+    let asked = Arc::clone(&source);
+    let control = spawn(CONTROL, move || api::run(listeners, asked, stop))?;
+    let code = code.thread;
+    Ok(Daemon { shards, scripts, desk, desk_board, desk_bell, code, control, control_stop, stopping, source })
 }
 
 fn spawn<T: Send + 'static>(
@@ -359,6 +362,11 @@ fn seed() -> u64 {
 }
 
 impl Daemon {
+    /// What the API sees of the daemon, and how it changes something: for those who run it inside a process of their own.
+    pub fn source(&self) -> Arc<dyn api::Source> {
+        Arc::<Running>::clone(&self.source)
+    }
+
     /// Runs until a signal comes, then ends in order. Answers whether the end was in order.
     pub fn run(self, signals: &Signals) -> bool {
         while !signals.wait(None) {}
