@@ -12,6 +12,7 @@ mod pulse;
 mod report;
 mod ring;
 mod scripts;
+mod steps;
 mod target;
 mod tls;
 
@@ -37,6 +38,8 @@ pub(crate) enum Bench {
     TlsLoop(tls::Load),
     /// Scripts per second: the daemon beside a bare loop of posix_spawn
     Scripts(scripts::Options),
+    /// Pulse sizes itself: through steps of the rate and of the time that answers take, with a plot
+    Steps(steps::Options),
     /// The server that is checked (started by `pulse`)
     #[command(hide = true)]
     Target(target::Options),
@@ -63,6 +66,7 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::TlsTarget => tls::target(),
         Bench::TlsLoop(load) => tls::check(load),
         Bench::Scripts(options) => scripts::run(options),
+        Bench::Steps(options) => steps::run(options),
         Bench::SpawnLoop(load) => scripts::spawn_loop(load),
         Bench::SpawnDaemon(load) => scripts::spawn_daemon(load),
         Bench::Target(options) => target::run(options),
