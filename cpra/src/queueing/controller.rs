@@ -132,6 +132,11 @@ impl Controller {
         self.meter.ended(service, result);
     }
 
+    /// See [`Meter::held`].
+    pub fn held(&mut self, service: Span) {
+        self.meter.held(service);
+    }
+
     /// The workers that there may be.
     pub const fn workers(&self) -> u32 {
         self.workers
@@ -144,6 +149,15 @@ impl Controller {
 
     pub const fn reading(&self) -> &Reading {
         &self.reading
+    }
+
+    /// Whether the goal is missed by what was measured, whatever the model says.
+    pub fn is_late(&self) -> bool {
+        let Some((wait, result)) = self.meter.at(self.setup.slo.percentile) else { return false };
+        match self.answer.goal {
+            Goal::Wait(goal) => wait > goal,
+            Goal::Result(goal) => result > goal,
+        }
     }
 
     /// The most workers that there may be from now on.

@@ -251,6 +251,12 @@ impl Meter {
         self.halves[0].service.record(service);
     }
 
+    /// A worker was busy with a job for this long, and another one has it now.
+    pub fn held(&mut self, service: Span) {
+        self.slices[self.at].service.record(service);
+        self.halves[0].service.record(service);
+    }
+
     /// Moves on to the slice that `now` is in.
     fn roll(&mut self, now: Instant) {
         let passed = now.since(self.filling).as_nanos() / SLICE.as_nanos();
@@ -308,6 +314,14 @@ impl Meter {
             results: percentiles(&self.sum.result),
             waited: self.sum.wait.count(),
         }
+    }
+
+    /// What this many in a hundred waited at most, and took from due to result, in the window of the last reading;
+    /// `None` where those are too few to tell.
+    pub fn at(&self, percentile: u8) -> Option<(Span, Span)> {
+        let percent = f64::from(percentile);
+        let enough = self.sum.wait.count() >= SAMPLES_MIN && self.sum.result.count() >= SAMPLES_MIN;
+        enough.then(|| (self.sum.wait.percentile(percent), self.sum.result.percentile(percent)))
     }
 
     /// What `sum` says about a window of this length, if it holds enough.

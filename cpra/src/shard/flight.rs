@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::classes::Class;
 use super::hops::Leg;
 use super::names::{Answer, Resolved, Waiting};
 use super::protocol::{Effect, Effects, Resolution};
@@ -24,6 +25,7 @@ impl Core {
     pub(super) fn start_due(
         &mut self,
         c: &mut Components<'_>,
+        class: Class,
         index: u32,
         now: Instant,
         effects: &mut Effects,
@@ -50,21 +52,11 @@ impl Core {
                 }
             },
         };
-        self.launch(c, &Resolved { waiting, address, took: Span::ZERO }, now, effects)
-    }
-
-    /// Starts the oldest check that waited for an address; `false` when there is no slot.
-    pub(super) fn start_resolved(&mut self, c: &mut Components<'_>, now: Instant, effects: &mut Effects) -> bool {
-        let Some(resolved) = self.resolved.pop_front() else { return true };
-        let launched = self.launch(c, &resolved, now, effects);
-        if !launched {
-            self.resolved.push_front(resolved);
-        }
-        launched
+        self.launch(c, class, &Resolved { waiting, address, took: Span::ZERO }, now, effects)
     }
 
     /// A check has started, or was judged without: how late is it, and what did its monitor miss meanwhile?
-    fn left_waiting(&mut self, c: &Components<'_>, waiting: &Waiting, started: Instant) {
+    fn left_waiting(&mut self, c: &Components<'_>, class: Class, waiting: &Waiting, started: Instant) {
         let late = started.since(self.clock.instant(waiting.due));
         let policy = self.policy(waiting.monitor);
         let every = match c.health(waiting.monitor).cadence() {
@@ -73,6 +65,7 @@ impl Core {
         };
         self.stats.missed += late.as_nanos() / every.as_nanos().max(1);
         self.stats.lag.record(late);
+        self.classes.started(class, late);
     }
 
     /// Who waited for a name whose answer has come goes on, or is judged. A bounded number per step, since each may
@@ -100,7 +93,8 @@ impl Core {
         let mut outcome = match &answer.resolution {
             Resolution::Found { addresses, .. } if let Some(&address) = addresses.first() => {
                 if took < self.policy(waiting.monitor).timeout {
-                    self.resolved.push_back(Resolved { waiting, address, took });
+                    let class = self.class_of(c, waiting.monitor);
+                    self.classes.resolved(class, Resolved { waiting, address, took });
                     return;
                 }
                 Outcome::of(Code::Void(VoidReason::Resolver))
@@ -115,12 +109,20 @@ impl Core {
         };
         outcome.latency.resolve = took;
         outcome.latency.total = took;
-        self.left_waiting(c, &waiting, waiting.left);
+        let class = self.class_of(c, waiting.monitor);
+        self.left_waiting(c, class, &waiting, waiting.left);
         self.judge(c, waiting.monitor, waiting.due, waiting.left, outcome, now, effects);
     }
 
     /// Puts a check on a slot; `false` when there is none.
-    fn launch(&mut self, c: &mut Components<'_>, resolved: &Resolved, now: Instant, effects: &mut Effects) -> bool {
+    pub(super) fn launch(
+        &mut self,
+        c: &mut Components<'_>,
+        class: Class,
+        resolved: &Resolved,
+        now: Instant,
+        effects: &mut Effects,
+    ) -> bool {
         let &Resolved { waiting, address, took } = resolved;
         let catalog = Arc::clone(&self.catalog);
         let contexts = Arc::clone(&self.contexts);
@@ -155,6 +157,9 @@ impl Core {
         let flight = Flight {
             monitor: waiting.monitor,
             due: waiting.due,
+            class,
+            seated: now,
+            slotted: now,
             started,
             attempt_started: started,
             deadline: started + policy.timeout,
@@ -166,7 +171,8 @@ impl Core {
             resolve: took,
             probe,
         };
-        self.left_waiting(c, &waiting, started);
+        self.left_waiting(c, class, &waiting, started);
+        self.classes.seated(class, slot, now);
         c.timing_mut(waiting.monitor).place = Place::Flight;
         self.slots.change(slot, State::Flight(flight));
         let begins = if planted::is(Bug::TimeoutFromQueue) { self.clock.instant(waiting.due) } else { started };
@@ -206,7 +212,7 @@ impl Core {
     /// are favours, a due check is a duty. Slots that are on their way to be free anyway serve the first who wait.
     fn spare_slots(&mut self, effects: &mut Effects) {
         // The one that has just been refused is on neither list.
-        let waiting = 1 + self.ready.len() + self.resolved.len();
+        let waiting = 1 + self.classes.ready() + self.classes.resolved_waiting();
         let wanted = waiting.saturating_sub(self.slots.census().leaving).min(SPARED_PER_STEP_MAX);
         for _ in 0..wanted {
             let Some(slot) = self.slots.spare() else { return };
@@ -532,6 +538,7 @@ impl Core {
             self.slots.set_deadline(slot, Some(begins));
             return;
         }
+        self.worker_ended(&flight, &policy, outcome.verdict(), now);
         let (address, contexts) = (flight.address, &*self.contexts);
         let target = self.catalog.target(self.id(flight.monitor));
         let request = Request { policy: &policy, target, address, hop: None, contexts };
@@ -559,6 +566,22 @@ impl Core {
             return;
         }
         self.judge(c, flight.monitor, flight.due, flight.started, outcome, now, effects);
+    }
+
+    /// A worker is free again. Whose times were these? Those of a check that was overdue and ended well are its kind's,
+    /// which was slower than it used to be; one that was overdue and failed held its kind's worker until it was found so.
+    fn worker_ended(&mut self, flight: &Flight, policy: &Policy, verdict: Verdict, now: Instant) {
+        let result = now.since(self.clock.instant(flight.due));
+        let kind = Class::of(policy.check.kind());
+        let was_overdue = flight.seated != flight.slotted;
+        if was_overdue && verdict != Verdict::Fail {
+            self.classes.ended(kind, now.since(flight.slotted), result);
+        } else {
+            self.classes.ended(flight.class, now.since(flight.seated), result);
+            if was_overdue {
+                self.classes.held(kind, flight.seated.since(flight.slotted));
+            }
+        }
     }
 
     /// One attempt tries one address; the next attempt the next one of its name, if that has several.

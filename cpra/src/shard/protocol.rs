@@ -7,6 +7,7 @@ use crate::domain::health::Phase;
 use crate::domain::monitor::CheckKind;
 use crate::domain::{Code, Latency, Outcome, TransitionKind};
 use crate::probe::errand::{Echo, Errand, ErrandEnd};
+use crate::queueing::Report;
 use crate::ring::{Completion, Errno, Family, Op};
 use crate::units::{Generation, Instant, MonitorId, Slot, Span};
 
@@ -237,7 +238,7 @@ pub const STATES: [&str; 9] =
     ["unknown", "up", "suspect", "waiting", "running", "verifying", "down", "unreachable", "disabled"];
 
 /// What a shard has counted since its start. Copied out by the driver a few times a second.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ShardStats {
     /// Monitors by state, in the order of [`STATES`].
     pub monitors: [u64; STATES.len()],
@@ -260,6 +261,8 @@ pub struct ShardStats {
     pub idle_connections: u64,
     pub evidence_dropped: u64,
     pub stalls: u64,
+    /// How many workers each class has, and why.
+    pub sizing: Vec<Report>,
     pub echoes: EchoStats,
 }
 
@@ -299,6 +302,7 @@ impl ShardStats {
         self.idle_connections += other.idle_connections;
         self.evidence_dropped += other.evidence_dropped;
         self.stalls += other.stalls;
+        self.sizing.extend_from_slice(&other.sizing);
         self.echoes.sent += other.echoes.sent;
         self.echoes.received += other.echoes.received;
         self.echoes.forged += other.echoes.forged;
@@ -324,6 +328,7 @@ impl Default for ShardStats {
             idle_connections: 0,
             evidence_dropped: 0,
             stalls: 0,
+            sizing: Vec::new(),
             echoes: EchoStats::default(),
         }
     }

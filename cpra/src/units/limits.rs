@@ -86,6 +86,12 @@ pub const STARTS_PER_STEP_MAX: usize = 1024;
 /// Kept or lingering connections given up by one step for checks that have no slot.
 pub const SPARED_PER_STEP_MAX: usize = 256;
 
+/// A check that takes less than this is not overdue, whatever others of its kind take.
+pub const OVERDUE_MIN: Span = Span::from_millis(50);
+/// An SLO that is missed for this long is called unreachable, and told again after the longer time.
+pub const UNREACHABLE_AFTER: Span = Span::from_secs(3);
+pub const UNREACHABLE_TOLD_EVERY: Span = Span::from_secs(60);
+
 /// One response head, and how much of a body is read before the rest no longer matters.
 pub const RESPONSE_HEAD_MAX: usize = 16 * 1024;
 pub const RESPONSE_HEADERS_MAX: usize = 100;

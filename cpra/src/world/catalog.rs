@@ -11,6 +11,7 @@ use std::hash::Hasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use crate::domain::monitor::CheckKind;
 use crate::domain::{Host, HostRef, Monitor, Policy, Target, TargetRef};
 use crate::units::{MonitorId, PolicyId, Span, limits};
 use hashbrown::HashMap;
@@ -109,6 +110,20 @@ impl Catalog {
 
     pub fn policy_of(&self, id: PolicyId) -> &Arc<Policy> {
         &self.policies[id.0 as usize]
+    }
+
+    /// Checks a second that a shard's enabled monitors ask for, by kind.
+    pub fn check_rates(&self, shard: u8) -> [f64; CheckKind::ALL.len()] {
+        let roster = self.roster(shard);
+        let mut by_policy = vec![0_u64; self.policies.len()];
+        for index in (0..roster.len() as u32).filter(|&index| roster.is_enabled(index)) {
+            by_policy[roster.policy_id(index).0 as usize] += 1;
+        }
+        let mut rates = [0.0; CheckKind::ALL.len()];
+        for (policy, monitors) in self.policies.iter().zip(by_policy) {
+            rates[policy.check.kind() as usize] += monitors as f64 / policy.interval.as_secs_f64();
+        }
+        rates
     }
 
     pub fn name(&self, id: MonitorId) -> &str {
