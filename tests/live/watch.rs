@@ -113,13 +113,14 @@ impl Log {
         missed.last().map_or(Span::ZERO, |sample| sample.at.since(time.start))
     }
 
-    /// The fewest and the most workers, and how often their number changed.
+    /// The fewest and the most workers, and how often their number rose and fell.
     pub fn workers(&self, time: &Range<Instant>) -> Workers {
         let counts: Vec<u32> = self.within(time).map(|sample| sample.workers().0).collect();
         Workers {
             least: counts.iter().copied().min().unwrap_or(0),
             most: counts.iter().copied().max().unwrap_or(0),
-            changes: counts.windows(2).filter(|pair| pair[0] != pair[1]).count(),
+            rises: counts.windows(2).filter(|pair| pair[0] < pair[1]).count(),
+            falls: counts.windows(2).filter(|pair| pair[0] > pair[1]).count(),
         }
     }
 
@@ -151,7 +152,8 @@ impl Log {
 pub struct Workers {
     pub least: u32,
     pub most: u32,
-    pub changes: usize,
+    pub rises: usize,
+    pub falls: usize,
 }
 
 #[derive(Clone, Debug, Default)]
