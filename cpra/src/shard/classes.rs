@@ -71,7 +71,7 @@ struct Line {
 }
 
 /// One more that may start, from the front of a line.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Next {
     Resolved(Resolved),
     Ready(u32),

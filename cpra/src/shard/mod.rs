@@ -28,6 +28,7 @@ mod command;
 mod flight;
 mod hops;
 mod host;
+mod launch;
 mod names;
 pub mod protocol;
 mod push;
