@@ -208,7 +208,9 @@ fn most_of_all_targets_hang_and_the_others_do_not_notice() {
     let since: Vec<u64> = asked_since.iter().zip(&asked).map(|(after, before)| after - before).collect();
     let (least, most) = (since[..hung].iter().min(), since[..hung].iter().max());
     let healthy = since[hung..].iter().min();
-    println!("in 14 s each suspect was asked {least:?} to {most:?} times, each healthy one at least {healthy:?}; {missed} missed");
+    println!(
+        "in 14 s each suspect was asked {least:?} to {most:?} times, each healthy one at least {healthy:?}; {missed} missed"
+    );
     let recovering = Clock.now();
     crowd.behave(0..hung, Manners::Answers);
     eventually("all are up again", || state(&stats(), "up") == targets);

@@ -42,9 +42,8 @@ fn free() -> Setup {
 
 fn monitors(crowd: &Crowd, count: usize, enabled: usize) -> Vec<Monitor> {
     let policy = Policy::new(http(true), SECOND, SECOND);
-    let one = |index: usize| {
-        monitor(&name(index), index < enabled, crowd.address(index % crowd.len()), "/", policy.clone())
-    };
+    let one =
+        |index: usize| monitor(&name(index), index < enabled, crowd.address(index % crowd.len()), "/", policy.clone());
     (0..count).map(one).collect()
 }
 
@@ -149,8 +148,7 @@ fn two_hundred_times_the_service_time_and_back() {
 
     let within = Promise::Result(Span::from_millis(100));
     let soon = Promise::Wait(Span::from_millis(10));
-    for (what, time, promise) in
-        [("1 ms", &fast, within), ("200 ms", &slow, soon), ("1 ms again", &fast_again, within)]
+    for (what, time, promise) in [("1 ms", &fast, within), ("200 ms", &slow, soon), ("1 ms again", &fast_again, within)]
     {
         let (promised, share) = kept(&log, what, time);
         assert_eq!(promised, promise, "{what}");

@@ -278,7 +278,8 @@ impl Serving {
                 if self.listeners[connection.server].1 == Manners::Silent {
                     return;
                 }
-                let last = request[..length].windows(17).any(|window| window.eq_ignore_ascii_case(b"connection: close"));
+                let last =
+                    request[..length].windows(17).any(|window| window.eq_ignore_ascii_case(b"connection: close"));
                 let delay = Span::from_micros(self.shared.delay_us.load(Ordering::Relaxed));
                 let owed = Owed { due: now + delay, place, serial: connection.serial, last };
                 if delay == Span::ZERO {

@@ -106,11 +106,11 @@ impl Log {
     /// After which time the promise was kept in every window of half a second until the end.
     pub fn held_after(&self, time: &Range<Instant>, promise: Promise, share: f64) -> Span {
         let window = Span::from_millis(500);
-        let missed = self.within(time).filter(|sample| {
+        let mut missed = self.within(time).filter(|sample| {
             let counted = self.counted(&(sample.at.before(window)..sample.at + Span::from_nanos(1)));
             counted.share(promise).is_some_and(|kept| kept < share)
         });
-        missed.last().map_or(Span::ZERO, |sample| sample.at.since(time.start))
+        missed.next_back().map_or(Span::ZERO, |sample| sample.at.since(time.start))
     }
 
     /// The fewest and the most workers, and how often their number rose and fell.

@@ -238,10 +238,8 @@ fn points(log: &Log, start: Instant) -> Vec<Point> {
 fn csv(log: &Log, start: Instant) -> String {
     let mut text = String::from("seconds,checks_per_second,workers,busy,needed,waiting,wait_p95_ms,result_p95_ms\n");
     for Point { seconds, rate, workers, busy, needed, waiting, wait_ms, result_ms } in points(log, start) {
-        let _ = writeln!(
-            text,
-            "{seconds:.2},{rate:.0},{workers},{busy},{needed},{waiting},{wait_ms:.3},{result_ms:.3}"
-        );
+        let _ =
+            writeln!(text, "{seconds:.2},{rate:.0},{workers},{busy},{needed},{waiting},{wait_ms:.3},{result_ms:.3}");
     }
     text
 }
