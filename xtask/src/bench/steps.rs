@@ -254,7 +254,7 @@ fn draw(log: &Log, times: &[Range<Instant>], path: &Path) -> Result<(), Box<dyn 
     root.fill(&WHITE)?;
     let [first, second, third] = &root.split_evenly((3, 1))[..] else { return Err("three panels".into()) };
     let (blue, red, green) = (RGBColor(31, 119, 180), RGBColor(214, 39, 40), RGBColor(44, 160, 44));
-    let (pale_blue, pale_red) = (RGBColor(160, 200, 225), RGBColor(240, 170, 170));
+    let (pale_blue, pale_red) = (RGBColor(130, 180, 215), RGBColor(235, 150, 150));
 
     let highest = points.iter().map(|point| point.rate).fold(1.0, f64::max) * 1.1;
     let rates = [Line { name: "done", color: blue, of: &|point: &Point| point.rate }];
@@ -271,12 +271,12 @@ fn draw(log: &Log, times: &[Range<Instant>], path: &Path) -> Result<(), Box<dyn 
         .draw(second, &points, &steps)?;
 
     let times = [
-        Line { name: "promised: results within 100 ms", color: pale_blue, of: &|_: &Point| 100.0 },
+        Line { name: "promised: 100 ms", color: pale_blue, of: &|_: &Point| 100.0 },
         Line { name: "due to result", color: blue, of: &|point: &Point| point.result_ms },
-        Line { name: "where answers take longer: starts within 10 ms", color: pale_red, of: &|_: &Point| 10.0 },
+        Line { name: "promised where answers take longer: 10 ms", color: pale_red, of: &|_: &Point| 10.0 },
         Line { name: "due to start", color: red, of: &|point: &Point| point.wait_ms },
     ];
-    Panel { title: "95th percentile of half a second, in ms", range: 0.01..10_000.0, log: true, lines: &times }
+    Panel { title: "p95 of half a second, ms", range: 0.01..1_000.0, log: true, lines: &times }
         .draw(third, &points, &steps)?;
     root.present()?;
     Ok(())
@@ -306,9 +306,16 @@ impl Panel<'_> {
         let height = |value: f64| if self.log { value.max(self.range.start).log10() } else { value };
         let (low, high) = (height(self.range.start), height(self.range.end));
         let seconds = points.last().map_or(1.0, |point| point.seconds);
+        // Title and legend stand above the panel, where they hide nothing. Letters are about this wide.
+        let mut left = 64;
+        let heading = [(self.title, BLACK)].into_iter().chain(self.lines.iter().map(|line| (line.name, line.color)));
+        for (text, color) in heading {
+            area.draw(&Text::new(text, (left, 8), ("sans-serif", 16).into_font().color(&color)))?;
+            left += text.len() as i32 * LETTER + 24;
+        }
         let mut chart = ChartBuilder::on(area)
-            .caption(self.title, ("sans-serif", 16))
             .margin(8)
+            .margin_top(30)
             .x_label_area_size(24)
             .y_label_area_size(56)
             .build_cartesian_2d(0.0..seconds, low..high)?;
@@ -326,19 +333,13 @@ impl Panel<'_> {
         for &step in steps {
             chart.draw_series([PathElement::new([(step, low), (step, high)], RGBColor(170, 170, 170))])?;
         }
-        for &Line { name, color, of } in self.lines {
+        for &Line { color, of, .. } in self.lines {
             let drawn = points.iter().map(|point| (point.seconds, of(point))).filter(|(_, value)| value.is_finite());
-            let line = LineSeries::new(drawn.map(|(seconds, value)| (seconds, height(value))), color);
-            chart
-                .draw_series(line)?
-                .label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
+            chart.draw_series(LineSeries::new(drawn.map(|(seconds, value)| (seconds, height(value))), color))?;
         }
-        chart
-            .configure_series_labels()
-            .background_style(WHITE.mix(0.85))
-            .position(SeriesLabelPosition::UpperRight)
-            .draw()?;
         Ok(())
     }
 }
+
+/// The width of a letter of the headings.
+const LETTER: i32 = 7;
