@@ -46,7 +46,7 @@ use crate::os::story::Teller;
 use crate::os::uring::{self, UringRing};
 use crate::os::wake::WakeFd;
 use crate::pipeline::{Bell, Gauge, Sender, bounded};
-use crate::queueing::Setup;
+use crate::queueing::{Bounds, Setup};
 use crate::shard::protocol::MonitorState;
 use crate::shard::{self, Shard, ShardStats};
 use crate::store::memory;
@@ -68,6 +68,8 @@ pub struct Plan {
     pub queue_capacity: usize,
     /// How many checks are in flight, over all shards, and for what promise.
     pub pulse: Setup,
+    /// How many destinations are written to at the same time, and for what promise.
+    pub code: Setup,
     /// Most operations handed to the kernel at a time.
     pub batch_size: usize,
     pub log_dirs: Vec<PathBuf>,
@@ -97,6 +99,7 @@ impl Plan {
             loaded: true,
             queue_capacity: 1024,
             pulse: Setup::fixed(1024),
+            code: Setup { bounds: Bounds { min: 4, max: 64, headroom: 150 }, ..Setup::default() },
             batch_size: 1024,
             log_dirs: vec![folder.clone()],
             state_dir: folder,
@@ -244,6 +247,9 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         loaded: plan.loaded,
         findings: plan.findings,
         started: now,
+        pulse_setup: plan.pulse,
+        code_setup: plan.code,
+        queue_capacity: plan.queue_capacity,
         shards: shards.iter().map(|shard| Arc::clone(&shard.board)).collect(),
         shard_asks,
         shard_calls,
@@ -494,6 +500,9 @@ struct Running {
     loaded: bool,
     findings: Vec<api::Finding>,
     started: Instant,
+    pulse_setup: Setup,
+    code_setup: Setup,
+    queue_capacity: usize,
     shards: Vec<Arc<ShardBoard>>,
     shard_asks: Vec<Mutex<Sender<shard_loop::Ask>>>,
     shard_calls: Vec<Mutex<Sender<shard_loop::Call>>>,
@@ -531,13 +540,26 @@ impl api::Source for Running {
         self.resolver.stats()
     }
 
-    fn queues(&self) -> Vec<(&'static str, usize)> {
-        let ready = self.shard_stats().ready;
-        let waiting = self.desk_stats().waiting;
-        vec![
-            ("pulse", usize::try_from(ready).unwrap_or(usize::MAX)),
-            ("code", self.code_depth.depth() + usize::try_from(waiting).unwrap_or(usize::MAX)),
-        ]
+    fn pipelines(&self) -> Vec<api::Pipeline> {
+        let (shards, desk) = (self.shard_stats(), self.desk_stats());
+        let pulse = api::Pipeline {
+            name: "pulse",
+            setup: self.pulse_setup,
+            in_flight: shards.in_flight,
+            waiting: shards.ready,
+            // A monitor waits once at most.
+            capacity: self.catalog.len(),
+            classes: shards.sizing,
+        };
+        let code = api::Pipeline {
+            name: "code",
+            setup: self.code_setup,
+            in_flight: desk.outstanding.saturating_sub(self.code_depth.depth() as u64),
+            waiting: desk.waiting + self.code_depth.depth() as u64,
+            capacity: self.queue_capacity,
+            classes: Vec::new(),
+        };
+        vec![pulse, code]
     }
 
     fn alive(&self) -> Result<(), String> {

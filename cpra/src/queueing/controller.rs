@@ -74,6 +74,7 @@ pub struct Decision {
     pub workers: u32,
     pub answer: Answer,
     pub demand: Demand,
+    pub slo: Slo,
     /// The model was overruled: somebody waits far too long.
     pub overruled: bool,
 }
@@ -204,6 +205,7 @@ impl Controller {
             workers: self.workers,
             answer: self.answer,
             demand,
+            slo: self.setup.slo,
             overruled: self.overruled,
         })
     }
@@ -223,11 +225,11 @@ impl Controller {
             return wanted;
         }
         let peak = self.peaks.into_iter().max().unwrap_or(wanted).min(self.setup.bounds.max);
-        // Once a second, and by a quarter of what is too much.
+        // Once a second, and by half of what is too much.
         if !moved || peak >= workers - workers / 10 {
             return workers;
         }
-        peak.max(workers - (workers - peak).div_ceil(4))
+        peak.max(workers - (workers - peak).div_ceil(2))
     }
 }
 
@@ -239,6 +241,8 @@ pub struct Report {
     pub class: &'static str,
     pub workers: u32,
     pub demand: Demand,
+    /// As measured; what the answer is made from counts those who wait as well.
+    pub arrivals: Load,
     pub answer: Answer,
     pub service_times: Percentiles,
     pub waits: Percentiles,

@@ -35,12 +35,15 @@ struct Times {
     histogram: Histogram<u32>,
     sum: f64,
     squares: f64,
+    /// How many of the moments are not in the histogram: they were broken off, and would have been longer.
+    held: u64,
+    held_sum: f64,
 }
 
 impl Times {
     fn new() -> Self {
         let histogram = Histogram::new_with_bounds(1, TIME_MAX, 2).expect("bounds that fit");
-        Self { histogram, sum: 0.0, squares: 0.0 }
+        Self { histogram, sum: 0.0, squares: 0.0, held: 0, held_sum: 0.0 }
     }
 
     fn record(&mut self, time: Span) {
@@ -50,8 +53,16 @@ impl Times {
         self.squares += seconds * seconds;
     }
 
+    fn hold(&mut self, time: Span) {
+        let seconds = time.as_secs_f64();
+        self.sum += seconds;
+        self.squares += seconds * seconds;
+        self.held += 1;
+        self.held_sum += seconds;
+    }
+
     fn count(&self) -> u64 {
-        self.histogram.len()
+        self.histogram.len() + self.held
     }
 
     fn clear(&mut self) {
@@ -60,6 +71,8 @@ impl Times {
         }
         self.sum = 0.0;
         self.squares = 0.0;
+        self.held = 0;
+        self.held_sum = 0.0;
     }
 
     fn add(&mut self, other: &Self) {
@@ -69,6 +82,8 @@ impl Times {
         self.histogram.add(&other.histogram).expect("equal bounds");
         self.sum += other.sum;
         self.squares += other.squares;
+        self.held += other.held;
+        self.held_sum += other.held_sum;
     }
 
     fn percentile(&self, percent: f64) -> Span {
@@ -93,6 +108,10 @@ impl Times {
         }
         if weight > 0.0 {
             points.push((value / weight, weight));
+        }
+        if self.held > 0 {
+            points.push((self.held_sum / self.held as f64, self.held as f64 / count));
+            points.sort_by(|(one, _), (other, _)| one.total_cmp(other));
         }
         Service { mean, scv: if mean > 0.0 { variance / (mean * mean) } else { 0.0 }, points }
     }
@@ -251,10 +270,11 @@ impl Meter {
         self.halves[0].service.record(service);
     }
 
-    /// A worker was busy with a job for this long, and another one has it now.
+    /// A worker was busy with a job for this long, and then gave it up unfinished. It counts for the load, and not among
+    /// the percentiles of services: else what hangs would look like a longer service by and by.
     pub fn held(&mut self, service: Span) {
-        self.slices[self.at].service.record(service);
-        self.halves[0].service.record(service);
+        self.slices[self.at].service.hold(service);
+        self.halves[0].service.hold(service);
     }
 
     /// Moves on to the slice that `now` is in.
@@ -297,7 +317,7 @@ impl Meter {
                 Some(Window { rate, service })
             }
             (None, Some(window)) | (Some(window), None) => Some(window),
-            (None, None) => self.long(now),
+            (None, None) => self.long_window(now),
         };
         let (rate, service) = match window {
             Some(Window { rate, service }) => (rate, Some(service)),
@@ -309,7 +329,11 @@ impl Meter {
         Reading {
             load: Load { rate, scv: dispersion },
             service,
-            service_times: percentiles(&self.sum.service),
+            service_times: if self.sum.service.count() >= SAMPLES_MIN {
+                percentiles(&self.sum.service)
+            } else {
+                percentiles(&self.long_times())
+            },
             waits: percentiles(&self.sum.wait),
             results: percentiles(&self.sum.result),
             waited: self.sum.wait.count(),
@@ -333,10 +357,16 @@ impl Meter {
         })
     }
 
-    fn long(&self, now: Instant) -> Option<Window> {
+    fn long_times(&self) -> Times {
         let [half, other] = &self.halves;
-        let mut service = half.service.clone();
-        service.add(&other.service);
+        let mut times = half.service.clone();
+        times.add(&other.service);
+        times
+    }
+
+    fn long_window(&self, now: Instant) -> Option<Window> {
+        let [half, other] = &self.halves;
+        let service = self.long_times();
         let since = if other.since == half.since { half.since } else { other.since };
         let length = now.since(since).as_secs_f64().max(SLICE.as_secs_f64());
         let rate = (half.arrived + other.arrived) as f64 / length;
@@ -364,7 +394,7 @@ struct Window {
 }
 
 fn percentiles(times: &Times) -> Percentiles {
-    if times.count() == 0 {
+    if times.histogram.is_empty() {
         return Percentiles::default();
     }
     Percentiles {

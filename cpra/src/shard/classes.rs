@@ -16,11 +16,12 @@
 use std::collections::VecDeque;
 
 use super::names::Resolved;
+use super::protocol::SUSPECTS;
 use crate::domain::monitor::CheckKind;
 use crate::queueing::controller::ADJUST_EVERY;
-use crate::queueing::{Bounds, Controller, Decision, Demand, Report, Setup};
+use crate::queueing::{Bounds, Controller, Decision, Demand, Report, Setup, Unreachable};
 use crate::schedule::ReadyList;
-use crate::units::limits::{OVERDUE_MIN, UNREACHABLE_AFTER, UNREACHABLE_TOLD_EVERY};
+use crate::units::limits::{OVERDUE_MIN, OVERDUE_UNKNOWN, UNREACHABLE_AFTER, UNREACHABLE_TOLD_EVERY};
 use crate::units::{Instant, Slot, Span};
 
 /// A kind of check, or the suspects.
@@ -42,7 +43,7 @@ impl Class {
     }
 
     fn name(self) -> &'static str {
-        CheckKind::ALL.get(self.index()).map_or("suspects", |kind| kind.as_str())
+        CheckKind::ALL.get(self.index()).map_or(SUSPECTS, |kind| kind.as_str())
     }
 }
 
@@ -103,7 +104,7 @@ impl Classes {
                 needed: controller.workers(),
                 controller,
                 flights: VecDeque::new(),
-                overdue_after: setup.service_time.scaled(OVERDUE_FACTOR, 1).max(OVERDUE_MIN),
+                overdue_after: OVERDUE_UNKNOWN,
                 in_use: rate > 0.0,
                 demand: Demand::default(),
             }
@@ -178,6 +179,10 @@ impl Classes {
     pub(super) fn may_start(&self, class: Class, busy: &Busy) -> bool {
         let line = &self.lines[class.index()];
         busy[class.index()] < line.workers && !(line.ready.is_empty() && line.resolved.is_empty())
+    }
+
+    pub(super) fn may_any_start(&self, busy: &Busy) -> bool {
+        (0..CLASSES).any(|index| self.may_start(Class(index as u8), busy))
     }
 
     /// A monitor is watched no more.
@@ -268,9 +273,10 @@ impl Classes {
                 log(Class(index as u8), &decision);
             }
             line.needed = line.controller.workers();
-            if line.controller.reading().service.is_some() {
-                let far = line.controller.reading().service_times.p999.scaled(OVERDUE_FACTOR, 1);
-                line.overdue_after = far.max(OVERDUE_MIN);
+            // What nobody has ended lately takes as long as it took before.
+            let longest = line.controller.reading().service_times.p999;
+            if longest > Span::ZERO {
+                line.overdue_after = longest.scaled(OVERDUE_FACTOR, 1).max(OVERDUE_MIN);
             }
         }
         self.divide(busy);
@@ -328,18 +334,22 @@ impl Classes {
         if now.since(since) < UNREACHABLE_AFTER || told {
             return;
         }
-        let (answer, reading) = (line.controller.answer(), line.controller.reading());
-        tracing::warn!(
-            class = class.name(),
-            needed = answer.needed,
-            workers = line.workers,
-            max_workers = self.setup.bounds.max,
-            rate = answer.load.rate,
-            service_seconds = answer.service,
-            wait_p95 = %reading.waits.p95,
-            "the pulse pipeline does not keep its SLO; where workers are short raise [pulse] max_workers, else this host \
-             is too slow for these checks"
-        );
+        let (class, answer, reading) = (class.name(), line.controller.answer(), line.controller.reading());
+        if line.workers < answer.needed {
+            let (slo, workers) = (self.setup.slo, line.workers);
+            let unreachable = Unreachable { pipeline: "pulse", slo, answer, workers };
+            tracing::warn!(class, wait_p95 = %reading.waits.p95, "the pulse pipeline does not keep its SLO: {unreachable}");
+        } else {
+            tracing::warn!(
+                class,
+                workers = line.workers,
+                rate = reading.load.rate,
+                service_seconds = answer.service,
+                wait_p95 = %reading.waits.p95,
+                "the pulse pipeline does not keep its SLO, and more workers would not help: this host is too slow for \
+                 these checks"
+            );
+        }
         self.told_at = Some(now);
     }
 
@@ -353,6 +363,7 @@ impl Classes {
                 class: class.name(),
                 workers: line.workers,
                 demand: line.demand,
+                arrivals: line.controller.reading().load,
                 answer: *line.controller.answer(),
                 service_times: line.controller.reading().service_times,
                 waits: line.controller.reading().waits,
@@ -374,5 +385,5 @@ impl Line {
 const OVERDUE_FACTOR: u64 = 4;
 
 fn log(class: Class, decision: &Decision) {
-    tracing::debug!(class = class.name(), ?decision, "sizing");
+    tracing::debug!(class = class.name(), "sizing: {decision}");
 }

@@ -373,7 +373,7 @@ impl Core {
         let result = now.since(self.clock.instant(flight.due));
         let kind = Class::of(policy.check.kind());
         let was_overdue = flight.seated != flight.slotted;
-        if was_overdue && verdict != Verdict::Fail {
+        if was_overdue && matches!(verdict, Verdict::Ok | Verdict::Warn) {
             self.classes.ended(kind, now.since(flight.slotted), result);
         } else {
             self.classes.ended(flight.class, now.since(flight.seated), result);

@@ -242,8 +242,8 @@ impl Core {
         self.collect_due(c, now);
         self.judge_missed(c, now, effects);
         self.find_overdue(now);
-        self.size(c, now);
         self.start_checks(c, now, effects);
+        self.size(c, now);
         // While nothing is in flight, with the audit: a loss in a long quiet time before a check must not void it.
         let audits = now >= self.next_audit || !self.host.has_base();
         let watches = self.slots.census().flights > 0 || audits && self.enabled > 0;
@@ -313,6 +313,12 @@ impl Core {
         self.wheel.advance(to, &mut due);
     }
 
+    /// Whether no check may start, whoever waits.
+    fn is_held(&self) -> bool {
+        let desk_full = self.desk_full && !planted::is(Bug::FullDeskIgnored);
+        desk_full || self.draining || !self.host.has_base()
+    }
+
     /// The class whose worker a monitor's next check gets.
     fn class_of(&self, c: &Components<'_>, index: u32) -> Class {
         class_of(c, self.policy(index), index)
@@ -324,6 +330,7 @@ impl Core {
             while let Some((slot, slotted)) = self.classes.next_overdue(class, &self.slots.census().busy, now) {
                 if self.slots.make_suspect(slot, slotted, now) {
                     self.classes.became_suspect(now);
+                    self.stats.overdue += 1;
                 }
             }
         }
@@ -339,18 +346,22 @@ impl Core {
         };
         if self.classes.adjust(now, &self.slots.census().busy, waited) {
             self.classes.reports(now, &mut self.stats.sizing);
+            // Who waits for one of them need not wait for something to happen.
+            self.starved |= !self.is_held() && self.classes.may_any_start(&self.slots.census().busy);
         }
     }
 
     /// Class by class: first what waited for an address, then the ready list, oldest first, while there are workers.
     fn start_checks(&mut self, c: &mut Components<'_>, now: Instant, effects: &mut Effects) {
         self.starved = false;
-        let desk_full = self.desk_full && !planted::is(Bug::FullDeskIgnored);
-        if desk_full || self.draining || !self.host.has_base() {
+        if self.is_held() {
             return;
         }
         let mut budget = STARTS_PER_STEP_MAX;
         for class in self.classes.in_turn() {
+            if class == Class::SUSPECTS && planted::is(Bug::SuspectsForgotten) {
+                continue;
+            }
             while budget > 0
                 && let Some(next) = self.classes.next(class, &self.slots.census().busy)
             {

@@ -233,6 +233,9 @@ impl Histogram {
     }
 }
 
+/// The class of checks whose monitors are not up, and of those that take too long. Nothing is promised to them.
+pub const SUSPECTS: &str = "suspects";
+
 /// The exclusive states of `cpra_monitors{state}`.
 pub const STATES: [&str; 9] =
     ["unknown", "up", "suspect", "waiting", "running", "verifying", "down", "unreachable", "disabled"];
@@ -249,6 +252,8 @@ pub struct ShardStats {
     pub checks: [[u64; Code::ALL.len()]; CheckKind::ALL.len()],
     pub missed: u64,
     pub skipped_busy: u64,
+    /// Checks that took so much longer than their kind that they became the suspects'.
+    pub overdue: u64,
     /// Leaving the ready list − due.
     pub lag: Histogram,
     /// Due → judged.
@@ -296,17 +301,18 @@ impl ShardStats {
         self.lost += other.lost;
         self.missed += other.missed;
         self.skipped_busy += other.skipped_busy;
+        self.overdue += other.overdue;
         self.ready += other.ready;
         self.in_flight += other.in_flight;
         self.slots += other.slots;
         self.idle_connections += other.idle_connections;
         self.evidence_dropped += other.evidence_dropped;
         self.stalls += other.stalls;
-        self.sizing.extend_from_slice(&other.sizing);
         self.echoes.sent += other.echoes.sent;
         self.echoes.received += other.echoes.received;
         self.echoes.forged += other.echoes.forged;
         self.echoes.dropped += other.echoes.dropped;
+        Report::merge_all(&mut self.sizing, &other.sizing);
     }
 }
 
@@ -319,6 +325,7 @@ impl Default for ShardStats {
             checks: [[0; Code::ALL.len()]; CheckKind::ALL.len()],
             missed: 0,
             skipped_busy: 0,
+            overdue: 0,
             lag: Histogram::default(),
             latency: Histogram::default(),
             duration: Default::default(),

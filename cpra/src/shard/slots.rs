@@ -384,7 +384,9 @@ impl Slots {
         if flight.slotted != slotted || flight.class == Class::SUSPECTS {
             return false;
         }
-        self.census.busy[flight.class.index()] -= 1;
+        if !planted::is(Bug::OverdueKeepsWorker) {
+            self.census.busy[flight.class.index()] -= 1;
+        }
         self.census.busy[Class::SUSPECTS.index()] += 1;
         flight.class = Class::SUSPECTS;
         flight.seated = now;

@@ -49,7 +49,9 @@ pub const BEHAVIOURS: [&str; 15] = [
     "half alive",
 ];
 
-pub const TURNS: [&str; 33] = [
+pub const TURNS: [&str; 35] = [
+    "a check was overdue",
+    "a line was longer than its workers",
     "a read was cut short",
     "completions were reordered",
     "a completion was late",

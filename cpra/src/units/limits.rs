@@ -88,6 +88,8 @@ pub const SPARED_PER_STEP_MAX: usize = 256;
 
 /// A check that takes less than this is not overdue, whatever others of its kind take.
 pub const OVERDUE_MIN: Span = Span::from_millis(50);
+/// And this is the bound before any of its kind has ended.
+pub const OVERDUE_UNKNOWN: Span = Span::from_secs(1);
 /// An SLO that is missed for this long is called unreachable, and told again after the longer time.
 pub const UNREACHABLE_AFTER: Span = Span::from_secs(3);
 pub const UNREACHABLE_TOLD_EVERY: Span = Span::from_secs(60);

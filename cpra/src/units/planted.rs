@@ -63,10 +63,14 @@ pub enum Bug {
     MissWhileStoppedCounts,
     /// A name's address is used after its time.
     ExpiredAddressUsed,
+    /// Nobody starts the checks of monitors that are not ok.
+    SuspectsForgotten,
+    /// The worker of a check that took too long is never free again.
+    OverdueKeepsWorker,
 }
 
 impl Bug {
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::LostGreen,
         Self::DoubledRed,
         Self::OverwrittenNotice,
@@ -95,6 +99,8 @@ impl Bug {
         Self::MissedCallForgotten,
         Self::MissWhileStoppedCounts,
         Self::ExpiredAddressUsed,
+        Self::SuspectsForgotten,
+        Self::OverdueKeepsWorker,
     ];
 }
 
