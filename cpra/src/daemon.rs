@@ -155,6 +155,7 @@ pub struct Daemon {
     control: JoinHandle<io::Result<()>>,
     control_stop: oneshot::Sender<()>,
     stopping: Arc<AtomicBool>,
+    source: Arc<Running>,
 }
 
 struct ShardHandle {
@@ -290,7 +291,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         token: plan.token,
     };
     let (control_stop, stop) = oneshot::channel();
-    let control = spawn(CONTROL, move || api::run(listeners, source, stop))?;
+    let asked = Arc::clone(&source);
+    let control = spawn(CONTROL, move || api::run(listeners, asked, stop))?;
     Ok(Daemon {
         shards,
         scripts,
@@ -303,6 +305,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         control,
         control_stop,
         stopping,
+        source,
     })
 }
 
@@ -401,6 +404,11 @@ fn seed() -> u64 {
 }
 
 impl Daemon {
+    /// What the API sees of the daemon, and how it changes something: for those who run it inside a process of their own.
+    pub fn source(&self) -> Arc<dyn api::Source> {
+        Arc::<Running>::clone(&self.source)
+    }
+
     /// Runs until a signal comes, then ends in order. Answers whether the end was in order.
     pub fn run(self, signals: &Signals) -> bool {
         loop {
