@@ -5,6 +5,8 @@
 //! dead disk, or a file server that has gone, looks like from here. It hangs for ten seconds, or for as many as
 //! `CPRA_ISOLATION_SECONDS` says.
 
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "another process lives in real time")]
+
 mod support;
 
 use std::fs::File;
@@ -143,18 +145,18 @@ impl Page {
         line.map_or(0.0, |value| value.trim().parse().expect("a number"))
     }
 
-    /// The bound, in seconds, under which this share of the lags since `before` lies, and how many there were.
-    fn lag(&self, before: &Self, share: f64) -> (f64, f64) {
+    /// The bound, in seconds, under which this share of the lags since `before` lies.
+    fn lag(&self, before: &Self, share: f64) -> f64 {
         let since = |sample: &str| self.value(sample) - before.value(sample);
         let count = since("cpra_schedule_lag_seconds_count");
         let prefix = "cpra_schedule_lag_seconds_bucket{le=\"";
         let bounds = self.0.lines().filter_map(|line| Some(line.strip_prefix(prefix)?.split_once('"')?.0));
         for bound in bounds {
             if since(&format!("{prefix}{bound}\"}}")) >= share * count {
-                return (bound.parse().expect("a number or +Inf"), count);
+                return bound.parse().expect("a number or +Inf");
             }
         }
-        (f64::INFINITY, count)
+        f64::INFINITY
     }
 }
 
@@ -191,19 +193,39 @@ impl Bench {
         turned.elapsed()
     }
 
-    /// Turns about once a second for this long; answers how often, the longest wait for notices, and the lag's 99th
-    /// percentile in seconds.
-    fn phase(&self, length: Duration) -> (usize, Duration, f64) {
-        let (began, before) = (Instant::now(), self.page());
-        let (mut turns, mut longest) = (0, Duration::ZERO);
+    /// Turns about once a second for this long.
+    fn phase(&self, name: &str, length: Duration) -> Phase {
+        let began = Instant::now();
+        let mut phase = Phase { turns: 0, longest: Duration::ZERO, lags: Vec::new() };
         while began.elapsed() < length {
-            longest = longest.max(self.turn());
-            turns += 1;
-            thread::sleep(Duration::from_millis(1_000));
+            let before = self.page();
+            for _ in 0..TURNS_PER_LAG {
+                phase.longest = phase.longest.max(self.turn());
+                phase.turns += 1;
+                thread::sleep(Duration::from_millis(800));
+            }
+            phase.lags.push(self.page().lag(&before, 0.99));
         }
-        let (lag, checks) = self.page().lag(&before, 0.99);
-        println!("{turns} turns, {checks} checks: notices within {longest:?}, lag p99 {:.1} ms", lag * 1e3);
-        (turns, longest, lag)
+        println!("{name}: {} turns, notices within {:?}, lag p99 {:?} s", phase.turns, phase.longest, phase.lags);
+        phase.lags.sort_by(f64::total_cmp);
+        phase
+    }
+}
+
+const TURNS_PER_LAG: usize = 2;
+
+struct Phase {
+    turns: usize,
+    /// How long the others waited for their notices at most.
+    longest: Duration,
+    /// The 99th percentile in seconds, of every two turns.
+    lags: Vec<f64>,
+}
+
+impl Phase {
+    /// Of half of the stretches of time: whatever else this machine does comes and goes, a hung disk stays.
+    fn lag(&self) -> f64 {
+        self.lags[self.lags.len() / 2]
     }
 }
 
@@ -259,7 +281,7 @@ fn a_provider_that_hangs_delays_neither_others_nor_checks_and_misses_nothing() {
         bench.turn();
         thread::sleep(Duration::from_millis(500));
     }
-    let (turns_before, longest_before, lag_before) = bench.phase(Duration::from_secs(6));
+    let before = bench.phase("before", Duration::from_secs(6));
     match Dead::over(&disk) {
         Ok(dead) => bench.dead = Some(dead),
         Err(reason) => {
@@ -267,16 +289,18 @@ fn a_provider_that_hangs_delays_neither_others_nor_checks_and_misses_nothing() {
             return support::skip(NAME, &reason);
         }
     }
-    let (turns, longest, lag) = bench.phase(Duration::from_secs(seconds));
+    let hung = bench.phase("hung", Duration::from_secs(seconds));
     let waiting = bench.page().value("cpra_queue_depth{pipeline=\"code\"}");
-    assert!(turns >= 4 && waiting >= (MONITORS_PER_HUNG_FILE * HUNG_FILES) as f64, "{waiting} wait: nothing hung?");
-    // A second, and what it takes until the change is seen at all.
-    assert!(longest < Duration::from_secs(1) + Duration::from(INTERVAL), "{longest:?} where it was {longest_before:?}");
-    // Within noise: on a small machine that other tests share, the 99th percentile moves by itself.
-    assert!(lag <= (4.0 * lag_before).max(0.025), "p99 of the lag is {lag} s where it was {lag_before} s");
-
+    assert!(waiting >= (MONITORS_PER_HUNG_FILE * HUNG_FILES) as f64, "{waiting} wait: nothing hung?");
     bench.dead = None;
-    let turns = warmth + turns_before + turns;
+    let after = bench.phase("after", Duration::from_secs(6));
+    // A second, and what it takes until the change is seen at all.
+    assert!(hung.longest < Duration::from_secs(1) + Duration::from(INTERVAL), "{:?}", hung.longest);
+    // Within noise, in buckets that are twice as wide as the ones below them.
+    let usual = before.lag().max(after.lag());
+    assert!(hung.lag() <= (4.0 * usual).max(0.020), "p99 of the lag is {} s where it is {usual} s", hung.lag());
+
+    let turns = warmth + before.turns + hung.turns + after.turns;
     let lines = |file: usize| {
         let text = std::fs::read_to_string(disk.join(format!("{file}.jsonl"))).unwrap_or_default();
         let parse = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("whole lines of JSON");

@@ -22,6 +22,8 @@
 //! what follows the first within [`SIGNAL_ECHO`] is the same wish, sent twice. SIGUSR1 wants a dump of the histograms, and
 //! ends nothing.
 
+mod running;
+
 use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -31,34 +33,33 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::oneshot;
 
+use self::running::Running;
 use crate::api;
 use crate::api::access::Token;
-use crate::desk::protocol::{Answer, Question};
-use crate::desk::{self, Desk, DeskStats};
+use crate::desk::{self, Desk};
 use crate::domain::Destination;
 use crate::notify::{LogDirs, lane};
 use crate::os::clock::Clock;
 use crate::os::desk_loop::{self, DeskBoard, DeskLoop};
-use crate::os::histograms::{self, Dump, DumpError, Refused, SharedRecording};
+use crate::os::histograms::{self, SharedRecording};
 use crate::os::local::LocalSocket;
-use crate::os::resolve::{self, ResolverBoard, ResolverStats};
+use crate::os::resolve::{self};
 use crate::os::shard_loop::{self, ShardBoard, ShardLoop};
 use crate::os::signals::{Signals, Wish};
 use crate::os::spawn;
 use crate::os::story::Teller;
 use crate::os::uring::{self, UringRing};
 use crate::os::wake::WakeFd;
-use crate::pipeline::{Bell, Gauge, Sender, bounded};
+use crate::pipeline::{Bell, bounded};
 use crate::queueing::Setup;
 use crate::queueing::recording::Recording;
-use crate::shard::protocol::MonitorState;
-use crate::shard::{self, Shard, ShardStats};
+use crate::shard::{self, Shard};
 use crate::store::memory;
+use crate::units::Span;
 use crate::units::limits::{
-    API_CONNECTION_GRACE, DRAIN_CHECKS, DRAIN_NOTICES, HEARTBEAT_MAX, HISTOGRAM_DUMP_WAIT, QUEUE_ASKS, QUEUE_CALLS,
-    QUEUE_COMMANDS, QUEUE_TRANSITIONS, SCRIPT_GRACE, SCRIPT_KILL_WAIT, SIGNAL_ECHO,
+    API_CONNECTION_GRACE, DRAIN_CHECKS, DRAIN_NOTICES, HISTOGRAM_DUMP_WAIT, QUEUE_ASKS, QUEUE_CALLS, QUEUE_COMMANDS,
+    QUEUE_TRANSITIONS, SCRIPT_GRACE, SCRIPT_KILL_WAIT, SIGNAL_ECHO,
 };
-use crate::units::{Instant, MonitorId, Span, Timestamp};
 use crate::wire::tls::{Contexts, Unloaded};
 use crate::world::{Catalog, Tokens};
 
@@ -545,180 +546,6 @@ fn wait_until(hurry: &impl Fn(Span) -> bool, bound: Span, done: impl Fn() -> boo
         }
     }
     Waited::Done
-}
-
-/// What the API sees of the daemon.
-struct Running {
-    instance: Box<str>,
-    catalog: Arc<Catalog>,
-    /// Of the catalog.
-    tokens: Tokens,
-    loaded: bool,
-    findings: Vec<api::Finding>,
-    started: Instant,
-    pulse_setup: Setup,
-    code_setup: Setup,
-    queue_capacity: usize,
-    shards: Vec<Arc<ShardBoard>>,
-    shard_asks: Vec<Mutex<Sender<shard_loop::Ask>>>,
-    shard_calls: Vec<Mutex<Sender<shard_loop::Call>>>,
-    desk: Arc<DeskBoard>,
-    resolver: Arc<ResolverBoard>,
-    desk_asks: Mutex<Sender<desk_loop::Ask>>,
-    code_depth: Gauge,
-    code: Arc<lane::CodeBoard>,
-    dumps: histograms::Writer,
-    stopping: Arc<AtomicBool>,
-}
-
-impl api::Source for Running {
-    fn instance(&self) -> &str {
-        &self.instance
-    }
-
-    fn catalog(&self) -> Arc<Catalog> {
-        Arc::clone(&self.catalog)
-    }
-
-    fn shard_stats(&self) -> ShardStats {
-        let mut sum = ShardStats::default();
-        for board in &self.shards {
-            if let Ok(stats) = board.stats.lock() {
-                sum.merge(&stats);
-            }
-        }
-        sum
-    }
-
-    fn desk_stats(&self) -> DeskStats {
-        self.desk.stats.lock().map(|stats| stats.clone()).unwrap_or_default()
-    }
-
-    fn resolver_stats(&self) -> ResolverStats {
-        self.resolver.stats()
-    }
-
-    fn pipelines(&self) -> Vec<api::Pipeline> {
-        let (shards, desk) = (self.shard_stats(), self.desk_stats());
-        let pulse = api::Pipeline {
-            name: "pulse",
-            setup: self.pulse_setup,
-            in_flight: shards.in_flight,
-            waiting: shards.ready,
-            // A monitor waits once at most.
-            capacity: self.catalog.len(),
-            classes: shards.sizing,
-        };
-        let code = api::Pipeline {
-            name: "code",
-            setup: self.code_setup,
-            in_flight: desk.outstanding.saturating_sub(self.code_depth.depth() as u64),
-            waiting: desk.waiting + self.code_depth.depth() as u64,
-            capacity: self.queue_capacity,
-            classes: self.code.report().into_iter().collect(),
-        };
-        vec![pulse, code]
-    }
-
-    fn alive(&self) -> Result<(), String> {
-        let now = Clock.now();
-        let shards = self.shards.iter().enumerate().map(|(index, board)| (format!("shard {index}"), &board.turned));
-        // Without the desk checks go on, and nobody is told what they find.
-        for (who, turned) in shards.chain([("the desk".to_owned(), &self.desk.turned)]) {
-            let idle = now.since(Instant::from_nanos(turned.load(Ordering::Relaxed)));
-            if idle > HEARTBEAT_MAX {
-                return Err(format!("{who} has stood still for {idle}"));
-            }
-        }
-        Ok(())
-    }
-
-    fn readiness(&self) -> api::Readiness {
-        let mut reasons = Vec::new();
-        if !self.loaded {
-            reasons.push("no monitors are loaded: start with --yaml FILE".to_owned());
-        }
-        if self.stopping.load(Ordering::Relaxed) {
-            reasons.push("the daemon is stopping".to_owned());
-        }
-        reasons.extend(self.alive().err());
-        api::Readiness { ready: reasons.is_empty(), reasons, findings: self.findings.clone() }
-    }
-
-    fn started(&self) -> Instant {
-        self.started
-    }
-
-    fn now(&self) -> Instant {
-        Clock.now()
-    }
-
-    fn wall_of(&self, instant: Instant) -> Timestamp {
-        let (now, wall) = (Clock.now(), Clock.wall());
-        let ahead = instant.since(now).as_micros().cast_signed() - now.since(instant).as_micros().cast_signed();
-        Timestamp::from_micros(wall.as_micros().saturating_add(ahead))
-    }
-
-    fn states(&self, shard: u8, indices: Vec<u32>) -> api::Asked<Vec<MonitorState>> {
-        let asks = self.shard_asks.get(usize::from(shard)).ok_or(api::AskError::Stopping)?;
-        let (sender, receiver) = oneshot::channel();
-        let reply = Box::new(move |states| drop(sender.send(states)));
-        ask(asks, shard_loop::Ask { indices, reply })?;
-        Ok(receiver)
-    }
-
-    fn desk(&self, question: Question) -> api::Asked<Answer> {
-        let (sender, receiver) = oneshot::channel();
-        let reply = Box::new(move |answer| drop(sender.send(answer)));
-        ask(&self.desk_asks, desk_loop::Ask::Question { question, reply })?;
-        Ok(receiver)
-    }
-
-    fn dump_histograms(&self) -> api::Asked<Result<Dump, DumpError>> {
-        let (sender, receiver) = oneshot::channel();
-        let reply = Box::new(move |dump| drop(sender.send(dump)));
-        self.dumps.dump(reply).map_err(|refused| match refused {
-            Refused::Full => api::AskError::Full,
-            Refused::Ended => api::AskError::Stopping,
-        })?;
-        Ok(receiver)
-    }
-
-    fn dump_stats(&self) -> [u64; 2] {
-        let histograms::DumpBoard { written, failed } = &*self.dumps.board;
-        [written, failed].map(|count| count.load(Ordering::Relaxed))
-    }
-
-    fn push_target(&self, token: &str) -> Option<MonitorId> {
-        self.tokens.find(&self.catalog, token)
-    }
-
-    fn push(&self, monitor: MonitorId, ok: bool, message: Box<str>) -> Result<(), api::AskError> {
-        self.call(monitor, shard_loop::Call::Pushed { index: monitor.index(), ok, message })
-    }
-
-    fn check_now(&self, monitor: MonitorId) -> Result<(), api::AskError> {
-        self.call(monitor, shard_loop::Call::CheckNow(monitor))
-    }
-
-    fn switch(&self, monitor: MonitorId, enabled: bool) -> Result<(), api::AskError> {
-        let switch = if enabled { desk_loop::Ask::Enable(monitor) } else { desk_loop::Ask::Disable(monitor) };
-        ask(&self.desk_asks, switch)
-    }
-}
-
-impl Running {
-    fn call(&self, monitor: MonitorId, call: shard_loop::Call) -> Result<(), api::AskError> {
-        ask(self.shard_calls.get(usize::from(monitor.shard())).ok_or(api::AskError::Stopping)?, call)
-    }
-}
-
-fn ask<T>(queue: &Mutex<Sender<T>>, question: T) -> Result<(), api::AskError> {
-    let mut queue = queue.lock().map_err(|_| api::AskError::Stopping)?;
-    if queue.is_closed() {
-        return Err(api::AskError::Stopping);
-    }
-    queue.send(question).map_err(|_| api::AskError::Full)
 }
 
 #[cfg(test)]

@@ -109,6 +109,9 @@ impl<T> Workers<T> {
             self.running.remove(&ticket);
             self.stuck.insert(ticket, Stuck { started, held: now.since(started) });
         }
+        if now < self.controller.next_adjustment() {
+            return None;
+        }
         let decision = self.controller.adjust(now, self.demand(now));
         self.missed_since = self.misses().then(|| self.missed_since.unwrap_or(now));
         decision

@@ -2,7 +2,7 @@ use std::fs;
 use std::io::Read as _;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -55,10 +55,10 @@ impl Bench {
 
     /// Waits until so many results have come.
     fn results(&mut self, count: usize) -> Vec<Done> {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Clock.now() + Span::from_secs(30);
         let mut results = vec![];
         while results.len() < count {
-            assert!(Instant::now() < deadline, "{} of {count} results", results.len());
+            assert!(Clock.now() < deadline, "{} of {count} results", results.len());
             self.lane.results.drain_into(&mut results, count);
             let (queue, door) = (&self.lane.results, &self.door);
             self.bell.sleep(
@@ -125,8 +125,8 @@ fn what_is_in_hand_is_bounded_and_full_comes_back_to_the_sender() {
     let mut bench = Bench::new(8);
     // Nobody takes results: at most 8 in hand or answered, 8 in the results' queue counted as such, 8 in the queue.
     let mut sent = 0;
-    let deadline = Instant::now() + Duration::from_millis(500);
-    while Instant::now() < deadline {
+    let deadline = Clock.now() + Span::from_millis(500);
+    while Clock.now() < deadline {
         if bench.send(sent, Some("a.log")) {
             sent += 1;
         } else {
@@ -223,20 +223,20 @@ fn a_disk_that_hangs_delays_no_other_and_loses_nothing() {
         let file = if id < FILES { format!("{id}.hung") } else { format!("disk/{id}.log") };
         assert!(bench.send(id, Some(&file)));
     }
-    let began = Instant::now();
+    let began = Clock.now();
     while bench.lane.board.stuck() < HUNG as usize {
-        assert!(began.elapsed() < Duration::from_secs(10), "{} hang", bench.lane.board.stuck());
+        assert!(Clock.now().since(began) < Span::from_secs(10), "{} hang", bench.lane.board.stuck());
         thread::sleep(Duration::from_millis(10));
     }
-    println!("{HUNG} hang after {:?}", began.elapsed());
+    println!("{HUNG} hang after {:?}", Clock.now().since(began));
     for round in 0..20 {
-        let sent = Instant::now();
+        let sent = Clock.now();
         for other in 0..10 {
             assert!(bench.send(1_000 + 10 * round + other, Some(&format!("{other}.log"))));
         }
         let results = bench.results(10);
         assert!(results.iter().all(|(_, result)| *result == DeliveryResult::Sent));
-        assert!(sent.elapsed() < Duration::from_millis(500), "{:?}", sent.elapsed());
+        assert!(Clock.now().since(sent) < Span::from_millis(500), "{:?}", Clock.now().since(sent));
     }
     let report = bench.lane.board.report().unwrap();
     assert!(!report.unreachable && report.demand.busy <= 1, "{report:?}");
@@ -254,11 +254,11 @@ fn what_hangs_at_the_end_is_left_behind_within_its_bound() {
     assert!(bench.send(0, Some("disk/a.log")) && bench.send(1, Some("0.hung")) && bench.send(2, Some("b.log")));
     assert_eq!(bench.results(1), [(NoticeId(2), DeliveryResult::Sent)]);
     let Bench { hung, lane: CodeLane { jobs, mut results, thread, .. }, .. } = bench;
-    let began = Instant::now();
+    let began = Clock.now();
     drop(jobs);
     // Not joined: for the kernel it ends when its operations have.
     while !thread.is_finished() {
-        assert!(began.elapsed() < Duration::from(DRAIN_NOTICES) + Duration::from_secs(2), "{:?}", began.elapsed());
+        assert!(Clock.now().since(began) < DRAIN_NOTICES + Span::from_secs(2), "{:?}", Clock.now().since(began));
         thread::sleep(Duration::from_millis(10));
     }
     assert!(results.is_closed() && results.recv().is_none(), "what hangs has no result");
