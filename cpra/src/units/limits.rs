@@ -304,6 +304,21 @@ pub const STDERR_PATIENCE: Span = Span::from_secs(2);
 /// A fault of a destination that goes on is written about this often.
 pub const FAULT_REPORT_EVERY: Span = Span::from_secs(60);
 
+/// What is written of histograms: a log is ended by its age or its size, and so many of them are kept; as many texts.
+pub const HISTOGRAM_LOG_AGE: Span = Span::from_secs(24 * 3600);
+pub const HISTOGRAM_LOG_SIZE: u64 = 16 * 1024 * 1024;
+pub const HISTOGRAM_FILES_MAX: usize = 14;
+/// Shards are asked for theirs at least this often: their counts hold what a million checks a second are until then.
+pub const HISTOGRAM_GATHER_MAX: Span = Span::from_secs(3_600);
+/// A shard that does not hand its histograms over within this is left out, and a dump is waited for this long.
+pub const HISTOGRAM_SHARD_WAIT: Span = Span::from_secs(2);
+pub const HISTOGRAM_DUMP_WAIT: Span = Span::from_secs(5);
+/// Wishes for a dump that wait for the one before.
+pub const QUEUE_DUMPS: usize = 8;
+/// One histogram as it is read, unfolded, and one file of them.
+pub const HISTOGRAM_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub const HISTOGRAM_FILE_MAX: u64 = 256 * 1024 * 1024;
+
 /// Ledger audits compare where the monitors are with how many there are.
 pub const LEDGER_EVERY: Span = Span::from_secs(1);
 
@@ -336,6 +351,9 @@ const _: () = assert!(ECHO_ERRORS_PER_TURN_MAX >= 2 * ECHO_RECEIVE_BUFFER / 512)
 const _: () = assert!(ASSERTION_TEXT_MAX < EXPECT_WINDOW_MAX);
 // A name's place holds its file in 16 bits.
 const _: () = assert!(MONITOR_FILES_MAX < u16::MAX as usize);
+const _: () = assert!(HISTOGRAM_SHARD_WAIT.as_nanos() < HISTOGRAM_DUMP_WAIT.as_nanos());
+const _: () = assert!(HISTOGRAM_GATHER_MAX.as_secs() * 1_000_000 < u32::MAX as u64);
+const _: () = assert!(HISTOGRAM_LOG_SIZE < HISTOGRAM_FILE_MAX);
 const _: () = assert!(RESPONSE_HEAD_MAX < RESPONSE_BODY_MAX as usize);
 // Every server gets its turn before the answer is due.
 const _: () = assert!(RESOLVE_SERVERS_MAX as u64 * RESOLVE_SERVER_WAIT.as_nanos() < RESOLVE_MAX.as_nanos());
