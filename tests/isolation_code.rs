@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cpra::daemon::{self, Plan};
 use cpra::domain::monitor::{CodeRule, Dispatch};
@@ -28,6 +28,7 @@ use cpra::world::Catalog;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::Instant;
 
 const INTERVAL: Span = Span::from_millis(250);
 /// Destinations on the disk that will hang, with this many monitors each: together more notices than may be on their way.
