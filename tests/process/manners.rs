@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 
 use super::counterparts::free_port;
 use super::counterparts::support;
-use super::daemon::{BINARY, Setup, eventually, get, loopback};
+use super::daemon::{BINARY, Cpra, Setup, eventually, get, loopback};
 use super::targets::{Closed, Targets, file, http, tcp};
 
 const QUICK: &str = "interval: 200ms, timeout: 200ms, unhealthy_threshold: 1, healthy_threshold: 1";
@@ -73,6 +73,38 @@ fn a_wrong_file_starts_nothing() {
     let (code, stdout, stderr) = output(Setup::new().settings("[pulse]\nmax_workerz = 5\n"));
     assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
     assert!(stderr.starts_with("cpra.toml:2:1: ") && stderr.contains("\"max_workers\""), "{stderr}");
+}
+
+#[test]
+fn the_start_says_how_many_workers_for_which_promise() {
+    // As those have it who come from the original: 5 checks a second that take a second each.
+    let targets = Targets::start(1, Duration::ZERO);
+    let monitors = file(QUICK, &tcp("a", targets.addresses[0]));
+    let mut cpra = Setup::new()
+        .monitors(&monitors)
+        .settings("[pulse]\nmin_workers = 1\nmax_workers = 2\nservice_time = \"1ms\"\n")
+        .through(&["env", "CPRA_SIZING_TAU_MS=1000", "CPRA_SIZING_SLO_MS=5000", "CPRA_SIZING_HEADROOM_PCT=0"])
+        .run();
+    let sizing =
+        "  sizing    pulse: 2 workers for 95 % within 5 s (5.0/s at 1 s each: 5.0 erlangs)   code: 4 workers\n";
+    assert!(cpra.stdout().contains(sizing), "{}", cpra.stdout());
+    let finding = "[pulse] max_workers: too low: allows 2 workers for 95 % within 5 s";
+    assert!(cpra.stderr().contains(finding), "{}", cpra.stderr());
+    assert!(cpra.get("/readyz").1.contains("raise it to "), "{}", cpra.get("/readyz").1);
+    // What was assumed was wrong by far, and what is measured counts from now on.
+    let measured = |cpra: &Cpra| {
+        let pipelines: serde_json::Value = serde_json::from_str(&cpra.get("/api/v1/pipelines").1).expect("JSON");
+        pipelines["pipelines"][0].clone()
+    };
+    eventually("checks have been measured", || measured(&cpra)["tightest"].is_object());
+    let pulse = measured(&cpra);
+    assert_eq!((&pulse["pipeline"], &pulse["slo"]["within_seconds"]), (&"pulse".into(), &5.0.into()), "{pulse}");
+    let class = &pulse["classes"][0];
+    assert_eq!((&class["class"], &class["workers_needed"]), (&"tcp".into(), &1.into()), "{pulse}");
+    assert!(class["service_seconds"]["mean"].as_f64().is_some_and(|mean| mean < 0.2), "{pulse}");
+    assert!(cpra.get("/metrics").1.contains("cpra_pipeline_workers{pipeline=\"pulse\",class=\"tcp\"}"));
+    cpra.signal(Signal::SIGTERM);
+    assert_eq!(cpra.ends_within(Duration::from_secs(10)).code(), Some(0));
 }
 
 #[test]

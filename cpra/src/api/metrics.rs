@@ -12,12 +12,14 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::process::Process;
-use super::source::Source;
+use super::source::{Pipeline, Source};
 use crate::desk::DeskStats;
 use crate::desk::protocol::DeliveryResult;
 use crate::domain::monitor::CheckKind;
 use crate::domain::{Code, Color, Destination};
 use crate::os::resolve::ResolverStats;
+use crate::queueing::Report;
+use crate::queueing::meter::Percentiles;
 use crate::shard::ShardStats;
 use crate::shard::protocol::{BUCKETS_US, EchoStats, Histogram, STATES};
 
@@ -63,17 +65,14 @@ impl Collector for Snapshot {
         checks(&mut page, &shards)?;
         notices(&mut page, &desk)?;
         names(&mut page, &self.source.resolver_stats())?;
-        page.gauges(
-            "cpra_queue_depth",
-            "What waits, by pipeline",
-            self.source.queues().into_iter().map(|(pipeline, depth)| ([("pipeline", pipeline)], depth as u64)),
-        )?;
-        page.gauges(
-            "cpra_inflight",
-            "What has been started and has not ended, by pipeline",
-            [([("pipeline", "pulse")], shards.in_flight), ([("pipeline", "code")], desk.outstanding)],
-        )?;
+        pipelines(&mut page, &self.source.pipelines())?;
         echoes(&mut page, &shards.echoes)?;
+        let results = ["written", "failed"].into_iter().zip(self.source.dump_stats());
+        page.counters(
+            "cpra_histogram_dumps",
+            "Dumps of histograms by result; what could not be written is part of the next one",
+            results.map(|(result, count)| ([("result", result)], count)),
+        )?;
         page.counter("cpra_stalls", "Times a shard's loop stood still for more than 250 ms", shards.stalls)?;
         page.info("cpra_build", "The running version", &[("version", env!("CARGO_PKG_VERSION"))])?;
         let started = self.source.wall_of(self.source.started());
@@ -120,6 +119,11 @@ fn checks(page: &mut Page<'_>, shards: &ShardStats) -> fmt::Result {
         "Due times that passed while the monitor's check was still in flight",
         [([("reason", "busy")], shards.skipped_busy)],
     )?;
+    page.counter(
+        "cpra_checks_overdue",
+        "Checks that took so much longer than their type that they were moved to the suspects' workers",
+        shards.overdue,
+    )?;
     page.histogram("cpra_schedule_lag", "From the due time until the check left the waiting room", &shards.lag)?;
     page.histogram("cpra_pulse_latency", "From the due time until the check was judged", &shards.latency)?;
     page.histograms(
@@ -130,6 +134,91 @@ fn checks(page: &mut Page<'_>, shards: &ShardStats) -> fmt::Result {
             .zip(&shards.duration)
             .map(|(kind, histogram)| ([("type", kind.as_str())], histogram)),
     )
+}
+
+fn pipelines(page: &mut Page<'_>, pipelines: &[Pipeline]) -> fmt::Result {
+    let by_pipeline = |count: fn(&Pipeline) -> u64| {
+        pipelines.iter().map(move |pipeline| ([("pipeline", pipeline.name)], count(pipeline)))
+    };
+    page.gauges("cpra_queue_depth", "What waits, by pipeline", by_pipeline(|pipeline| pipeline.waiting))?;
+    page.gauges(
+        "cpra_inflight",
+        "What has been started and has not ended, by pipeline",
+        by_pipeline(|pipeline| pipeline.in_flight),
+    )?;
+    page.gauges(
+        "cpra_slo_unreachable",
+        "1 while what is promised is not kept with all the workers that there may be",
+        by_pipeline(|pipeline| u64::from(pipeline.is_unreachable())),
+    )?;
+    // A class is a type of checks or one of few others: the labels have no end of values.
+    let classes = || {
+        pipelines.iter().flat_map(|pipeline| {
+            pipeline.classes.iter().map(|report| ([("pipeline", pipeline.name), ("class", report.class)], report))
+        })
+    };
+    page.gauges(
+        "cpra_pipeline_workers",
+        "The workers that there are: jobs that may run at the same time",
+        classes().map(|(labels, report)| (labels, u64::from(report.workers))),
+    )?;
+    page.gauges(
+        "cpra_pipeline_arrival_rate",
+        "Jobs a second",
+        classes().map(|(labels, report)| (labels, report.arrivals.rate)),
+    )?;
+    page.gauges(
+        "cpra_pipeline_utilization",
+        "The share of the workers that the jobs keep busy",
+        classes().map(|(labels, report)| (labels, report.utilisation())),
+    )?;
+    page.gauges(
+        "cpra_pipeline_scv",
+        "Squared coefficients of variation of arrivals and services",
+        classes().flat_map(|(labels, Report { arrivals, answer, .. })| {
+            [("arrivals", arrivals.scv), ("service", answer.service_scv)]
+                .map(|(of, scv)| (with(labels, ("of", of)), scv))
+        }),
+    )?;
+    page.gauges_in(
+        "cpra_pipeline_service_time",
+        "How long a worker is busy with one job, over the last seconds",
+        &Unit::Seconds,
+        classes().flat_map(|(labels, report)| {
+            let mean = (with(labels, ("stat", "mean")), report.answer.service);
+            std::iter::once(mean).chain(percentiles(labels, &report.service_times))
+        }),
+    )?;
+    page.gauges_in(
+        "cpra_pipeline_predicted_wait",
+        "How long a job waits for a worker by the model; missing where the queue would have no end",
+        &Unit::Seconds,
+        classes().flat_map(|(labels, Report { answer, .. })| {
+            [("mean", answer.mean_wait), ("slo", answer.wait)]
+                .map(|(stat, wait)| (with(labels, ("stat", stat)), wait))
+                .into_iter()
+                .filter(|(_, wait)| wait.is_finite())
+        }),
+    )?;
+    page.gauges_in(
+        "cpra_pipeline_measured_wait",
+        "How long jobs have waited for a worker, over the last seconds",
+        &Unit::Seconds,
+        classes().flat_map(|(labels, report)| percentiles(labels, &report.waits)),
+    )
+}
+
+type Label = (&'static str, &'static str);
+
+fn with([first, second]: [Label; 2], third: Label) -> [Label; 3] {
+    [first, second, third]
+}
+
+fn percentiles(labels: [Label; 2], percentiles: &Percentiles) -> impl Iterator<Item = ([Label; 3], f64)> + use<> {
+    percentiles.known().into_iter().flat_map(move |Percentiles { p50, p95, p99, p999 }| {
+        [("p50", p50), ("p95", p95), ("p99", p99), ("p999", p999)]
+            .map(|(stat, time)| (with(labels, ("stat", stat)), time.as_secs_f64()))
+    })
 }
 
 fn echoes(page: &mut Page<'_>, echoes: &EchoStats) -> fmt::Result {
@@ -221,13 +310,27 @@ impl Page<'_> {
         self.encoder.encode_descriptor(name, help, Some(unit), MetricType::Gauge)?.encode_gauge(value)
     }
 
-    fn gauges<const N: usize>(
+    fn gauges<const N: usize, V: EncodeGaugeValue>(
         &mut self,
         name: &str,
         help: &str,
-        series: impl IntoIterator<Item = ([(&'static str, &'static str); N], u64)>,
+        series: impl IntoIterator<Item = ([Label; N], V)>,
     ) -> fmt::Result {
         let mut metric = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in series {
+            metric.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    fn gauges_in<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: &Unit,
+        series: impl IntoIterator<Item = ([Label; N], f64)>,
+    ) -> fmt::Result {
+        let mut metric = self.encoder.encode_descriptor(name, help, Some(unit), MetricType::Gauge)?;
         for (labels, value) in series {
             metric.encode_family(&labels)?.encode_gauge(&value)?;
         }

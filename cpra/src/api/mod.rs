@@ -17,11 +17,13 @@ mod demo;
 pub mod door;
 pub mod failure;
 pub mod guard;
+mod histograms;
 pub mod listen;
 pub mod metrics;
 mod monitors;
 mod nearness;
 mod page;
+mod pipelines;
 pub mod process;
 pub mod profile;
 mod push;
@@ -45,7 +47,7 @@ use self::door::{Bounds, Door, Gate};
 use self::failure::Failure;
 use self::guard::{Guard, Hosts};
 use self::metrics::Metrics;
-pub use self::source::{AskError, Asked, Finding, Readiness, Source};
+pub use self::source::{AskError, Asked, Finding, Pipeline, Readiness, Source, Tightness};
 use crate::os::local::LocalSocket;
 
 /// What every route can reach.
@@ -141,8 +143,10 @@ fn routes(source: Arc<dyn Source>, door: Arc<Door>) -> Router {
         .route("/readyz", get(status::readiness))
         .route("/metrics", get(status::metrics))
         .route("/api/v1/status", get(status::status))
+        .route("/api/v1/pipelines", get(pipelines::pipelines))
         .route("/api/v1/monitors", get(monitors::page))
         .route("/api/v1/monitors/{*name}", get(monitors::one).post(change::change))
+        .route(histograms::DUMP, post(histograms::dump))
         .route("/api/v1/push/{*token}", post(push::call))
         .route("/demo/flaky", get(demo::flaky))
         .fallback(nothing)

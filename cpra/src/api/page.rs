@@ -8,11 +8,13 @@ use axum::http::header;
 use axum::response::{Html, IntoResponse, Response};
 
 use super::App;
+use super::source::Tightness;
 use crate::shard::protocol::STATES;
 
-const LINKS: [(&str, &str); 5] = [
+const LINKS: [(&str, &str); 6] = [
     ("/api/v1/status", "status: counts, open incidents, last changes"),
     ("/api/v1/monitors", "monitors, by name; /api/v1/monitors/NAME shows one"),
+    ("/api/v1/pipelines", "pipelines: workers, and what is measured of them"),
     ("/metrics", "metrics for Prometheus"),
     ("/healthz", "whether checks and alerts advance"),
     ("/readyz", "whether all of it works, and what was found at the start"),
@@ -54,6 +56,18 @@ fn text(app: &App) -> Result<String, fmt::Error> {
     write!(page, "{}</p>", if states.is_empty() { "No monitors are loaded.".to_owned() } else { states.join(", ") })?;
     if !readiness.ready {
         write!(page, "<p><strong>Not ready:</strong> {}</p>", Escaped(&readiness.reasons.join("; ")))?;
+    }
+    for pipeline in source.pipelines() {
+        write!(page, "<p>{}: {} of {} workers busy", pipeline.name, pipeline.busy(), pipeline.workers())?;
+        write!(page, ", {} waiting", pipeline.waiting)?;
+        if let Some(Tightness { class, is_wait, percentile, measured, goal }) = pipeline.tightest() {
+            let what = if is_wait { "waiting " } else { "" };
+            write!(page, "; {class} {what}{percentile} {measured}, promised {goal}")?;
+        }
+        if pipeline.is_unreachable() {
+            page.push_str("; <strong>the promise is more than its workers can keep</strong>");
+        }
+        page.push_str("</p>");
     }
     page.push_str("<ul>");
     for (path, what) in LINKS {

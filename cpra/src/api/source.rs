@@ -9,10 +9,12 @@ use tokio::sync::oneshot;
 
 use crate::desk::DeskStats;
 use crate::desk::protocol::{Answer, Question};
+use crate::os::histograms::{Dump, DumpError};
 use crate::os::resolve::ResolverStats;
+use crate::queueing::{Goal, Report, Setup};
 use crate::shard::ShardStats;
-use crate::shard::protocol::MonitorState;
-use crate::units::{Instant, MonitorId, Timestamp};
+use crate::shard::protocol::{MonitorState, SUSPECTS};
+use crate::units::{Instant, MonitorId, Span, Timestamp};
 use crate::world::Catalog;
 
 /// A question on its way; the API waits [`crate::units::limits::API_ASK_MAX`] for the answer.
@@ -28,8 +30,8 @@ pub trait Source: Send + Sync + 'static {
     fn shard_stats(&self) -> ShardStats;
     fn desk_stats(&self) -> DeskStats;
     fn resolver_stats(&self) -> ResolverStats;
-    /// What waits, by pipeline: `pulse` (the ready lists), `intervention`, `code`.
-    fn queues(&self) -> Vec<(&'static str, usize)>;
+    /// How the pipelines are sized and what they do: `pulse`, `code`.
+    fn pipelines(&self) -> Vec<Pipeline>;
     /// Whether the shards and the desk advance, else what stands still and since when.
     ///
     /// # Errors
@@ -49,6 +51,13 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// When the question cannot even be asked.
     fn desk(&self, question: Question) -> Asked<Answer>;
+    /// Writes the histograms down now.
+    ///
+    /// # Errors
+    /// When the wish cannot even be handed over.
+    fn dump_histograms(&self) -> Asked<Result<Dump, DumpError>>;
+    /// Dumps of histograms that were written, and that could not be.
+    fn dump_stats(&self) -> [u64; 2];
     /// The monitor whose job calls with this token.
     fn push_target(&self, token: &str) -> Option<MonitorId>;
     /// A job has called. It is judged by the shard, soon after.
@@ -66,6 +75,70 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// When the wish cannot be handed over.
     fn switch(&self, monitor: MonitorId, enabled: bool) -> Result<(), AskError>;
+}
+
+/// One pipeline, over all of its threads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pipeline {
+    pub name: &'static str,
+    pub setup: Setup,
+    /// Jobs that have been started and have not ended.
+    pub in_flight: u64,
+    /// Jobs that wait, wherever they do so.
+    pub waiting: u64,
+    /// The most that may wait.
+    pub capacity: usize,
+    /// What has workers of its own.
+    pub classes: Vec<Report>,
+}
+
+impl Pipeline {
+    /// The workers that there are, with a job or without one.
+    pub fn workers(&self) -> u64 {
+        self.classes.iter().map(|class| u64::from(class.workers)).sum()
+    }
+
+    /// The workers with a job.
+    pub fn busy(&self) -> u64 {
+        self.classes.iter().map(|class| u64::from(class.demand.busy)).sum()
+    }
+
+    pub fn is_unreachable(&self) -> bool {
+        self.classes.iter().any(|class| class.unreachable)
+    }
+
+    /// What is nearest to breaking the promise, or farthest beyond it. Only what was measured counts, and suspects do not:
+    /// they wait for one another.
+    pub fn tightest(&self) -> Option<Tightness> {
+        let of = |class: &Report| {
+            let (percentile, measured, goal, is_wait) = match class.answer.goal {
+                Goal::Result(goal) => {
+                    let (percentile, measured) = class.results.at_least(self.setup.slo.percentile);
+                    (percentile, measured, goal, false)
+                }
+                Goal::Wait(goal) => {
+                    let (percentile, measured) = class.waits.at_least(self.setup.slo.percentile);
+                    (percentile, measured, goal, true)
+                }
+            };
+            let counts = class.class != SUSPECTS && class.results.known().is_some();
+            counts.then_some(Tightness { class: class.class, is_wait, percentile, measured, goal })
+        };
+        let used = |tightness: &Tightness| tightness.measured.as_secs_f64() / tightness.goal.as_secs_f64();
+        self.classes.iter().filter_map(of).max_by(|a, b| used(a).total_cmp(&used(b)))
+    }
+}
+
+/// What was measured of a class, against what is promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tightness {
+    pub class: &'static str,
+    /// Of the wait for a worker, instead of the time until the result.
+    pub is_wait: bool,
+    /// The percentile that was measured: the promised one, or the next that is kept.
+    pub percentile: &'static str,
+    pub measured: Span,
+    pub goal: Span,
 }
 
 /// Whether the daemon does its work in full.

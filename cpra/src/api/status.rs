@@ -12,7 +12,8 @@ use super::App;
 use super::failure::{Failure, answered};
 use super::metrics::CONTENT_TYPE;
 use super::view::{
-    ApiCount, ChangeView, ChecksCount, EpisodeView, MonitorsCount, NoticesCount, Quantiles, ReadinessView, StatusView,
+    ApiCount, ChangeView, ChecksCount, EpisodeView, MonitorsCount, NoticesCount, PipelineBrief, Quantiles,
+    ReadinessView, StatusView,
 };
 use crate::desk::DeskStats;
 use crate::desk::protocol::{Answer, DeliveryResult, Question};
@@ -55,7 +56,7 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Json<StatusView> {
     );
     let episodes = kept(episodes, &mut faults, |answer| episode_views(answer, &catalog));
     let changes = kept(changes, &mut faults, |answer| change_views(answer, &catalog));
-    let (shards, desk) = (source.shard_stats(), source.desk_stats());
+    let (shards, desk, pipelines) = (source.shard_stats(), source.desk_stats(), source.pipelines());
     Json(StatusView {
         version: env!("CARGO_PKG_VERSION"),
         instance: source.instance().to_owned(),
@@ -73,7 +74,8 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Json<StatusView> {
         },
         lag_seconds: quantiles(&shards.lag),
         latency_seconds: quantiles(&shards.latency),
-        queues: source.queues().into_iter().collect(),
+        queues: pipelines.iter().map(|pipeline| (pipeline.name, pipeline.waiting)).collect(),
+        pipelines: pipelines.iter().map(PipelineBrief::of).collect(),
         notices: notices_count(&desk),
         episodes_open: desk.episodes_open,
         episodes,

@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::source::{Finding, Readiness, Source};
+use super::source::{Finding, Pipeline, Readiness, Source, Tightness};
 use crate::desk::protocol::{Change, EpisodeView as Episode, StoryKind};
 use crate::domain::health::Phase;
 use crate::domain::monitor::About;
 use crate::domain::{Check, HostRef, Latency, TargetRef};
+use crate::queueing::meter::Percentiles;
+use crate::queueing::{Goal, Report, Setup};
 use crate::shard::protocol::MonitorState;
-use crate::units::MonitorId;
+use crate::units::{MonitorId, Span};
 use crate::world::Catalog;
 
 /// The query of `/demo/flaky`.
@@ -58,6 +60,28 @@ pub struct ChangedView {
     pub monitor: String,
     /// `check`, `disable` or `enable`.
     pub done: &'static str,
+}
+
+/// The answer to a wish for a dump of histograms.
+#[derive(Serialize)]
+pub struct DumpView {
+    /// The log that they were appended to; `null` when nothing had been recorded.
+    pub file: Option<String>,
+    /// The same as texts, one for each series.
+    pub texts: Vec<String>,
+    /// What is in it has been recorded from then on, ...
+    pub from: String,
+    /// ... for this long.
+    pub seconds: f64,
+    pub series: Vec<SeriesView>,
+    /// Shards that did not answer in time: theirs are in the next dump.
+    pub silent_shards: Vec<usize>,
+}
+
+#[derive(Serialize)]
+pub struct SeriesView {
+    pub tag: String,
+    pub count: u64,
 }
 
 /// The query of `/debug/pprof/profile`.
@@ -111,7 +135,8 @@ pub struct StatusView {
     pub lag_seconds: Quantiles,
     /// From the due time until judged.
     pub latency_seconds: Quantiles,
-    pub queues: BTreeMap<&'static str, usize>,
+    pub queues: BTreeMap<&'static str, u64>,
+    pub pipelines: Vec<PipelineBrief>,
     pub notices: NoticesCount,
     pub episodes_open: u64,
     /// The oldest ones; `null` when the desk did not answer.
@@ -145,6 +170,202 @@ pub struct ChecksCount {
 pub struct Quantiles {
     pub p50: Option<f64>,
     pub p99: Option<f64>,
+}
+
+#[derive(Serialize)]
+pub struct PipelinesView {
+    pub pipelines: Vec<PipelineView>,
+}
+
+#[derive(Serialize)]
+pub struct PipelineView {
+    #[serde(flatten)]
+    pub brief: PipelineBrief,
+    pub slo: SloView,
+    pub workers_min: u32,
+    /// Jobs that may wait at the same time.
+    pub queue_capacity: usize,
+    pub classes: Vec<ClassView>,
+}
+
+/// One pipeline at a glance.
+#[derive(Serialize)]
+pub struct PipelineBrief {
+    pub pipeline: &'static str,
+    pub workers: u64,
+    pub workers_max: u32,
+    /// Workers with a job.
+    pub busy: u64,
+    /// Jobs that have been started and have not ended.
+    pub in_flight: u64,
+    pub waiting: u64,
+    /// What is nearest to the promise, or farthest beyond it; `null` before anything was measured.
+    pub tightest: Option<TightestView>,
+    /// The promise is not kept with all the workers that there may be.
+    pub unreachable: bool,
+}
+
+#[derive(Serialize)]
+pub struct TightestView {
+    pub class: &'static str,
+    /// `result` or `wait`.
+    pub of: &'static str,
+    /// `p50`, `p95` or `p99`.
+    pub percentile: &'static str,
+    pub measured_seconds: f64,
+    pub goal_seconds: f64,
+}
+
+#[derive(Serialize)]
+pub struct SloView {
+    pub within_seconds: f64,
+    pub percentile: u8,
+    /// What as many may wait, where the service alone takes longer.
+    pub wait_seconds: f64,
+}
+
+/// What has workers of its own: a type of checks, suspects.
+#[derive(Serialize)]
+pub struct ClassView {
+    pub class: &'static str,
+    pub workers: u32,
+    pub busy: u32,
+    pub waiting: u32,
+    pub longest_wait_seconds: f64,
+    /// λ.
+    pub arrival_rate: f64,
+    /// Ca².
+    pub arrival_scv: f64,
+    /// Cs².
+    pub service_scv: f64,
+    pub service_seconds: ServiceView,
+    pub wait_seconds: PercentilesView,
+    /// From when it was due.
+    pub result_seconds: PercentilesView,
+    /// a = λ/μ, in erlangs.
+    pub offered_load: f64,
+    /// ρ.
+    pub utilization: f64,
+    pub goal: GoalView,
+    /// What the goal takes, without headroom and bounds.
+    pub workers_needed: u32,
+    pub met: bool,
+    pub unreachable: bool,
+}
+
+#[derive(Serialize)]
+pub struct ServiceView {
+    /// What is assumed, until something was measured.
+    pub mean: f64,
+    #[serde(flatten)]
+    pub percentiles: PercentilesView,
+}
+
+#[derive(Serialize)]
+pub struct PercentilesView {
+    pub p50: Option<f64>,
+    pub p95: Option<f64>,
+    pub p99: Option<f64>,
+    pub p999: Option<f64>,
+}
+
+/// What is aimed at and what the model says of it; `null` where the workers do not suffice, and the queue grows.
+#[derive(Serialize)]
+pub struct GoalView {
+    /// `result` or `wait`.
+    pub of: &'static str,
+    pub seconds: f64,
+    pub predicted_mean_wait_seconds: f64,
+    /// At the promised percentile.
+    pub predicted_wait_seconds: f64,
+    pub predicted_result_seconds: f64,
+}
+
+impl PipelineView {
+    pub fn of(pipeline: &Pipeline) -> Self {
+        let Setup { slo, bounds, .. } = pipeline.setup;
+        Self {
+            brief: PipelineBrief::of(pipeline),
+            slo: SloView {
+                within_seconds: slo.within.as_secs_f64(),
+                percentile: slo.percentile,
+                wait_seconds: slo.wait.as_secs_f64(),
+            },
+            workers_min: bounds.min,
+            queue_capacity: pipeline.capacity,
+            classes: pipeline.classes.iter().map(ClassView::of).collect(),
+        }
+    }
+}
+
+impl PipelineBrief {
+    pub fn of(pipeline: &Pipeline) -> Self {
+        let tightest =
+            pipeline.tightest().map(|Tightness { class, is_wait, percentile, measured, goal }| TightestView {
+                class,
+                of: if is_wait { "wait" } else { "result" },
+                percentile,
+                measured_seconds: measured.as_secs_f64(),
+                goal_seconds: goal.as_secs_f64(),
+            });
+        Self {
+            pipeline: pipeline.name,
+            workers: pipeline.workers(),
+            workers_max: pipeline.setup.bounds.max,
+            busy: pipeline.busy(),
+            in_flight: pipeline.in_flight,
+            waiting: pipeline.waiting,
+            tightest,
+            unreachable: pipeline.is_unreachable(),
+        }
+    }
+}
+
+impl ClassView {
+    fn of(report: &Report) -> Self {
+        let Report { class, workers, demand, arrivals, answer, service_times, waits, results, unreachable } = report;
+        let (of, goal) = match answer.goal {
+            Goal::Result(goal) => ("result", goal),
+            Goal::Wait(goal) => ("wait", goal),
+        };
+        Self {
+            class,
+            workers: *workers,
+            busy: demand.busy,
+            waiting: demand.waiting,
+            longest_wait_seconds: demand.longest_wait.as_secs_f64(),
+            arrival_rate: arrivals.rate,
+            arrival_scv: arrivals.scv,
+            service_scv: answer.service_scv,
+            service_seconds: ServiceView { mean: answer.service, percentiles: service_times.into() },
+            wait_seconds: waits.into(),
+            result_seconds: results.into(),
+            offered_load: answer.offered,
+            utilization: report.utilisation(),
+            goal: GoalView {
+                of,
+                seconds: goal.as_secs_f64(),
+                predicted_mean_wait_seconds: answer.mean_wait,
+                predicted_wait_seconds: answer.wait,
+                predicted_result_seconds: answer.result,
+            },
+            workers_needed: answer.needed,
+            met: report.is_met(),
+            unreachable: *unreachable,
+        }
+    }
+}
+
+impl From<&Percentiles> for PercentilesView {
+    fn from(percentiles: &Percentiles) -> Self {
+        let seconds = |of: fn(Percentiles) -> Span| percentiles.known().map(|known| of(known).as_secs_f64());
+        Self {
+            p50: seconds(|known| known.p50),
+            p95: seconds(|known| known.p95),
+            p99: seconds(|known| known.p99),
+            p999: seconds(|known| known.p999),
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -12,6 +12,7 @@ use crate::config::daemon::LogFormat;
 use crate::config::{self, Diagnostics, Folders, Report, Settings};
 use crate::daemon::{self, Plan};
 use crate::os::clock::Clock;
+use crate::os::histograms;
 use crate::os::limits::NofileLimit;
 use crate::os::local::LocalSocket;
 use crate::os::logging;
@@ -21,7 +22,7 @@ use crate::os::resolve;
 use crate::os::signals::Signals;
 use crate::os::spawn;
 use crate::os::tls;
-use crate::queueing::{Bounds, Setup, Slo};
+use crate::queueing::{Bounds, Presize, Setup, Slo};
 use crate::ring::Family;
 use crate::units::{Instant, Span};
 use crate::wire::tls::Trust;
@@ -60,20 +61,25 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
     let api = api::listen::bind(settings.api.listen)?;
     let profile = if args.pprof { api::profile::bind(args.pprof_addr) } else { None };
     let instance = settings.instance.clone().unwrap_or_else(host_name);
-    let findings = findings(&Demand::of(&loaded.catalog, settings.pulse.max_workers), files);
+    let (pulse, code) = (pulse(&settings), code(&settings));
+    let presize = presize(&pulse, &loaded.catalog);
+    let mut findings = findings(&Demand::of(&loaded.catalog, settings.pulse.max_workers), files);
+    findings.extend(short_of_workers(&presize));
     for finding in &findings {
         tracing::warn!("{}: {}; {}", finding.subject, finding.text, finding.remedy);
     }
     let folders = args.folders(&settings);
     let local = local_socket(&settings, &folders)?;
     let token = token(&settings)?;
-    banner(args, &settings, &loaded, Clock.now().since(began), &findings);
+    let sizing = format!("pulse: {presize}   code: {}", plural(code.bounds.min as usize, "worker"));
+    banner(args, &settings, &loaded, Clock.now().since(began), &sizing, &findings);
     let plan = Plan {
         instance,
         catalog: loaded.catalog,
         loaded: loaded.found,
         queue_capacity: settings.queue_capacity,
-        pulse: pulse(&settings),
+        pulse,
+        code,
         batch_size: settings.batch_size,
         log_dirs: folders.log_dirs,
         state_dir: folders.state,
@@ -86,6 +92,10 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         findings,
         contexts,
         scripts: scripts(&settings),
+        histograms: histograms::Settings {
+            dir: settings.histograms.dir.clone(),
+            interval: settings.histograms.interval,
+        },
     };
     let daemon = daemon::start(plan)?;
     // A clean end is a success even where a notice was left behind: that was told, loudly, and is not undone by 1.
@@ -128,17 +138,45 @@ fn outer_name(settings: &Settings) -> Option<String> {
     url.host_str().map(str::to_owned)
 }
 
+/// Where a check or a notice alone takes longer than was promised, it may wait this long for a worker.
+const WAIT: Span = Span::from_millis(10);
+
 /// How the pulse pipeline is sized.
 fn pulse(settings: &Settings) -> Setup {
-    let default = Setup::default();
     let pulse = &settings.pulse;
-    let wait = pulse.wait_slo.unwrap_or(default.slo.wait);
+    let wait = pulse.wait_slo.unwrap_or(WAIT.min(pulse.slo));
     let config::daemon::Share(headroom) = pulse.headroom;
     Setup {
         slo: Slo { within: pulse.slo, percentile: pulse.slo_percentile, wait },
         bounds: Bounds { min: pulse.min_workers, max: pulse.max_workers, headroom },
-        service_time: pulse.service_time.unwrap_or(default.service_time),
+        service_time: pulse.service_time,
     }
+}
+
+/// The same of the code pipeline.
+fn code(settings: &Settings) -> Setup {
+    let code = &settings.code;
+    let default = Setup::default();
+    Setup {
+        slo: Slo { within: code.slo, wait: WAIT.min(code.slo), ..default.slo },
+        bounds: Bounds { min: code.min_workers, max: code.max_workers, ..default.bounds },
+        ..default
+    }
+}
+
+/// What the pulse pipeline begins with: every type of checks of every shard has a queue of its own.
+fn presize(setup: &Setup, catalog: &Catalog) -> Presize {
+    Presize::new(setup, (0..catalog.shards()).flat_map(|shard| catalog.check_rates(shard)))
+}
+
+/// Bounds that are too narrow for what will be due.
+fn short_of_workers(presize: &Presize) -> Option<api::Finding> {
+    let needed = presize.needed;
+    (!presize.is_met()).then(|| api::Finding {
+        subject: "[pulse] max_workers".to_owned(),
+        text: format!("too low: allows {presize}, which takes {needed}"),
+        remedy: format!("raise it to {needed} or more, or lengthen intervals"),
+    })
 }
 
 pub(super) fn resolver(settings: &Settings) -> resolve::Settings {
@@ -228,7 +266,7 @@ fn tell(diagnostics: &Diagnostics) -> bool {
     diagnostics.errors() == 0
 }
 
-fn banner(args: &Args, settings: &Settings, loaded: &Loaded, took: Span, findings: &[api::Finding]) {
+fn banner(args: &Args, settings: &Settings, loaded: &Loaded, took: Span, sizing: &str, findings: &[api::Finding]) {
     let monitors = match args.yaml.first() {
         Some(_) if loaded.found => {
             let text = summary::of(&loaded.report, &args.yaml);
@@ -247,6 +285,7 @@ fn banner(args: &Args, settings: &Settings, loaded: &Loaded, took: Span, finding
     let text = format!(
         "cpra {version}  {monitors}\n  \
          backends  io_uring: on   eBPF: off (not in this version)   store: memory (incidents do not survive a restart)\n  \
+         sizing    {sizing}\n  \
          limits    {limits}\n{notes}  \
          open      {url}      stop: Ctrl-C\n",
         version = env!("CARGO_PKG_VERSION"),
@@ -273,4 +312,45 @@ fn host_name() -> Box<str> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
     if name.is_empty() { "cpra".into() } else { name.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_keys_size_the_pipelines() {
+        let mut settings = Settings::default();
+        assert_eq!(pulse(&settings), Setup::default());
+        let Setup { slo, bounds, .. } = code(&settings);
+        assert_eq!((slo, bounds), (Setup::default().slo, Bounds { min: 4, max: 64, headroom: 150 }));
+        settings.pulse.slo = Span::from_millis(5);
+        (settings.code.slo, settings.code.max_workers) = (Span::from_millis(2), 8);
+        assert_eq!(pulse(&settings).slo.wait, Span::from_millis(5), "nobody waits longer than all of it may take");
+        let Setup { slo, bounds, .. } = code(&settings);
+        assert_eq!((slo.within, slo.wait, bounds.max), (Span::from_millis(2), Span::from_millis(2), 8));
+        settings.pulse.wait_slo = Some(Span::from_millis(3));
+        assert_eq!(pulse(&settings).slo.wait, Span::from_millis(3));
+    }
+
+    #[test]
+    fn too_few_workers_are_found_before_the_start() {
+        let bounds = Bounds { min: 1, max: 2_000, headroom: 0 };
+        let setup = Setup { bounds, ..Setup::default() };
+        assert_eq!(short_of_workers(&Presize::new(&setup, [90_000.0])), None);
+        let short = Presize::new(&setup, [250_000.0]);
+        let finding = short_of_workers(&short).expect("5,000 erlangs are more");
+        let needed = short.needed;
+        assert_eq!(
+            (finding.subject.as_str(), finding.text),
+            (
+                "[pulse] max_workers",
+                format!(
+                    "too low: allows 2,000 workers for 95 % within 100 ms (250,000/s at 20 ms each: 5,000 erlangs), \
+                     which takes {needed}"
+                )
+            )
+        );
+        assert!(finding.remedy.starts_with(&format!("raise it to {needed} or more")), "{}", finding.remedy);
+    }
 }

@@ -54,6 +54,32 @@ fn table(status: &Value) -> String {
         number(&checks["in_flight"]),
         span(&status["lag_seconds"]["p99"]),
     );
+    for pipeline in status["pipelines"].as_array().into_iter().flatten() {
+        let _ = write!(
+            text,
+            "{:<9} {} of {} workers busy, {} waiting",
+            word(&pipeline["pipeline"]),
+            number(&pipeline["busy"]),
+            number(&pipeline["workers"]),
+            number(&pipeline["waiting"]),
+        );
+        let tightest = &pipeline["tightest"];
+        if tightest.is_object() {
+            let what = if tightest["of"].as_str() == Some("wait") { "waiting " } else { "" };
+            let _ = write!(
+                text,
+                "; {} {what}{} {}, promised {}",
+                word(&tightest["class"]),
+                word(&tightest["percentile"]),
+                span(&tightest["measured_seconds"]),
+                span(&tightest["goal_seconds"]),
+            );
+        }
+        let unreachable = pipeline["unreachable"].as_bool() == Some(true);
+        let allowed = number(&pipeline["workers_max"]);
+        let remedy = format!("; the promise is out of reach with {allowed} workers: raise max_workers");
+        let _ = writeln!(text, "{}", if unreachable { remedy.as_str() } else { "" });
+    }
     let results = &status["notices"]["results"];
     let _ = writeln!(
         text,
@@ -98,6 +124,13 @@ mod tests {
             "readiness": {"ready": false, "reasons": ["no monitors are loaded"]},
             "monitors": {"total": 3, "states": {"up": 2, "down": 1, "suspect": 0}},
             "checks": {"total": 12, "in_flight": 1}, "lag_seconds": {"p99": 0.0004},
+            "pipelines": [
+                {"pipeline": "pulse", "workers": 64, "workers_max": 2000, "busy": 12, "waiting": 3, "unreachable": false,
+                 "tightest": {"class": "http", "of": "result", "percentile": "p95", "measured_seconds": 0.041,
+                              "goal_seconds": 0.1}},
+                {"pipeline": "code", "workers": 64, "workers_max": 64, "busy": 64, "waiting": 9, "unreachable": true,
+                 "tightest": null}
+            ],
             "notices": {"results": {"sent": 1, "fallback": 0, "failed": 0}, "waiting": 2},
             "episodes_open": 1,
             "episodes": [{"monitor": "shop/web", "lasted_seconds": 12.0, "cause": "refused\u{7}"}],
@@ -109,6 +142,14 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("monitors  3 in all: down 1, up 2\n") && text.contains("lag p99 0.4 ms\n"), "{text}");
+        assert!(
+            text.contains(
+                "pulse     12 of 64 workers busy, 3 waiting; http p95 41 ms, promised 100 ms\n\
+                 code      64 of 64 workers busy, 9 waiting; the promise is out of reach with 64 workers: raise \
+                 max_workers\n"
+            ),
+            "{text}"
+        );
         assert!(text.ends_with("incidents 1 open\n          shop/web for 12 s: refused\n"), "{text}");
         // An answer of another version is no panic.
         assert!(table(&json!({})).contains("unknown"));

@@ -11,6 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Diagnostics, Excerpt, Position, Severity};
+use super::duration;
 use super::node::{Entry, Finding, Findings, Kind, Mark, Node};
 use super::section::{Keys, Section};
 use super::value;
@@ -18,6 +19,7 @@ use super::value;
 /// A daemon file has a few kilobytes.
 const FILE_MAX: u64 = 1024 * 1024;
 
+mod original;
 mod providers;
 mod sections;
 
@@ -91,7 +93,7 @@ pub const SCHEMA: [(&str, &[&str]); 13] = [
         "intervention",
         &["max_workers", "cooldown", "actions_per_minute", "red_after", "startup_grace", "breaker", "allow", "dry_run"],
     ),
-    ("code", &["fallback", "repeat_interval"]),
+    ("code", &["fallback", "repeat_interval", "min_workers", "max_workers", "slo"]),
     ("log", &["format"]),
     ("security", &["user", "script_user", "log_dirs", "secret_dirs"]),
     ("store", &["path"]),
@@ -103,12 +105,8 @@ pub const SCHEMA: [(&str, &[&str]); 13] = [
 ];
 
 /// Checked, and without effect so far: sections as a whole, and single keys.
-const LATER_SECTIONS: [&str; 5] = ["intervention", "blind", "ebpf", "watchdog", "histograms"];
-const LATER_KEYS: [(&str, &[&str]); 3] = [
-    ("pulse", &["slo", "slo_percentile", "wait_slo", "service_time", "headroom"]),
-    ("code", &["repeat_interval"]),
-    ("security", &["user"]),
-];
+const LATER_SECTIONS: [&str; 4] = ["intervention", "blind", "ebpf", "watchdog"];
+const LATER_KEYS: [(&str, &[&str]); 2] = [("code", &["repeat_interval"]), ("security", &["user"])];
 
 /// The environment variable that beats a key. A table such as `breaker` has none.
 pub fn variable(section: &str, key: &str) -> Option<String> {
@@ -156,16 +154,12 @@ impl Settings {
             diagnostics.push(diagnostic(&file, text, finding));
         }
         diagnostics.sort();
+        settings.apply_original(&environment, &mut diagnostics);
         let keys = SCHEMA.iter().flat_map(|(section, keys)| keys.iter().map(move |key| (*section, *key)));
         for (section, key) in keys {
             let Some(variable) = variable(section, key) else { continue };
             let Some(written) = environment(&variable) else { continue };
-            let mut findings = Findings::default();
-            let root = environment_root(section, key, &written);
-            settings.apply(&Section::new(&root, None, Mark::default()), &mut findings);
-            for finding in findings.0 {
-                diagnostics.push(diagnostic(&Arc::from(&*variable), "", finding));
-            }
+            settings.apply_variable(&variable, (section, key), &written, &mut diagnostics);
         }
         if let Some(listen) = flags.api_listen {
             settings.api.listen = listen;
@@ -176,12 +170,48 @@ impl Settings {
         if let Some(format) = flags.log_format {
             settings.log.format = format;
         }
-        if settings.pulse.min_workers > settings.pulse.max_workers {
-            let Pulse { min_workers, max_workers, .. } = settings.pulse;
-            let message = format!("[pulse] min_workers {min_workers} is more than max_workers {max_workers}: lower it");
-            diagnostics.push(diagnostic(&file, "", error(Mark::default(), message)));
+        for finding in settings.contradictions() {
+            diagnostics.push(diagnostic(&file, "", finding));
         }
         (settings, diagnostics)
+    }
+
+    /// What one variable says about its key.
+    fn apply_variable(
+        &mut self,
+        variable: &str,
+        (section, key): (&str, &str),
+        written: &str,
+        diagnostics: &mut Diagnostics,
+    ) {
+        let mut findings = Findings::default();
+        let root = environment_root(section, key, written);
+        self.apply(&Section::new(&root, None, Mark::default()), &mut findings);
+        for finding in findings.0 {
+            diagnostics.push(diagnostic(&Arc::from(variable), "", finding));
+        }
+    }
+
+    /// Keys that are right one by one, and do not go together.
+    fn contradictions(&self) -> Vec<Finding> {
+        let Self { pulse, code, .. } = self;
+        let mut findings = Vec::new();
+        for (section, min, max) in
+            [("pulse", pulse.min_workers, pulse.max_workers), ("code", code.min_workers, code.max_workers)]
+        {
+            if min > max {
+                let message = format!("[{section}] min_workers {min} is more than max_workers {max}: lower it");
+                findings.push(error(Mark::default(), message));
+            }
+        }
+        if let Some(wait) = pulse.wait_slo.filter(|wait| *wait > pulse.slo) {
+            let [wait, slo] = [wait, pulse.slo].map(duration::written);
+            let message = format!(
+                "[pulse] wait_slo {wait} is longer than slo {slo}: checks may wait longer than they may take; lower it"
+            );
+            findings.push(warning(Mark::default(), message));
+        }
+        findings
     }
 
     fn apply(&mut self, root: &Section<'_>, findings: &mut Findings) {
@@ -253,6 +283,10 @@ fn read_file(path: &Path) -> Result<String, String> {
 
 fn error(at: Mark, message: String) -> Finding {
     Finding { severity: Severity::Error, at, message, inherited: false }
+}
+
+fn warning(at: Mark, message: String) -> Finding {
+    Finding { severity: Severity::Warning, at, message, inherited: false }
 }
 
 fn diagnostic(file: &Arc<str>, text: &str, finding: Finding) -> Diagnostic {

@@ -74,6 +74,7 @@ pub struct Decision {
     pub workers: u32,
     pub answer: Answer,
     pub demand: Demand,
+    pub slo: Slo,
     /// The model was overruled: somebody waits far too long.
     pub overruled: bool,
 }
@@ -132,6 +133,11 @@ impl Controller {
         self.meter.ended(service, result);
     }
 
+    /// See [`Meter::held`].
+    pub fn held(&mut self, service: Span) {
+        self.meter.held(service);
+    }
+
     /// The workers that there may be.
     pub const fn workers(&self) -> u32 {
         self.workers
@@ -144,6 +150,15 @@ impl Controller {
 
     pub const fn reading(&self) -> &Reading {
         &self.reading
+    }
+
+    /// Whether the goal is missed by what was measured, whatever the model says.
+    pub fn is_late(&self) -> bool {
+        let Some((wait, result)) = self.meter.at(self.setup.slo.percentile) else { return false };
+        match self.answer.goal {
+            Goal::Wait(goal) => wait > goal,
+            Goal::Result(goal) => result > goal,
+        }
     }
 
     /// The most workers that there may be from now on.
@@ -190,6 +205,7 @@ impl Controller {
             workers: self.workers,
             answer: self.answer,
             demand,
+            slo: self.setup.slo,
             overruled: self.overruled,
         })
     }
@@ -209,11 +225,11 @@ impl Controller {
             return wanted;
         }
         let peak = self.peaks.into_iter().max().unwrap_or(wanted).min(self.setup.bounds.max);
-        // Once a second, and by a quarter of what is too much.
+        // Once a second, and by half of what is too much.
         if !moved || peak >= workers - workers / 10 {
             return workers;
         }
-        peak.max(workers - (workers - peak).div_ceil(4))
+        peak.max(workers - (workers - peak).div_ceil(2))
     }
 }
 
@@ -225,6 +241,8 @@ pub struct Report {
     pub class: &'static str,
     pub workers: u32,
     pub demand: Demand,
+    /// As measured; what the answer is made from counts those who wait as well.
+    pub arrivals: Load,
     pub answer: Answer,
     pub service_times: Percentiles,
     pub waits: Percentiles,

@@ -41,12 +41,15 @@ struct Times {
     histogram: Histogram<u32>,
     sum: f64,
     squares: f64,
+    /// How many of the moments are not in the histogram: they were broken off, and would have been longer.
+    held: u64,
+    held_sum: f64,
 }
 
 impl Times {
     fn new() -> Self {
         let histogram = Histogram::new_with_bounds(1, TIME_MAX, 2).expect("bounds that fit");
-        Self { histogram, sum: 0.0, squares: 0.0 }
+        Self { histogram, sum: 0.0, squares: 0.0, held: 0, held_sum: 0.0 }
     }
 
     fn record(&mut self, time: Span) {
@@ -56,8 +59,16 @@ impl Times {
         self.squares += seconds * seconds;
     }
 
+    fn hold(&mut self, time: Span) {
+        let seconds = time.as_secs_f64();
+        self.sum += seconds;
+        self.squares += seconds * seconds;
+        self.held += 1;
+        self.held_sum += seconds;
+    }
+
     fn count(&self) -> u64 {
-        self.histogram.len()
+        self.histogram.len() + self.held
     }
 
     fn clear(&mut self) {
@@ -66,6 +77,8 @@ impl Times {
         }
         self.sum = 0.0;
         self.squares = 0.0;
+        self.held = 0;
+        self.held_sum = 0.0;
     }
 
     fn add(&mut self, other: &Self) {
@@ -75,6 +88,8 @@ impl Times {
         self.histogram.add(&other.histogram).expect("equal bounds");
         self.sum += other.sum;
         self.squares += other.squares;
+        self.held += other.held;
+        self.held_sum += other.held_sum;
     }
 
     fn percentile(&self, percent: f64) -> Span {
@@ -102,6 +117,10 @@ impl Times {
         }
         if weight > 0.0 {
             points.push((value / weight, weight));
+        }
+        if self.held > 0 {
+            points.push((self.held_sum / self.held as f64, self.held as f64 / count));
+            points.sort_by(|(one, _), (other, _)| one.total_cmp(other));
         }
         Service { mean, scv: if mean > 0.0 { variance / (mean * mean) } else { 0.0 }, points }
     }
@@ -265,6 +284,13 @@ impl Meter {
         self.halves[0].service.record(service);
     }
 
+    /// A worker was busy with a job for this long, and then gave it up unfinished. It counts for the load, and not among
+    /// the percentiles of services: else what hangs would look like a longer service by and by.
+    pub fn held(&mut self, service: Span) {
+        self.slices[self.at].service.hold(service);
+        self.halves[0].service.hold(service);
+    }
+
     /// Moves on to the slice that `now` is in.
     fn roll(&mut self, now: Instant) {
         let passed = now.since(self.slices[self.at].since).as_nanos() / SLICE.as_nanos();
@@ -300,7 +326,7 @@ impl Meter {
         let (rate, service) = match (recent, short) {
             (Some(recent), Some(short)) => recent.or_rather(short, dispersion),
             (None, Some(window)) | (Some(window), None) => (window.rate, Some(window.service)),
-            (None, None) => match self.long(now) {
+            (None, None) => match self.long_window(now) {
                 // Jobs may begin long before the first of them ends.
                 Some((rate, service)) if self.sum.arrived >= SAMPLES_MIN => (rate.max(seen), Some(service)),
                 Some((rate, service)) => (rate, Some(service)),
@@ -313,11 +339,23 @@ impl Meter {
         Reading {
             load: Load { rate, scv: dispersion },
             service,
-            service_times: percentiles(&self.sum.service),
+            service_times: if self.sum.service.count() >= SAMPLES_MIN {
+                percentiles(&self.sum.service)
+            } else {
+                percentiles(&self.long_times())
+            },
             waits: percentiles(&self.sum.wait),
             results: percentiles(&self.sum.result),
             waited: self.sum.wait.count(),
         }
+    }
+
+    /// What this many in a hundred waited at most, and took from due to result, in the window of the last reading;
+    /// `None` where those are too few to tell.
+    pub fn at(&self, percentile: u8) -> Option<(Span, Span)> {
+        let percent = f64::from(percentile);
+        let enough = self.sum.wait.count() >= SAMPLES_MIN && self.sum.result.count() >= SAMPLES_MIN;
+        enough.then(|| (self.sum.wait.percentile(percent), self.sum.result.percentile(percent)))
     }
 
     /// What `sum` says about a window of this length, if it holds enough.
@@ -332,10 +370,16 @@ impl Meter {
         })
     }
 
-    fn long(&self, now: Instant) -> Option<(f64, Service)> {
+    fn long_times(&self) -> Times {
         let [half, other] = &self.halves;
-        let mut service = half.service.clone();
-        service.add(&other.service);
+        let mut times = half.service.clone();
+        times.add(&other.service);
+        times
+    }
+
+    fn long_window(&self, now: Instant) -> Option<(f64, Service)> {
+        let [half, other] = &self.halves;
+        let service = self.long_times();
         let length = now.since(other.since).as_secs_f64().max(SLICE.as_secs_f64());
         let rate = (half.arrived + other.arrived) as f64 / length;
         (service.count() > 0).then(|| (rate, service.service()))
@@ -376,7 +420,7 @@ impl Window {
 }
 
 fn percentiles(times: &Times) -> Percentiles {
-    if times.count() == 0 {
+    if times.histogram.is_empty() {
         return Percentiles::default();
     }
     Percentiles {

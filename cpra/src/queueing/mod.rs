@@ -13,8 +13,14 @@
 pub mod controller;
 pub mod erlang;
 pub mod meter;
+pub mod presize;
+pub mod recording;
+mod report;
 pub mod solver;
+mod words;
 
 pub use controller::{Controller, Decision, Demand, Report, Setup};
 pub use meter::{Meter, Reading};
+pub use presize::Presize;
 pub use solver::{Answer, Bounds, Goal, Load, Service, Slo, solve};
+pub use words::Unreachable;

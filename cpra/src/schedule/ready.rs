@@ -40,6 +40,11 @@ impl ReadyList {
         first
     }
 
+    /// Who waits longest.
+    pub fn first(&self) -> Option<u32> {
+        self.waiting.front().copied()
+    }
+
     /// Takes one out of the middle: it is watched no more. Linear, and rare.
     pub fn remove(&mut self, id: u32) -> bool {
         let position = self.waiting.iter().position(|&waiting| waiting == id);

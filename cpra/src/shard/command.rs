@@ -52,7 +52,8 @@ impl Core {
                     timing.due = due.low();
                     timing.off_phase = true;
                     timing.place = Place::Ready;
-                    self.ready.push(index);
+                    let class = self.class_of(c, index);
+                    self.classes.arrived(class, index, now);
                 }
             }
         }
@@ -63,11 +64,9 @@ impl Core {
         match std::mem::take(&mut c.timing_mut(index).place) {
             Place::Nowhere => {}
             Place::Wheel => self.wheel.cancelled(),
-            Place::Ready => {
-                self.ready.remove(index);
-            }
+            Place::Ready => self.classes.forget_ready(index),
             Place::Resolving => {
-                self.resolved.retain(|resolved| resolved.waiting.monitor != index);
+                self.classes.forget_resolved(index);
                 let id = self.id(index);
                 if let (HostRef::Name(name), _) = dialled(self.catalog.policy(id), self.catalog.target(id)) {
                     self.names.forget(name, index);

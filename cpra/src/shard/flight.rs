@@ -1,219 +1,25 @@
-//! From the ready list to a judgement: taking slots, driving probes, ending connections.
+//! From a slot to a judgement: driving probes, attempts, ending connections.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::classes::Class;
 use super::hops::Leg;
-use super::names::{Answer, Resolved, Waiting};
-use super::protocol::{Effect, Effects, Resolution};
-use super::slots::{Flight, Idle, Origin, State, Taken};
+use super::protocol::{Effect, Effects};
+use super::slots::{Flight, Idle, Origin, State};
 use super::{Core, TimedOut};
-use crate::domain::{Cadence, Check, Code, HostRef, HttpCheck, Outcome, Policy, Verdict, VoidReason};
+use crate::domain::{Check, Code, HostRef, HttpCheck, Outcome, Policy, Verdict, VoidReason};
 use crate::probe::errand::{Echo, ErrandEnd};
 use crate::probe::{Judgement, Ops, Probe, Request, Then, dialled, identity};
+use crate::queueing::recording::Measure;
 use crate::ring::{Completion, Family, Op, OpKind};
-use crate::schedule::Tick;
-use crate::units::limits::{FIN_WAIT, KEEP_ALIVE_IDLE, NAMED_PER_STEP_MAX, RETRY_PAUSE, SPARED_PER_STEP_MAX};
+use crate::units::limits::{FIN_WAIT, KEEP_ALIVE_IDLE, RETRY_PAUSE};
 use crate::units::planted::{self, Bug};
 use crate::units::{Generation, Instant, MonitorId, Slot, Span};
 use crate::wire::tls::Contexts;
 use crate::world::{Catalog, Components, Place};
 
 impl Core {
-    /// Starts the check of a monitor that has just been taken off the ready list; `false` when there is no slot.
-    pub(super) fn start_due(
-        &mut self,
-        c: &mut Components<'_>,
-        index: u32,
-        now: Instant,
-        effects: &mut Effects,
-    ) -> bool {
-        let catalog = Arc::clone(&self.catalog);
-        let (host, _) = dialled(catalog.policy(self.id(index)), catalog.target(self.id(index)));
-        let due = Tick::from_low(c.timing(index).due, self.clock.passed(now));
-        let waiting = Waiting { monitor: index, due, left: now };
-        let address = match host {
-            HostRef::Literal(address) => address,
-            HostRef::Name(name) => match self.names.address(name, now) {
-                Some(address) => {
-                    if self.names.wants_refresh(name, now) {
-                        effects.list.push(Effect::Resolve { name: name.into() });
-                    }
-                    address
-                }
-                None => {
-                    c.timing_mut(index).place = Place::Resolving;
-                    if self.names.wait(name, waiting) {
-                        effects.list.push(Effect::Resolve { name: name.into() });
-                    }
-                    return true;
-                }
-            },
-        };
-        self.launch(c, &Resolved { waiting, address, took: Span::ZERO }, now, effects)
-    }
-
-    /// Starts the oldest check that waited for an address; `false` when there is no slot.
-    pub(super) fn start_resolved(&mut self, c: &mut Components<'_>, now: Instant, effects: &mut Effects) -> bool {
-        let Some(resolved) = self.resolved.pop_front() else { return true };
-        let launched = self.launch(c, &resolved, now, effects);
-        if !launched {
-            self.resolved.push_front(resolved);
-        }
-        launched
-    }
-
-    /// A check has started, or was judged without: how late is it, and what did its monitor miss meanwhile?
-    fn left_waiting(&mut self, c: &Components<'_>, waiting: &Waiting, started: Instant) {
-        let late = started.since(self.clock.instant(waiting.due));
-        let policy = self.policy(waiting.monitor);
-        let every = match c.health(waiting.monitor).cadence() {
-            Cadence::Interval => policy.interval,
-            Cadence::Retry => policy.retry_interval,
-        };
-        self.stats.missed += late.as_nanos() / every.as_nanos().max(1);
-        self.stats.lag.record(late);
-    }
-
-    /// Who waited for a name whose answer has come goes on, or is judged. A bounded number per step, since each may
-    /// be a transition; and while the desk can take no more of those, nobody.
-    pub(super) fn let_named_go(&mut self, c: &mut Components<'_>, now: Instant, effects: &mut Effects) {
-        for _ in 0..NAMED_PER_STEP_MAX {
-            if self.desk_full {
-                return;
-            }
-            let Some((waiting, answer)) = self.names.let_go() else { return };
-            self.let_go(c, waiting, &answer, now, effects);
-        }
-    }
-
-    fn let_go(
-        &mut self,
-        c: &mut Components<'_>,
-        waiting: Waiting,
-        answer: &Answer,
-        now: Instant,
-        effects: &mut Effects,
-    ) {
-        let name = &answer.name;
-        let took = answer.at.since(waiting.left);
-        let mut outcome = match &answer.resolution {
-            Resolution::Found { addresses, .. } if let Some(&address) = addresses.first() => {
-                if took < self.policy(waiting.monitor).timeout {
-                    self.resolved.push_back(Resolved { waiting, address, took });
-                    return;
-                }
-                Outcome::of(Code::Void(VoidReason::Resolver))
-                    .with_evidence(&format!("{name}: its address was known too late"))
-            }
-            Resolution::Found { .. } | Resolution::NotFound => {
-                Outcome::of(Code::L4Dns).with_evidence(&format!("{name}: no such name"))
-            }
-            Resolution::Failed(_) if planted::is(Bug::ResolverFailureIsVerdict) => Outcome::of(Code::L4Dns),
-            Resolution::Failed(why) => Outcome::of(Code::Void(VoidReason::Resolver))
-                .with_evidence(&format!("{name}: the resolver failed: {why}")),
-        };
-        outcome.latency.resolve = took;
-        outcome.latency.total = took;
-        self.left_waiting(c, &waiting, waiting.left);
-        self.judge(c, waiting.monitor, waiting.due, waiting.left, outcome, now, effects);
-    }
-
-    /// Puts a check on a slot; `false` when there is none.
-    fn launch(&mut self, c: &mut Components<'_>, resolved: &Resolved, now: Instant, effects: &mut Effects) -> bool {
-        let &Resolved { waiting, address, took } = resolved;
-        let catalog = Arc::clone(&self.catalog);
-        let contexts = Arc::clone(&self.contexts);
-        let id = self.id(waiting.monitor);
-        let policy = Arc::clone(self.policy(waiting.monitor));
-        let (_, port) = dialled(&policy, catalog.target(id));
-        let address = SocketAddr::new(address, port);
-        let wired = Probe::uses_socket(&policy.check);
-        let target = catalog.target(id);
-        let request = Request { policy: &policy, target, address, hop: None, contexts: &*contexts };
-        let idle = if keeps_alive(&policy) { self.slots.take_idle(&origin(&request)) } else { None };
-        let reused = idle.is_some();
-        let family = wired.then(|| Family::of(&address));
-        let (slot, kept) = match idle {
-            Some(idle) => idle,
-            None => match self.take_slot(family, effects) {
-                Some(slot) => (slot, None),
-                None => return false,
-            },
-        };
-        self.slots.entry(slot).wired = wired;
-        let mut ops = std::mem::take(&mut self.ops);
-        let probe = if reused {
-            Probe::resume(&request, kept, now, &mut ops)
-        } else {
-            let entry = self.slots.entry(slot);
-            entry.generation = entry.generation.next();
-            Probe::start(&request, now, &mut ops)
-        };
-        // The name's time counts to the timeout, but not the time without a slot: that was ours.
-        let started = now.before(took);
-        let flight = Flight {
-            monitor: waiting.monitor,
-            due: waiting.due,
-            started,
-            attempt_started: started,
-            deadline: started + policy.timeout,
-            attempt: 1,
-            leg: None,
-            reused,
-            stalled: false,
-            address,
-            resolve: took,
-            probe,
-        };
-        self.left_waiting(c, &waiting, started);
-        c.timing_mut(waiting.monitor).place = Place::Flight;
-        self.slots.change(slot, State::Flight(flight));
-        let begins = if planted::is(Bug::TimeoutFromQueue) { self.clock.instant(waiting.due) } else { started };
-        self.set_out(slot, begins + policy.timeout, &mut ops, effects);
-        self.ops = ops;
-        true
-    }
-
-    /// A slot with a socket of the family, or for a check that needs none.
-    fn take_slot(&mut self, family: Option<Family>, effects: &mut Effects) -> Option<Slot> {
-        let Some(family) = family else {
-            let slot = self.slots.take_bare();
-            if slot.is_none() {
-                self.spare_slots(effects);
-            }
-            return slot;
-        };
-        match self.slots.take(family) {
-            Some(Taken::Ready(slot)) => Some(slot),
-            Some(Taken::Open(slot)) => {
-                effects.list.push(Effect::Open { slot, family });
-                Some(slot)
-            }
-            Some(Taken::Reopen(slot)) => {
-                effects.list.push(Effect::Close { slot });
-                effects.list.push(Effect::Open { slot, family });
-                Some(slot)
-            }
-            None => {
-                self.spare_slots(effects);
-                None
-            }
-        }
-    }
-
-    /// Gives up slots that are held for courtesy only, as many as wait for one: a kept connection and a graceful end
-    /// are favours, a due check is a duty. Slots that are on their way to be free anyway serve the first who wait.
-    fn spare_slots(&mut self, effects: &mut Effects) {
-        // The one that has just been refused is on neither list.
-        let waiting = 1 + self.ready.len() + self.resolved.len();
-        let wanted = waiting.saturating_sub(self.slots.census().leaving).min(SPARED_PER_STEP_MAX);
-        for _ in 0..wanted {
-            let Some(slot) = self.slots.spare() else { return };
-            self.leave(slot, effects);
-        }
-    }
-
     /// The next attempt of a paused check, on the same slot, which is quiet by now.
     fn relaunch(&mut self, c: &mut Components<'_>, slot: Slot, now: Instant, effects: &mut Effects) {
         let entry = self.slots.entry(slot);
@@ -532,6 +338,7 @@ impl Core {
             self.slots.set_deadline(slot, Some(begins));
             return;
         }
+        self.worker_ended(&flight, &policy, outcome.verdict(), now);
         let (address, contexts) = (flight.address, &*self.contexts);
         let target = self.catalog.target(self.id(flight.monitor));
         let request = Request { policy: &policy, target, address, hop: None, contexts };
@@ -559,6 +366,26 @@ impl Core {
             return;
         }
         self.judge(c, flight.monitor, flight.due, flight.started, outcome, now, effects);
+    }
+
+    /// A worker is free again. Whose times were these? Those of a check that was overdue and ended well are its kind's,
+    /// which was slower than it used to be; one that was overdue and failed held its kind's worker until it was found so.
+    fn worker_ended(&mut self, flight: &Flight, policy: &Policy, verdict: Verdict, now: Instant) {
+        let result = now.since(self.clock.instant(flight.due));
+        let kind = policy.check.kind();
+        // For people, all checks of a kind are alike.
+        self.recording.record(kind as usize, Measure::Service, now.since(flight.slotted));
+        self.recording.record(kind as usize, Measure::Result, result);
+        let kind = Class::of(kind);
+        let was_overdue = flight.seated != flight.slotted;
+        if was_overdue && matches!(verdict, Verdict::Ok | Verdict::Warn) {
+            self.classes.ended(kind, now.since(flight.slotted), result);
+        } else {
+            self.classes.ended(flight.class, now.since(flight.seated), result);
+            if was_overdue {
+                self.classes.held(kind, flight.seated.since(flight.slotted));
+            }
+        }
     }
 
     /// One attempt tries one address; the next attempt the next one of its name, if that has several.
@@ -671,7 +498,7 @@ pub(super) fn request<'a>(
 }
 
 /// Which kept connections would do for an attempt.
-fn origin(request: &Request<'_>) -> Origin {
+pub(super) fn origin(request: &Request<'_>) -> Origin {
     let proxied = matches!(&request.policy.check, Check::Http(HttpCheck { proxy: Some(_), .. }));
     Origin { address: request.address, proxied, identity: identity(request) }
 }

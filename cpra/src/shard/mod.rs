@@ -23,10 +23,12 @@
 //!
 //! What it does not do: episodes, notices, repairs. Those are the desk's, which hears of transitions only.
 
+mod classes;
 mod command;
 mod flight;
 mod hops;
 mod host;
+mod launch;
 mod names;
 pub mod protocol;
 mod push;
@@ -42,6 +44,7 @@ use hashbrown::HashMap;
 pub use protocol::{Effect, Effects, Event, ShardStats};
 use rustc_hash::FxBuildHasher;
 
+use self::classes::{Class, Classes, Next};
 use self::hops::Strangers;
 use self::host::HostDrops;
 use self::names::{Names, Resolved};
@@ -49,11 +52,13 @@ use self::protocol::MonitorState;
 use self::push::Pushes;
 use self::slots::{Slots, State};
 use crate::domain::health::Phase;
-use crate::domain::{Health, Latency, Outcome};
+use crate::domain::monitor::CheckKind;
+use crate::domain::{Health, Latency, Outcome, Policy};
 use crate::probe::Ops;
 use crate::queueing::Setup;
+use crate::queueing::recording::Recording;
 use crate::schedule::wheel::{Owner, TickClock};
-use crate::schedule::{ReadyList, Tick, Wheel};
+use crate::schedule::{Tick, Wheel};
 use crate::units::limits::{FLIGHT_WAIT_MAX, HANDSHAKES_PER_STEP_MAX, LEDGER_EVERY, STALL, STARTS_PER_STEP_MAX};
 use crate::units::planted::{self, Bug};
 use crate::units::{Generation, Instant, MonitorId, Slot, Span};
@@ -85,13 +90,11 @@ struct Core {
     catalog: Arc<Catalog>,
     clock: TickClock,
     wheel: Wheel,
-    ready: ReadyList,
+    classes: Classes,
     slots: Slots,
     names: Names,
     /// Names that redirects led to.
     strangers: Strangers,
-    /// Resolved, and without a slot so far; they come before the ready list.
-    resolved: VecDeque<Resolved>,
     judging: VecDeque<TimedOut>,
     pushes: Pushes,
     host: HostDrops,
@@ -103,6 +106,7 @@ struct Core {
     kept: HashMap<u32, Kept, FxBuildHasher>,
     rng: fastrand::Rng,
     stats: ShardStats,
+    recording: Recording,
     enabled: usize,
     last_step: Instant,
     next_audit: Instant,
@@ -137,6 +141,7 @@ impl Shard {
         // Counted from the boot, so that a monitor keeps its phase over a restart of the daemon.
         let clock = TickClock::new(Instant::ZERO);
         let len = catalog.roster(settings.shard).len() as u32;
+        let rates = catalog.check_rates(settings.shard);
         let mut shard = Self {
             world: World::new(len),
             core: Core {
@@ -144,11 +149,10 @@ impl Shard {
                 catalog,
                 clock,
                 wheel: Wheel::new(clock.passed(now)),
-                ready: ReadyList::default(),
+                classes: Classes::new(settings.sizing, &rates, now),
                 slots: Slots::new(settings.sizing.bounds.max.max(1), clock, now),
                 names: Names::new(),
                 strangers: Strangers::default(),
-                resolved: VecDeque::new(),
                 judging: VecDeque::new(),
                 pushes: Pushes::new(),
                 host: HostDrops::default(),
@@ -158,6 +162,7 @@ impl Shard {
                 kept: HashMap::with_hasher(FxBuildHasher),
                 rng: fastrand::Rng::with_seed(settings.seed),
                 stats: ShardStats::default(),
+                recording: Self::empty_recording(),
                 enabled: 0,
                 last_step: now,
                 next_audit: now + LEDGER_EVERY,
@@ -215,6 +220,17 @@ impl Shard {
         &self.core.stats
     }
 
+    /// For what the checks of one interval took, by their kind.
+    pub fn empty_recording() -> Recording {
+        Recording::new("pulse", CheckKind::ALL.map(CheckKind::as_str))
+    }
+
+    /// What the checks took since the last time, for an empty recording. It is no event, because nothing here depends on
+    /// what has been recorded.
+    pub fn exchange_recording(&mut self, empty: Recording) -> Recording {
+        std::mem::replace(&mut self.core.recording, empty)
+    }
+
     /// Where every monitor of the roster is, by index. It walks the whole world: for tests and the simulator.
     pub fn places(&self) -> Vec<Place> {
         self.world.components().places().collect()
@@ -240,7 +256,9 @@ impl Core {
         self.judge_timed_out(c, now, effects);
         self.collect_due(c, now);
         self.judge_missed(c, now, effects);
+        self.find_overdue(now);
         self.start_checks(c, now, effects);
+        self.size(c, now);
         // While nothing is in flight, with the audit: a loss in a long quiet time before a check must not void it.
         let audits = now >= self.next_audit || !self.host.has_base();
         let watches = self.slots.census().flights > 0 || audits && self.enabled > 0;
@@ -304,33 +322,76 @@ impl Core {
         if planted::is(Bug::EarlyFire) {
             to.0 += 1;
         }
-        let mut due = Due { components: c, ready: &mut self.ready, pushes: &mut self.pushes, to };
+        let (catalog, clock) = (&*self.catalog, self.clock);
+        let (classes, pushes) = (&mut self.classes, &mut self.pushes);
+        let mut due = Due { components: c, catalog, shard: self.shard, clock, classes, pushes, to };
         self.wheel.advance(to, &mut due);
     }
 
-    /// First what waited for an address, then the ready list, oldest first, while there are slots.
+    /// Whether no check may start, whoever waits.
+    fn is_held(&self) -> bool {
+        let desk_full = self.desk_full && !planted::is(Bug::FullDeskIgnored);
+        desk_full || self.draining || !self.host.has_base()
+    }
+
+    /// The class whose worker a monitor's next check gets.
+    fn class_of(&self, c: &Components<'_>, index: u32) -> Class {
+        class_of(c, self.policy(index), index)
+    }
+
+    /// Checks that take far longer than their kind are the suspects' business from now on.
+    fn find_overdue(&mut self, now: Instant) {
+        for class in self.classes.in_turn() {
+            while let Some((slot, slotted)) = self.classes.next_overdue(class, &self.slots.census().busy, now) {
+                if self.slots.make_suspect(slot, slotted, now) {
+                    self.classes.became_suspect(now);
+                    self.stats.overdue += 1;
+                }
+            }
+        }
+    }
+
+    /// How many workers each class has.
+    fn size(&mut self, c: &Components<'_>, now: Instant) {
+        let (clock, passed) = (self.clock, self.clock.passed(now));
+        let waited = |resolved: Option<&Resolved>, ready: Option<u32>| match (resolved, ready) {
+            (Some(resolved), _) => now.since(clock.instant(resolved.waiting.due) + resolved.took),
+            (None, Some(index)) => now.since(clock.instant(Tick::from_low(c.timing(index).due, passed))),
+            (None, None) => Span::ZERO,
+        };
+        if self.classes.adjust(now, &self.slots.census().busy, waited) {
+            self.classes.reports(now, &mut self.stats.sizing);
+            // Who waits for one of them need not wait for something to happen.
+            self.starved |= !self.is_held() && self.classes.may_any_start(&self.slots.census().busy);
+        }
+    }
+
+    /// Class by class: first what waited for an address, then the ready list, oldest first, while there are workers.
     fn start_checks(&mut self, c: &mut Components<'_>, now: Instant, effects: &mut Effects) {
         self.starved = false;
-        let desk_full = self.desk_full && !planted::is(Bug::FullDeskIgnored);
-        if desk_full || self.draining || !self.host.has_base() {
+        if self.is_held() {
             return;
         }
         let mut budget = STARTS_PER_STEP_MAX;
-        while budget > 0 && !self.resolved.is_empty() {
-            if !self.start_resolved(c, now, effects) {
-                return;
+        for class in self.classes.in_turn() {
+            if class == Class::SUSPECTS && planted::is(Bug::SuspectsForgotten) {
+                continue;
             }
-            budget -= 1;
-        }
-        while budget > 0 {
-            let Some(index) = self.ready.pop() else { return };
-            if !self.start_due(c, index, now, effects) {
-                self.ready.push_front(index);
-                return;
+            while budget > 0
+                && let Some(next) = self.classes.next(class, &self.slots.census().busy)
+            {
+                let started = match &next {
+                    Next::Resolved(resolved) => self.launch(c, class, resolved, now, effects),
+                    Next::Ready(index) => self.start_due(c, class, *index, now, effects),
+                };
+                if !started {
+                    self.classes.put_back(class, next);
+                    return;
+                }
+                budget -= 1;
             }
-            budget -= 1;
+            self.starved |= self.classes.may_start(class, &self.slots.census().busy);
         }
-        self.starved = !self.ready.is_empty();
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -344,6 +405,7 @@ impl Core {
             lets_go.then_some(self.last_step),
             self.wheel.next().map(|tick| self.clock.instant(tick)),
             self.slots.next_deadline(),
+            self.classes.next_deadline(&census.busy),
             in_flight.then(|| self.last_step + FLIGHT_WAIT_MAX),
             // As `step` asks for readings: a deadline that no step acts on would make the loop spin.
             if census.flights > 0 { self.host.next_sample(false) } else { None },
@@ -371,8 +433,8 @@ impl Core {
         let census = self.slots.census();
         [
             self.wheel.len(),
-            self.ready.len(),
-            self.names.waiting() + self.resolved.len(),
+            self.classes.ready(),
+            self.names.waiting() + self.classes.resolved_waiting(),
             census.flights,
             census.paused,
             self.judging.len() + self.pushes.missed(),
@@ -381,7 +443,7 @@ impl Core {
 
     fn publish(&mut self) {
         let census = self.slots.census();
-        self.stats.ready = self.ready.len() as u64;
+        self.stats.ready = self.classes.ready() as u64;
         self.stats.in_flight = (census.flights + census.paused) as u64;
         self.stats.slots = self.slots.len() as u64;
         self.stats.idle_connections = census.idle as u64;
@@ -445,8 +507,16 @@ impl Core {
         (index as usize) < self.catalog.roster(self.shard).len()
     }
 
-    fn policy(&self, index: u32) -> &Arc<crate::domain::Policy> {
+    fn policy(&self, index: u32) -> &Arc<Policy> {
         self.catalog.policy_of(self.catalog.roster(self.shard).policy_id(index))
+    }
+}
+
+/// A monitor that is suspect or down is checked among the suspects.
+fn class_of(c: &Components<'_>, policy: &Policy, index: u32) -> Class {
+    match c.health(index).phase() {
+        Phase::Suspect | Phase::Failing => Class::SUSPECTS,
+        Phase::Unknown | Phase::Up | Phase::Disabled => Class::of(policy.check.kind()),
     }
 }
 
@@ -467,7 +537,10 @@ const fn state_index(health: &Health) -> usize {
 /// What the wheel asks and tells.
 struct Due<'a, 'c> {
     components: &'a mut Components<'c>,
-    ready: &'a mut ReadyList,
+    catalog: &'a Catalog,
+    shard: u8,
+    clock: TickClock,
+    classes: &'a mut Classes,
     pushes: &'a mut Pushes,
     to: Tick,
 }
@@ -483,7 +556,10 @@ impl Owner for Due<'_, '_> {
             self.components.timing_mut(id).place = Place::Judging;
             return self.pushes.fire(id);
         }
-        self.components.timing_mut(id).place = Place::Ready;
-        self.ready.push(id);
+        let timing = self.components.timing_mut(id);
+        timing.place = Place::Ready;
+        let due = self.clock.instant(Tick::from_low(timing.due, self.to));
+        let policy = self.catalog.policy(MonitorId::new(self.shard, id));
+        self.classes.arrived(class_of(self.components, policy, id), id, due);
     }
 }

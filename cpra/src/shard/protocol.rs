@@ -7,6 +7,7 @@ use crate::domain::health::Phase;
 use crate::domain::monitor::CheckKind;
 use crate::domain::{Code, Latency, Outcome, TransitionKind};
 use crate::probe::errand::{Echo, Errand, ErrandEnd};
+use crate::queueing::Report;
 use crate::ring::{Completion, Errno, Family, Op};
 use crate::units::{Generation, Instant, MonitorId, Slot, Span};
 
@@ -232,12 +233,15 @@ impl Histogram {
     }
 }
 
+/// The class of checks whose monitors are not up, and of those that take too long. Nothing is promised to them.
+pub const SUSPECTS: &str = "suspects";
+
 /// The exclusive states of `cpra_monitors{state}`.
 pub const STATES: [&str; 9] =
     ["unknown", "up", "suspect", "waiting", "running", "verifying", "down", "unreachable", "disabled"];
 
 /// What a shard has counted since its start. Copied out by the driver a few times a second.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ShardStats {
     /// Monitors by state, in the order of [`STATES`].
     pub monitors: [u64; STATES.len()],
@@ -248,6 +252,8 @@ pub struct ShardStats {
     pub checks: [[u64; Code::ALL.len()]; CheckKind::ALL.len()],
     pub missed: u64,
     pub skipped_busy: u64,
+    /// Checks that took so much longer than their kind that they became the suspects'.
+    pub overdue: u64,
     /// Leaving the ready list − due.
     pub lag: Histogram,
     /// Due → judged.
@@ -260,6 +266,8 @@ pub struct ShardStats {
     pub idle_connections: u64,
     pub evidence_dropped: u64,
     pub stalls: u64,
+    /// How many workers each class has, and why.
+    pub sizing: Vec<Report>,
     pub echoes: EchoStats,
 }
 
@@ -293,6 +301,7 @@ impl ShardStats {
         self.lost += other.lost;
         self.missed += other.missed;
         self.skipped_busy += other.skipped_busy;
+        self.overdue += other.overdue;
         self.ready += other.ready;
         self.in_flight += other.in_flight;
         self.slots += other.slots;
@@ -303,6 +312,7 @@ impl ShardStats {
         self.echoes.received += other.echoes.received;
         self.echoes.forged += other.echoes.forged;
         self.echoes.dropped += other.echoes.dropped;
+        Report::merge_all(&mut self.sizing, &other.sizing);
     }
 }
 
@@ -315,6 +325,7 @@ impl Default for ShardStats {
             checks: [[0; Code::ALL.len()]; CheckKind::ALL.len()],
             missed: 0,
             skipped_busy: 0,
+            overdue: 0,
             lag: Histogram::default(),
             latency: Histogram::default(),
             duration: Default::default(),
@@ -324,6 +335,7 @@ impl Default for ShardStats {
             idle_connections: 0,
             evidence_dropped: 0,
             stalls: 0,
+            sizing: Vec::new(),
             echoes: EchoStats::default(),
         }
     }

@@ -25,6 +25,7 @@ use std::net::SocketAddr;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
+use super::classes::{Busy, Class};
 use super::hops::Leg;
 use crate::probe::{Kept, Probe};
 use crate::ring::{Family, OpKind};
@@ -39,6 +40,11 @@ use crate::units::{Generation, Instant, Slot, Span};
 pub(super) struct Flight {
     pub(super) monitor: u32,
     pub(super) due: Tick,
+    /// Whose worker it holds, and since when: that is later than `slotted` where the check is overdue.
+    pub(super) class: Class,
+    pub(super) seated: Instant,
+    /// When it took its slot.
+    pub(super) slotted: Instant,
     /// When the first attempt began: its name was asked for, or its slot taken. Waiting for a slot is not part of it.
     pub(super) started: Instant,
     pub(super) attempt_started: Instant,
@@ -89,6 +95,16 @@ pub(super) enum State {
     Lingering,
     /// Disconnecting.
     Leaving,
+}
+
+impl State {
+    /// The check that holds the slot.
+    const fn flight(&self) -> Option<&Flight> {
+        match self {
+            Self::Flight(flight) | Self::Paused(flight) | Self::Hopping(flight) => Some(flight),
+            Self::Free | Self::Idle(_) | Self::Lingering | Self::Leaving => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -157,6 +173,8 @@ pub(super) struct Census {
     pub(super) idle: usize,
     /// Disconnecting: free before long.
     pub(super) leaving: usize,
+    /// Checks that hold a slot, by class.
+    pub(super) busy: Busy,
 }
 
 #[derive(Debug)]
@@ -311,6 +329,9 @@ impl Slots {
 
     /// Puts a slot into another state and answers with the one before.
     pub(super) fn change(&mut self, slot: Slot, state: State) -> State {
+        if let Some(flight) = state.flight() {
+            self.census.busy[flight.class.index()] += 1;
+        }
         match &state {
             State::Flight(_) => self.census.flights += 1,
             State::Paused(_) | State::Hopping(_) => self.census.paused += 1,
@@ -331,6 +352,9 @@ impl Slots {
         }
         self.note_spare(slot, matches!(state, State::Idle(_) | State::Lingering));
         let before = std::mem::replace(&mut self.entries[slot.index()].state, state);
+        if let Some(flight) = before.flight() {
+            self.census.busy[flight.class.index()] -= 1;
+        }
         match &before {
             State::Flight(_) => self.census.flights -= 1,
             State::Paused(_) | State::Hopping(_) => self.census.paused -= 1,
@@ -348,6 +372,25 @@ impl Slots {
             State::Free | State::Lingering => {}
         }
         before
+    }
+
+    /// Makes the check that took this slot at `slotted` one of the suspects', if it is still there and is not yet.
+    pub(super) fn make_suspect(&mut self, slot: Slot, slotted: Instant, now: Instant) -> bool {
+        let (State::Flight(flight) | State::Paused(flight) | State::Hopping(flight)) =
+            &mut self.entries[slot.index()].state
+        else {
+            return false;
+        };
+        if flight.slotted != slotted || flight.class == Class::SUSPECTS {
+            return false;
+        }
+        if !planted::is(Bug::OverdueKeepsWorker) {
+            self.census.busy[flight.class.index()] -= 1;
+        }
+        self.census.busy[Class::SUSPECTS.index()] += 1;
+        flight.class = Class::SUSPECTS;
+        flight.seated = now;
+        true
     }
 
     /// Sets or clears the slot's one deadline.

@@ -2,6 +2,7 @@
 
 mod errands;
 mod handshakes;
+mod sizing;
 
 use std::sync::Arc;
 

@@ -124,7 +124,7 @@ impl Core {
         // Those that passed before the check started were counted as missed then.
         self.stats.skipped_busy += behind - self.clock.passed(started).0.saturating_sub(due.0) / every;
         if planted::is(Bug::RetryMakesSecondCheck) && behind > 0 {
-            self.ready.push(index);
+            self.classes.arrived(self.class_of(c, index), index, now);
         }
         let off_phase = c.timing(index).off_phase;
         let next = Tick(due.0 + (behind + 1) * every);

@@ -19,6 +19,7 @@ use crate::domain::monitor::{
     About, CheckKind, CodeRule, Dispatch, DnsCheck, IcmpCheck, MaxLatency, PushCheck, RecordType, ScriptCheck,
 };
 use crate::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, StatusSet, TcpCheck};
+use crate::queueing::{Bounds, Setup};
 use crate::units::limits::{INTERVAL_MIN, RESOLVE_MAX, RETRY_PAUSE, VOID_PATIENCE};
 use crate::units::{Instant, Span};
 
@@ -58,6 +59,8 @@ pub struct Plan {
     pub shards: u8,
     /// Per shard.
     pub slots_max: u32,
+    /// As many from the beginning; or what the shard thinks it needs.
+    pub workers_min: u32,
     pub queue_capacity: usize,
     /// Transitions that may wait for the desk before the shards have to stop.
     pub desk_room: usize,
@@ -119,13 +122,15 @@ impl Plan {
         let stopped = faults.iter().filter(|scheduled| scheduled.fault == Fault::Stop).map(|scheduled| scheduled.until);
         let last = stopped.max().unwrap_or(storm_ends).max(storm_ends);
         let ends = last + calm + aftermath.max().unwrap_or_default();
+        let slots_max = if tight { rng.u32(1..6) } else { 2 * count as u32 };
         Self {
             seed,
             start,
             storm_ends,
             ends,
             shards: if rng.u8(0..5) == 0 { 2 } else { 1 },
-            slots_max: if tight { rng.u32(1..6) } else { 2 * count as u32 },
+            slots_max,
+            workers_min: if rng.bool() { slots_max } else { 1 },
             queue_capacity: if rng.u8(0..4) == 0 { rng.usize(1..4) } else { 1_000 },
             desk_room: if rng.u8(0..4) == 0 { rng.usize(1..6) } else { 1_000 },
             monitors,
@@ -147,6 +152,11 @@ impl Plan {
             },
             policy: planned.policy.clone(),
         })
+    }
+
+    pub fn sizing(&self) -> Setup {
+        let bounds = Bounds { min: self.workers_min, max: self.slots_max, headroom: 150 };
+        Setup { bounds, ..Setup::default() }
     }
 
     /// Whether a monitor may wait long for a slot.

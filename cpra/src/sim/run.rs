@@ -25,7 +25,6 @@ use super::store::SimStore;
 use super::story::{note_desk_effect, note_desk_event, note_shard_effect, note_shard_event};
 use super::trace::Trace;
 use crate::desk::{self, Desk};
-use crate::queueing::Setup;
 use crate::ring::{Ring, Wait};
 use crate::shard::{self, Effects, Shard};
 use crate::units::{Instant, Span, Timestamp};
@@ -168,11 +167,7 @@ impl Run {
         self.process += 1;
         self.shards.clear();
         for shard in 0..self.plan.shards {
-            let settings = shard::Settings {
-                shard,
-                sizing: Setup::fixed(self.plan.slots_max),
-                seed: self.plan.seed ^ self.process,
-            };
+            let settings = shard::Settings { shard, sizing: self.plan.sizing(), seed: self.plan.seed ^ self.process };
             let mut ring = SimRing::new(self.network.clone(), self.rng.u64(..));
             ring.advance(now);
             self.shards.push(ShardActor {

@@ -51,6 +51,8 @@ pub enum Bug {
     FullDeskIgnored,
     /// A notice that nobody took is not tried again.
     FailedDeliveryForgotten,
+    /// What waits for a destination's share is not sent when there is room again.
+    ParkedNoticeForgotten,
     /// A slot is used again before its errand has returned.
     ErrandForgotten,
     /// An echo for an older check on the same slot is believed.
@@ -63,10 +65,14 @@ pub enum Bug {
     MissWhileStoppedCounts,
     /// A name's address is used after its time.
     ExpiredAddressUsed,
+    /// Nobody starts the checks of monitors that are not ok.
+    SuspectsForgotten,
+    /// The worker of a check that took too long is never free again.
+    OverdueKeepsWorker,
 }
 
 impl Bug {
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 31] = [
         Self::LostGreen,
         Self::DoubledRed,
         Self::OverwrittenNotice,
@@ -89,12 +95,15 @@ impl Bug {
         Self::ResolverFailureIsVerdict,
         Self::FullDeskIgnored,
         Self::FailedDeliveryForgotten,
+        Self::ParkedNoticeForgotten,
         Self::ErrandForgotten,
         Self::LateEchoAccepted,
         Self::WarningCountsAsFailure,
         Self::MissedCallForgotten,
         Self::MissWhileStoppedCounts,
         Self::ExpiredAddressUsed,
+        Self::SuspectsForgotten,
+        Self::OverdueKeepsWorker,
     ];
 }
 

@@ -11,6 +11,7 @@ use std::hash::Hasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use crate::domain::monitor::CheckKind;
 use crate::domain::{Host, HostRef, Monitor, Policy, Target, TargetRef};
 use crate::units::{MonitorId, PolicyId, Span, limits};
 use hashbrown::HashMap;
@@ -89,6 +90,22 @@ impl Catalog {
             let enabled = (0..roster.len() as u32).filter(|&index| roster.is_enabled(index));
             enabled.map(move |index| MonitorId::new(shard as u8, index))
         })
+    }
+
+    /// Checks a second that a shard's enabled monitors ask for, by kind. A job that calls in (`push`) takes no worker, and
+    /// counts for nothing.
+    pub fn check_rates(&self, shard: u8) -> [f64; CheckKind::ALL.len()] {
+        let roster = self.roster(shard);
+        let mut by_policy = vec![0_u64; self.policies.len()];
+        for index in (0..roster.len() as u32).filter(|&index| roster.is_enabled(index)) {
+            by_policy[roster.policy_id(index).0 as usize] += 1;
+        }
+        let mut rates = [0.0; CheckKind::ALL.len()];
+        for (policy, monitors) in self.policies.iter().zip(by_policy) {
+            rates[policy.check.kind() as usize] += monitors as f64 / policy.interval.as_secs_f64();
+        }
+        rates[CheckKind::Push as usize] = 0.0;
+        rates
     }
 
     pub fn shards(&self) -> u8 {
@@ -366,7 +383,8 @@ fn push_host(bytes: &mut Vec<u8>, target: &Target, interned: u32) {
 mod tests {
     use super::*;
 
-    use crate::domain::{Check, TcpCheck};
+    use crate::domain::monitor::PushCheck;
+    use crate::domain::{Check, HttpCheck, TcpCheck};
 
     fn monitor(name: &str, target: Target) -> Monitor {
         let policy = Policy::new(Check::Tcp(TcpCheck::default()), Span::from_secs(1), Span::from_secs(1));
@@ -408,6 +426,33 @@ mod tests {
         assert_eq!(names, ["b", "ü/☃"]);
         let names: Vec<_> = catalog.ids_after(Some("aa")).map(|id| catalog.name(id)).collect();
         assert_eq!(names, ["b", "ü/☃"]);
+    }
+
+    #[test]
+    fn rates_are_those_of_enabled_monitors_by_type() {
+        let of = |name: &str, check, seconds, enabled| {
+            let policy = Policy::new(check, Span::from_secs(seconds), Span::from_secs(1));
+            Monitor { name: name.into(), enabled, target: literal("10.0.0.1", 1, name), policy }
+        };
+        let tcp = || Check::Tcp(TcpCheck::default());
+        let monitors = [
+            of("a", tcp(), 2, true),
+            of("b", tcp(), 4, true),
+            of("c", tcp(), 1, false),
+            of("d", Check::Http(HttpCheck::default()), 10, true),
+            of("e", Check::Push(PushCheck { grace: Span::from_secs(1) }), 1, true),
+        ];
+        let catalog = Catalog::build(monitors, 3).expect("it builds");
+        let mut sum = [0.0; CheckKind::ALL.len()];
+        for shard in 0..3 {
+            for (sum, rate) in sum.iter_mut().zip(catalog.check_rates(shard)) {
+                *sum += rate;
+            }
+        }
+        let mut expected = [0.0; CheckKind::ALL.len()];
+        expected[CheckKind::Tcp as usize] = 0.75;
+        expected[CheckKind::Http as usize] = 0.1;
+        assert_eq!(sum, expected);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::fake::{Fake, Running};
+use super::fake::{Fake, Running, class};
 use crate::domain::monitor::CheckKind;
 use crate::domain::{Code, VoidReason};
 use crate::units::Span;
@@ -75,6 +75,7 @@ fn scraped() -> Exposition {
         shards.skipped_busy = 6;
         shards.stalls = 1;
         shards.in_flight = 9;
+        shards.sizing = vec![class("http", 500.0, 1_000), class("suspects", 100.0, 1)];
         for micros in [10, 50, 51, 3_000, 60_000_000] {
             shards.lag.record(Span::from_micros(micros));
             shards.duration[1].record(Span::from_micros(micros));
@@ -115,6 +116,19 @@ fn every_metric_is_there_under_its_name() {
         ("cpra_queue_depth", &[("pipeline", "pulse")], 3.0),
         ("cpra_inflight", &[("pipeline", "pulse")], 9.0),
         ("cpra_inflight", &[("pipeline", "code")], 2.0),
+        ("cpra_queue_depth", &[("pipeline", "code")], 1.0),
+        ("cpra_slo_unreachable", &[("pipeline", "pulse")], 1.0),
+        ("cpra_slo_unreachable", &[("pipeline", "code")], 0.0),
+        ("cpra_pipeline_workers", &[("pipeline", "pulse"), ("class", "suspects")], 1.0),
+        ("cpra_pipeline_arrival_rate", &[("pipeline", "pulse"), ("class", "http")], 500.0),
+        ("cpra_pipeline_utilization", &[("pipeline", "pulse"), ("class", "suspects")], 2.0),
+        ("cpra_pipeline_scv", &[("pipeline", "pulse"), ("class", "http"), ("of", "arrivals")], 1.5),
+        ("cpra_pipeline_scv", &[("pipeline", "pulse"), ("class", "http"), ("of", "service")], 1.0),
+        ("cpra_pipeline_service_time_seconds", &[("pipeline", "pulse"), ("class", "http"), ("stat", "mean")], 0.02),
+        ("cpra_pipeline_service_time_seconds", &[("pipeline", "pulse"), ("class", "http"), ("stat", "p999")], 0.138),
+        ("cpra_pipeline_measured_wait_seconds", &[("pipeline", "pulse"), ("class", "http"), ("stat", "p95")], 0.003),
+        ("cpra_histogram_dumps_total", &[("result", "written")], 3.0),
+        ("cpra_histogram_dumps_total", &[("result", "failed")], 1.0),
         ("cpra_stalls_total", &[], 1.0),
         ("cpra_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0),
         ("cpra_episodes_open", &[], 1.0),
@@ -126,6 +140,15 @@ fn every_metric_is_there_under_its_name() {
     assert!(page.value("process_open_fds", &[]) >= 3.0);
     assert!(page.value("process_cpu_seconds_total", &[]) >= 0.0);
     assert!(page.samples.iter().all(|(_, _, value)| value.is_finite()));
+    let predicted = |class: &str| {
+        page.samples
+            .iter()
+            .filter(|(name, labels, _)| name == "cpra_pipeline_predicted_wait_seconds" && labels["class"] == class)
+            .map(|(_, labels, wait)| (labels["stat"].as_str(), *wait))
+            .collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(predicted("http").keys().copied().collect::<Vec<_>>(), ["mean", "slo"]);
+    assert_eq!(predicted("suspects").len(), 0, "a queue without an end has no wait");
 }
 
 #[test]

@@ -12,14 +12,17 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::api::access::Token;
-use crate::api::{AskError, Asked, Finding, Listeners, Readiness, Source, run};
+use crate::api::{AskError, Asked, Finding, Listeners, Pipeline, Readiness, Source, run};
 use crate::desk::DeskStats;
 use crate::desk::protocol::{Answer, Change, EpisodeView, Question, StoryKind};
 use crate::domain::health::Phase;
 use crate::domain::monitor::{About, PushCheck};
 use crate::domain::{Check, Code, Color, Host, HttpCheck, Latency, Monitor, Policy, StatusSet, Target, TcpCheck};
+use crate::os::histograms::{Dump, DumpError};
 use crate::os::local::LocalSocket;
 use crate::os::resolve::ResolverStats;
+use crate::queueing::meter::Percentiles;
+use crate::queueing::{Bounds, Demand, Load, Report, Service, Setup, solve};
 use crate::shard::ShardStats;
 use crate::shard::protocol::{Histogram, MonitorState};
 use crate::units::{Instant, MonitorId, Span, Timestamp};
@@ -58,6 +61,28 @@ pub(super) struct Fake {
     pub(super) now_nanos: AtomicU64,
     kept: Mutex<Vec<oneshot::Sender<Answer>>>,
     done: Mutex<Vec<String>>,
+}
+
+/// A class of checks as it might be: `rate` a second, 20 ms each, with a p95 of 60 ms.
+pub(super) fn class(class: &'static str, rate: f64, max: u32) -> Report {
+    let setup = Setup { bounds: Bounds { min: 1, max, headroom: 0 }, ..Setup::default() };
+    let service = Service::exponential(setup.service_time.as_secs_f64());
+    let answer = solve(Load { rate, scv: 1.5 }, &service, &setup.slo, &setup.bounds);
+    let times = |millis: u64| {
+        let [p50, p95, p99, p999] = [14, 60, 92, 138].map(|time| Span::from_millis(time * millis / 60));
+        Percentiles { p50, p95, p99, p999 }
+    };
+    Report {
+        class,
+        workers: answer.workers,
+        demand: Demand { busy: 5, waiting: 2, longest_wait: Span::from_millis(4) },
+        arrivals: answer.load,
+        answer,
+        service_times: times(60),
+        waits: times(3),
+        results: times(63),
+        unreachable: !answer.is_met(),
+    }
 }
 
 impl Fake {
@@ -150,8 +175,20 @@ impl Source for Fake {
         ResolverStats { found: 5, not_found: 2, failed: 1, stale: 9, latency }
     }
 
-    fn queues(&self) -> Vec<(&'static str, usize)> {
-        vec![("pulse", 3), ("intervention", 0), ("code", 1)]
+    fn pipelines(&self) -> Vec<Pipeline> {
+        let ShardStats { in_flight, sizing, .. } = self.shard_stats();
+        let pulse = Pipeline {
+            name: "pulse",
+            setup: Setup::default(),
+            in_flight,
+            waiting: 3,
+            capacity: self.catalog.len(),
+            classes: sizing,
+        };
+        let bounds = Bounds { min: 4, max: 64, headroom: 150 };
+        let setup = Setup { bounds, ..Setup::default() };
+        let code = Pipeline { name: "code", setup, in_flight: 2, waiting: 1, capacity: 1_024, classes: vec![] };
+        vec![pulse, code]
     }
 
     fn alive(&self) -> Result<(), String> {
@@ -237,6 +274,29 @@ impl Source for Fake {
         };
         let _ = sender.send(answer);
         Ok(receiver)
+    }
+
+    fn dump_histograms(&self) -> Asked<Result<Dump, DumpError>> {
+        self.note("dump".to_owned())?;
+        let (sender, receiver) = oneshot::channel();
+        let dump = if self.alive.load(Ordering::Relaxed) {
+            Ok(Dump {
+                file: Some("/var/lib/cpra/histograms/cpra-20261122T181323Z.hlog".into()),
+                texts: vec!["/x.hgrm".into()],
+                from: Timestamp::from_micros(0),
+                length: Span::from_millis(1_500),
+                series: vec![("pulse-tcp-result".to_owned(), 42)],
+                silent: vec![2],
+            })
+        } else {
+            Err(DumpError { folder: "/full".into(), error: std::io::ErrorKind::StorageFull.into() })
+        };
+        let _ = sender.send(dump);
+        Ok(receiver)
+    }
+
+    fn dump_stats(&self) -> [u64; 2] {
+        [3, 1]
     }
 
     fn push_target(&self, token: &str) -> Option<MonitorId> {

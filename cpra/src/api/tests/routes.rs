@@ -1,7 +1,8 @@
 use std::sync::atomic::Ordering;
 
-use super::fake::{DOWN, Fake, ODD, Running};
+use super::fake::{DOWN, Fake, ODD, Running, class};
 use crate::domain::Code;
+use crate::queueing::meter::Percentiles;
 use crate::units::Span;
 
 /// Every byte that is not a letter or a digit.
@@ -55,6 +56,57 @@ fn the_status_holds_everything_at_a_glance() {
     assert_eq!(body["changes"].as_array().map(Vec::len), Some(10));
     assert_eq!(body["changes"][0]["monitor"], "?", "an id of another catalog is no panic");
     assert_eq!(body["api"]["connections"], 1);
+}
+
+#[test]
+fn pipelines_say_how_many_workers_and_why() {
+    let running = Running::new(Fake::small());
+    running.fake.shards.lock().expect("no test panics with it").sizing =
+        vec![class("tcp", 1.0, 10), class("http", 500.0, 1_000), class("suspects", 100.0, 1)];
+    {
+        let mut shards = running.fake.shards.lock().expect("no test panics with it");
+        shards.sizing[0].results.p95 = Span::from_millis(20);
+        shards.sizing[0].waits = Percentiles::default();
+    }
+    let (status, body) = running.json("/api/v1/pipelines");
+    assert_eq!(status, 200);
+    let [pulse, code] = &body["pipelines"].as_array().expect("a list")[..] else { panic!("{body}") };
+    assert_eq!((&pulse["pipeline"], &code["pipeline"]), (&"pulse".into(), &"code".into()));
+    assert_eq!(
+        (&pulse["slo"]["within_seconds"], &pulse["slo"]["percentile"], &pulse["slo"]["wait_seconds"]),
+        (&0.1.into(), &95.into(), &0.01.into())
+    );
+    assert_eq!(
+        (&pulse["workers_min"], &pulse["workers_max"], &pulse["queue_capacity"]),
+        (&64.into(), &50_000.into(), &14.into())
+    );
+    assert_eq!((&pulse["busy"], &pulse["waiting"], &pulse["unreachable"]), (&15.into(), &3.into(), &true.into()));
+    let (http, suspects) = (&pulse["classes"][1], &pulse["classes"][2]);
+    assert_eq!(
+        (&http["class"], &http["arrival_rate"], &http["offered_load"]),
+        (&"http".into(), &500.0.into(), &10.0.into())
+    );
+    assert_eq!((&http["service_seconds"]["mean"], &http["service_seconds"]["p999"]), (&0.02.into(), &0.138.into()));
+    assert_eq!((&http["goal"]["of"], &http["goal"]["seconds"]), (&"result".into(), &0.1.into()));
+    assert!(http["goal"]["predicted_result_seconds"].as_f64().is_some_and(|result| result <= 0.1), "{http}");
+    assert_eq!((&http["workers"], &http["met"]), (&http["workers_needed"], &true.into()));
+    assert!(pulse["classes"][0]["wait_seconds"]["p95"].is_null(), "nobody has measured it");
+    assert!(suspects["goal"]["predicted_wait_seconds"].is_null(), "{suspects}");
+    assert_eq!((&suspects["met"], &suspects["unreachable"]), (&false.into(), &true.into()));
+    assert_eq!((&code["classes"], &code["tightest"]), (&serde_json::json!([]), &serde_json::Value::Null));
+
+    let (_, body) = running.json("/api/v1/status");
+    let brief = &body["pipelines"][0];
+    assert_eq!(brief["tightest"]["class"], "http", "nothing is promised to suspects");
+    assert_eq!(brief["tightest"]["percentile"], "p95");
+    assert_eq!(
+        (&brief["tightest"]["measured_seconds"], &brief["tightest"]["goal_seconds"]),
+        (&0.063.into(), &0.1.into())
+    );
+    assert!(brief["classes"].is_null(), "the rest is behind its own route");
+    let page = running.get("/");
+    assert!(page.text().contains("pulse: 15 of "), "{}", page.text());
+    assert!(page.text().contains("more than its workers can keep"), "{}", page.text());
 }
 
 #[test]

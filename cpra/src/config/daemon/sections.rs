@@ -10,8 +10,10 @@ use super::super::section::{Keys, Section};
 use super::super::value;
 use crate::ring::Family;
 use crate::units::Span;
+use crate::units::limits::{CODE_WORKERS_MAX, CODE_WORKERS_MIN};
 
 const WORKERS: RangeInclusive<u64> = 1..=1_000_000;
+const CODE_WORKERS: RangeInclusive<u64> = 1..=1_024;
 const PATH_MAX: usize = 4096;
 const LIST_MAX: usize = 1_000;
 
@@ -35,13 +37,13 @@ pub struct Api {
 pub struct Pulse {
     pub min_workers: u32,
     pub max_workers: u32,
-    /// Within it, `slo_percentile` in a hundred checks are to start.
+    /// Within it, from when they were due, `slo_percentile` in a hundred checks are to have their result.
     pub slo: Span,
     pub slo_percentile: u8,
-    /// How long a check may wait for a worker, if that is told; else it follows from `slo`.
+    /// How long as many may wait for a worker, where the checks themselves take longer than `slo`, if that is told.
     pub wait_slo: Option<Span>,
     /// How long a check takes, until it is measured.
-    pub service_time: Option<Span>,
+    pub service_time: Span,
     /// Workers beyond those that are needed.
     pub headroom: Share,
 }
@@ -74,6 +76,11 @@ pub struct Share(pub u16);
 pub struct Code {
     pub fallback: Fallback,
     pub repeat_interval: Option<Span>,
+    /// Destinations that are written to at the same time.
+    pub min_workers: u32,
+    pub max_workers: u32,
+    /// Within it, 95 in a hundred notices are to be delivered once they may leave.
+    pub slo: Span,
 }
 
 /// Where a notice goes whose color names no destination.
@@ -164,7 +171,7 @@ impl Default for Pulse {
             slo: Span::from_millis(100),
             slo_percentile: 95,
             wait_slo: None,
-            service_time: None,
+            service_time: Span::from_millis(20),
             headroom: Share(150),
         }
     }
@@ -187,7 +194,13 @@ impl Default for Intervention {
 
 impl Default for Code {
     fn default() -> Self {
-        Self { fallback: Fallback::Log, repeat_interval: Some(Span::from_secs(4 * 3600)) }
+        Self {
+            fallback: Fallback::Log,
+            repeat_interval: Some(Span::from_secs(4 * 3600)),
+            min_workers: CODE_WORKERS_MIN,
+            max_workers: CODE_WORKERS_MAX,
+            slo: Span::from_millis(100),
+        }
     }
 }
 
@@ -209,6 +222,8 @@ impl Default for Histograms {
     }
 }
 
+/// A check of a neighbour takes less than any promise that can be kept.
+const SERVICE_TIMES: RangeInclusive<Span> = Span::from_micros(10)..=Span::from_secs(3_600);
 const MOMENTS: RangeInclusive<Span> = Span::from_millis(1)..=Span::from_secs(3_600);
 const WHILES: RangeInclusive<Span> = Span::from_millis(0)..=Span::from_secs(7 * 24 * 3_600);
 const REPEATS: RangeInclusive<Span> = Span::from_secs(1)..=Span::from_secs(7 * 24 * 3_600);
@@ -252,7 +267,7 @@ impl Pulse {
             count(1..=99)(node).map(|percentile| u8::try_from(percentile).unwrap_or(99))
         });
         set(&mut self.wait_slo, section, findings, "wait_slo", some(value::span(MOMENTS)));
-        set(&mut self.service_time, section, findings, "service_time", some(value::span(MOMENTS)));
+        set(&mut self.service_time, section, findings, "service_time", value::span(SERVICE_TIMES));
         set(&mut self.headroom, section, findings, "headroom", share);
     }
 }
@@ -280,6 +295,9 @@ impl Code {
     pub(super) fn read(&mut self, section: &Section<'_>, findings: &mut Findings) {
         set(&mut self.fallback, section, findings, "fallback", value::choice(&[("log", Fallback::Log)]));
         set(&mut self.repeat_interval, section, findings, "repeat_interval", some(value::span(REPEATS)));
+        set(&mut self.min_workers, section, findings, "min_workers", count(CODE_WORKERS));
+        set(&mut self.max_workers, section, findings, "max_workers", count(CODE_WORKERS));
+        set(&mut self.slo, section, findings, "slo", value::span(MOMENTS));
     }
 }
 

@@ -57,9 +57,19 @@ fn every_key_changes_the_settings() {
         ("[api]\nlisten = \"[::1]:80\"", |s| s.api.listen = "[::1]:80".parse().expect("an address")),
         ("api.listen = \"localhost:80\"", |s| s.api.listen = "127.0.0.1:80".parse().expect("an address")),
         ("[api]\nexternal_url = \"https://c.example\"", |s| s.api.external_url = Some("https://c.example".into())),
+        ("[histograms]\ndir = \"/x\"", |s| s.histograms.dir = Some("/x".into())),
+        ("[histograms]\ninterval = \"10s\"", |s| s.histograms.interval = Span::from_secs(10)),
         ("[pulse]\nmin_workers = 1", |s| s.pulse.min_workers = 1),
         ("[pulse]\nmax_workers = 200000", |s| s.pulse.max_workers = 200_000),
+        ("[pulse]\nslo = \"200ms\"", |s| s.pulse.slo = Span::from_millis(200)),
+        ("[pulse]\nslo_percentile = 99", |s| s.pulse.slo_percentile = 99),
+        ("[pulse]\nwait_slo = \"5ms\"", |s| s.pulse.wait_slo = Some(Span::from_millis(5))),
+        ("[pulse]\nservice_time = \"500us\"", |s| s.pulse.service_time = Span::from_micros(500)),
+        ("[pulse]\nheadroom = 0.3", |s| s.pulse.headroom = Share(300)),
         ("[code]\nfallback = \"log\"", |_| {}),
+        ("[code]\nmin_workers = 1", |s| s.code.min_workers = 1),
+        ("[code]\nmax_workers = 1024", |s| s.code.max_workers = 1_024),
+        ("[code]\nslo = \"2s\"", |s| s.code.slo = Span::from_secs(2)),
         ("[log]\nformat = \"json\"", |s| s.log.format = LogFormat::Json),
         ("[security]\nlog_dirs = [\"/a\", \"/b\"]", |s| s.security.log_dirs = Some(vec!["/a".into(), "/b".into()])),
         ("[security]\nsecret_dirs = [\"/a\"]", |s| s.security.secret_dirs = Some(vec!["/a".into()])),
@@ -87,11 +97,6 @@ fn every_key_changes_the_settings() {
     }
     // Read, and said to be of no effect.
     let later: &[(&str, Change)] = &[
-        ("[pulse]\nslo = \"200ms\"", |s| s.pulse.slo = Span::from_millis(200)),
-        ("[pulse]\nslo_percentile = 99", |s| s.pulse.slo_percentile = 99),
-        ("[pulse]\nwait_slo = \"5ms\"", |s| s.pulse.wait_slo = Some(Span::from_millis(5))),
-        ("[pulse]\nservice_time = \"5ms\"", |s| s.pulse.service_time = Some(Span::from_millis(5))),
-        ("[pulse]\nheadroom = 0.3", |s| s.pulse.headroom = Share(300)),
         ("[intervention]\nmax_workers = 1", |s| s.intervention.max_workers = 1),
         ("[intervention]\ncooldown = \"1m\"", |s| s.intervention.cooldown = Span::from_secs(60)),
         ("[intervention]\nactions_per_minute = 1", |s| s.intervention.actions_per_minute = 1),
@@ -108,8 +113,6 @@ fn every_key_changes_the_settings() {
         ("[ebpf]\nmode = \"off\"", |s| s.ebpf = Ebpf::Off),
         ("[watchdog]\nurl = \"https://w.example/x\"", |s| s.watchdog.url = Some("https://w.example/x".into())),
         ("[watchdog]\ninterval = \"10s\"", |s| s.watchdog.interval = Span::from_secs(10)),
-        ("[histograms]\ndir = \"/x\"", |s| s.histograms.dir = Some("/x".into())),
-        ("[histograms]\ninterval = \"10s\"", |s| s.histograms.interval = Span::from_secs(10)),
     ];
     for (text, change) in later {
         let mut expected = Settings::default();
@@ -172,6 +175,96 @@ fn the_environment_beats_the_file_and_a_flag_beats_both() {
         diagnostics.to_string(),
         "CPRA_PULSE_MAX_WORKERS: max_workers \"lots\" is no whole number: write one from 1 to 1000000\n"
     );
+}
+
+#[test]
+fn promises_and_bounds_must_go_together() {
+    for (text, expected) in [
+        ("[pulse]\nslo = \"999us\"", "c.toml:2:7: slo 999us is too short: at least 1ms"),
+        ("[code]\nslo = \"0s\"", "c.toml:2:7: slo 0s is too short: at least 1ms"),
+        ("[pulse]\nslo_percentile = 100", "c.toml:2:18: slo_percentile 100 is out of range: 1 to 99"),
+        (
+            "[pulse]\nheadroom = 1.5",
+            "c.toml:2:12: headroom \"1.5\" is no share: write a number from 0 to 1, such as 0.15",
+        ),
+        ("[pulse]\nservice_time = \"9us\"", "c.toml:2:16: service_time 9us is too short: at least 10us"),
+        ("[pulse]\nmax_workers = 63", "c.toml: [pulse] min_workers 64 is more than max_workers 63: lower it"),
+        ("[code]\nmin_workers = 65", "c.toml: [code] min_workers 65 is more than max_workers 64: lower it"),
+        ("[code]\nmax_workers = 1025", "c.toml:2:15: max_workers 1025 is out of range: 1 to 1024"),
+        (
+            "[pulse]\nwait_slo = \"101ms\"",
+            "c.toml: warning: [pulse] wait_slo 101ms is longer than slo 100ms: checks may wait longer than they may \
+             take; lower it",
+        ),
+    ] {
+        let (_, said) = read(text);
+        let found: Vec<&str> = said.iter().filter_map(|text| text.lines().next()).collect();
+        assert_eq!(found, [expected], "{text}");
+    }
+    // A short promise alone is no contradiction: how long one may wait follows from it.
+    assert_eq!(read("[pulse]\nslo = \"5ms\"").1, Vec::<String>::new());
+}
+
+/// What the variables of the original come to, with those of ours beside them, and what is said.
+fn sized(variables: &[(&str, &str)]) -> (Settings, Vec<String>) {
+    let environment =
+        |name: &str| variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned());
+    let file = "[pulse]\nslo = \"300ms\"\nservice_time = \"30ms\"\nheadroom = 0.3";
+    let (settings, diagnostics) = Settings::compose("c.toml", file, environment, &Flags::default());
+    (settings, diagnostics.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn the_originals_variables_size_the_pulse() {
+    type Change = fn(&mut Settings);
+    let rows: &[(&str, &str, Change)] = &[
+        ("CPRA_SIZING_TAU_MS", "20", |s| s.pulse.service_time = Span::from_millis(20)),
+        ("CPRA_SIZING_TAU_MS", " 2.5 ", |s| s.pulse.service_time = Span::from_micros(2_500)),
+        ("CPRA_SIZING_SLO_MS", "200", |s| s.pulse.slo = Span::from_millis(200)),
+        ("CPRA_SIZING_SLO_MS", "", |_| {}),
+        ("CPRA_SIZING_HEADROOM_PCT", "15", |s| s.pulse.headroom = Share(150)),
+        ("CPRA_SIZING_HEADROOM_PCT", "0.15", |s| s.pulse.headroom = Share(150)),
+        ("CPRA_SIZING_HEADROOM_PCT", "12.5", |s| s.pulse.headroom = Share(125)),
+        ("CPRA_SIZING_HEADROOM_PCT", "1", |s| s.pulse.headroom = Share(1_000)),
+        ("CPRA_SIZING_HEADROOM_PCT", "100", |s| s.pulse.headroom = Share(1_000)),
+        ("CPRA_SIZING_HEADROOM_PCT", "0", |s| s.pulse.headroom = Share(0)),
+    ];
+    for (variable, value, change) in rows {
+        let (mut expected, _) = sized(&[]);
+        change(&mut expected);
+        assert_eq!(sized(&[(variable, value)]), (expected, Vec::new()), "{variable}={value}");
+    }
+    for (variable, value, expected) in [
+        ("CPRA_SIZING_TAU_MS", "fast", "\"fast\" is no number of milliseconds: write one like 20"),
+        ("CPRA_SIZING_TAU_MS", "-1", "\"-1\" is no number of milliseconds: write one like 20"),
+        ("CPRA_SIZING_TAU_MS", "20ms", "\"20ms\" is no number of milliseconds: write one like 20"),
+        ("CPRA_SIZING_TAU_MS", "0", "service_time 0s is too short: at least 10us"),
+        ("CPRA_SIZING_SLO_MS", "0.5", "slo 500us is too short: at least 1ms"),
+        ("CPRA_SIZING_SLO_MS", "999999999", "slo 277h46m39s999ms is too long: at most 1h"),
+        ("CPRA_SIZING_HEADROOM_PCT", "15%", "\"15%\" is no percentage: write a number from 0 to 100, such as 15"),
+        ("CPRA_SIZING_HEADROOM_PCT", "101", "\"101\" is no percentage: write a number from 0 to 100, such as 15"),
+        ("CPRA_SIZING_HEADROOM_PCT", "1e1", "\"1e1\" is no percentage: write a number from 0 to 100, such as 15"),
+    ] {
+        let (settings, said) = sized(&[(variable, value)]);
+        assert_eq!((settings, said), (sized(&[]).0, vec![format!("{variable}: {expected}")]));
+    }
+}
+
+#[test]
+fn our_variables_go_before_the_originals() {
+    let (settings, said) = sized(&[("CPRA_SIZING_SLO_MS", "200"), ("CPRA_PULSE_SLO", "50ms")]);
+    assert_eq!(settings.pulse.slo, Span::from_millis(50));
+    assert_eq!(
+        said,
+        [
+            "CPRA_SIZING_SLO_MS: warning: \"200\" does nothing here: CPRA_PULSE_SLO (\"50ms\") goes first; remove one of them"
+        ]
+    );
+    let (settings, said) = sized(&[("CPRA_SIZING_SLO_MS", "50"), ("CPRA_PULSE_SLO", "0.05s")]);
+    assert_eq!((settings.pulse.slo, said), (Span::from_millis(50), Vec::new()), "they say the same");
+    let (settings, said) = sized(&[("CPRA_SIZING_HEADROOM_PCT", "20"), ("CPRA_PULSE_HEADROOM", "lots")]);
+    assert_eq!(settings.pulse.headroom, Share(300));
+    assert_eq!(said.len(), 2, "{said:?}");
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn more_is_granted_at_once_and_taken_back_slowly() {
     pipeline.run(60, 1_000.0, 0.02);
     for (second, decision) in &pipeline.decisions {
         let (before, after) = (decision.before, decision.workers);
-        assert!(after > before - before / 3, "{before} to {after} in one step, at {second} s");
+        assert!(after >= before / 2, "{before} to {after} in one step, at {second} s");
     }
     let apart = pipeline.decisions.windows(2).map(|pair| pair[1].0 - pair[0].0);
     assert!(apart.clone().count() > 3 && apart.fold(f64::MAX, f64::min) > 0.85, "one step a second");

@@ -129,6 +129,7 @@ struct ShardLog {
     /// Until when the last address of a name holds.
     located: BTreeMap<Box<str>, (Vec<IpAddr>, Instant)>,
     missed: u64,
+    overdue: u64,
 }
 
 #[derive(Debug)]
@@ -187,6 +188,7 @@ impl Checker {
                 draining: false,
                 located: BTreeMap::new(),
                 missed: 0,
+                overdue: 0,
             };
             self.shards.push(log);
             for index in 0..roster.len() as u32 {

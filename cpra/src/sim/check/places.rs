@@ -333,6 +333,11 @@ impl Checker {
         let log = &mut self.shards[usize::from(shard)];
         self.coverage.add(Section::Turn, "a due time was missed", stats.missed - log.missed);
         log.missed = stats.missed;
+        self.coverage.add(Section::Turn, "a check was overdue", stats.overdue - log.overdue);
+        log.overdue = stats.overdue;
+        if stats.sizing.iter().any(|report| report.demand.waiting > 0 && report.demand.busy >= report.workers) {
+            self.coverage.hit(Section::Turn, "a line was longer than its workers");
+        }
         // In a storm without enough slots, being late is no defect; nor is it before the host's counters are known.
         let crowded = stats.ready > 0 && self.plan.is_tight() && now < self.plan.storm_ends;
         if log.desk_full || log.draining || crowded || log.readings.is_empty() {
