@@ -19,6 +19,8 @@ const SLICES: usize = 8;
 const LONG: Span = Span::from_secs(60);
 /// Fewer than these say little.
 const SAMPLES_MIN: u64 = 64;
+/// So many standard errors are no chance. Two windows a second are compared all day, so that three would be one.
+const CHANCE: f64 = 4.0;
 /// Bins of arrivals that a dispersion is made from, at least.
 const BINS_MIN: u64 = 32;
 /// A measured dispersion beyond this is a burst that has passed, not a property of what arrives.
@@ -207,7 +209,6 @@ struct Half {
 
 #[derive(Clone, Debug)]
 pub struct Meter {
-    began: Instant,
     /// The slice that is filling.
     at: usize,
     slices: Box<[Slice]>,
@@ -245,7 +246,6 @@ impl Meter {
     pub fn new(now: Instant) -> Self {
         let half = Half { since: now, arrived: 0, service: Times::new() };
         Self {
-            began: now,
             at: 0,
             slices: vec![Slice::new(now); SLICES].into_boxed_slice(),
             halves: [half.clone(), half],
@@ -319,22 +319,19 @@ impl Meter {
         for offset in 1..SLICES - 1 {
             self.sum.add(&self.slices[(self.at + offset) % SLICES]);
         }
-        let oldest = self.slices[(self.at + 1) % SLICES].since;
-        let short = self.window(now.since(oldest));
+        let length = now.since(self.slices[(self.at + 1) % SLICES].since);
+        let short = self.window(length);
         let dispersion = self.sum.bins.dispersion();
-        let window = match (recent, short) {
-            // What grows shows at once, what shrinks when the short window has forgotten it.
-            (Some(recent), Some(short)) => {
-                let rate = recent.rate.max(short.rate);
-                let service = if recent.service.mean > short.service.mean { recent.service } else { short.service };
-                Some(Window { rate, service })
-            }
-            (None, Some(window)) | (Some(window), None) => Some(window),
-            (None, None) => self.long_window(now),
-        };
-        let (rate, service) = match window {
-            Some(Window { rate, service }) => (rate, Some(service)),
-            None => (self.sum.arrived as f64 / now.since(self.began).as_secs_f64().max(SLICE.as_secs_f64()), None),
+        let seen = self.sum.arrived as f64 / length.as_secs_f64().max(SLICE.as_secs_f64());
+        let (rate, service) = match (recent, short) {
+            (Some(recent), Some(short)) => recent.or_rather(short, dispersion),
+            (None, Some(window)) | (Some(window), None) => (window.rate, Some(window.service)),
+            (None, None) => match self.long_window(now) {
+                // Jobs may begin long before the first of them ends.
+                Some((rate, service)) if self.sum.arrived >= SAMPLES_MIN => (rate.max(seen), Some(service)),
+                Some((rate, service)) => (rate, Some(service)),
+                None => (seen, None),
+            },
         };
         if let Some(service) = &service {
             self.measure_by(service.mean);
@@ -363,9 +360,12 @@ impl Meter {
 
     /// What `sum` says about a window of this length, if it holds enough.
     fn window(&self, length: Span) -> Option<Window> {
-        let enough = self.sum.service.count() >= SAMPLES_MIN && length >= SLICE;
-        enough.then(|| Window {
-            rate: self.sum.arrived as f64 / length.as_secs_f64(),
+        let services = self.sum.service.count();
+        let length_seconds = length.as_secs_f64();
+        (services >= SAMPLES_MIN && length >= SLICE).then(|| Window {
+            length: length_seconds,
+            rate: self.sum.arrived as f64 / length_seconds,
+            services: services as f64,
             service: self.sum.service.service(),
         })
     }
@@ -377,12 +377,12 @@ impl Meter {
         times
     }
 
-    fn long_window(&self, now: Instant) -> Option<Window> {
+    fn long_window(&self, now: Instant) -> Option<(f64, Service)> {
         let [half, other] = &self.halves;
         let service = self.long_times();
         let length = now.since(other.since).as_secs_f64().max(SLICE.as_secs_f64());
         let rate = (half.arrived + other.arrived) as f64 / length;
-        (service.count() > 0).then(|| Window { rate, service: service.service() })
+        (service.count() > 0).then(|| (rate, service.service()))
     }
 
     /// Bins as wide as one mean service, but not narrower than the ticks that due times are rounded to, nor so wide
@@ -401,8 +401,22 @@ impl Meter {
 }
 
 struct Window {
+    /// Seconds.
+    length: f64,
     rate: f64,
+    services: f64,
     service: Service,
+}
+
+impl Window {
+    /// What grows shows at once, unless it may be chance; what shrinks, when the longer window has forgotten it.
+    fn or_rather(self, longer: Self, dispersion: f64) -> (f64, Option<Service>) {
+        let rate_error = (self.rate * dispersion.max(1.0) / self.length).sqrt();
+        let mean_error = self.service.mean * (self.service.scv / self.services).sqrt();
+        let rate = if self.rate > longer.rate + CHANCE * rate_error { self.rate } else { longer.rate };
+        let is_slower = self.service.mean > longer.service.mean + CHANCE * mean_error;
+        (rate, Some(if is_slower { self.service } else { longer.service }))
+    }
 }
 
 fn percentiles(times: &Times) -> Percentiles {
