@@ -5,7 +5,7 @@
 //! | `main` | signals, the order of start and end | signalfd | last |
 //! | `cpra-shard-N` | checks ([`crate::shard`] on io_uring) | completions, its bell, deadlines | when told, after its checks |
 //! | `cpra-desk` | episodes, the commit gate, notices ([`crate::desk`]) | its bell, deadlines | when told, after its notices |
-//! | `cpra-code` | delivers notices (tokio-uring) | its bell | when the desk has gone |
+//! | `cpra-code` | delivers notices (tokio-uring); threads of its runtime wait for disks | its bell, deadlines | when the desk has gone |
 //! | `cpra-store` | makes commits durable (in memory so far) | its bell | when the desk has gone |
 //! | `cpra-resolve` | names into addresses, questions of dns checks (tokio) | its bell, epoll | when the shards have gone |
 //! | `cpra-spawn` | scripts ([`crate::os::spawn`]) | its bell, what they write, their ends | when the shards have gone, after its scripts |
@@ -49,8 +49,8 @@ use crate::os::story::Teller;
 use crate::os::uring::{self, UringRing};
 use crate::os::wake::WakeFd;
 use crate::pipeline::{Bell, Gauge, Sender, bounded};
+use crate::queueing::Setup;
 use crate::queueing::recording::Recording;
-use crate::queueing::{Bounds, Setup};
 use crate::shard::protocol::MonitorState;
 use crate::shard::{self, Shard, ShardStats};
 use crate::store::memory;
@@ -104,7 +104,7 @@ impl Plan {
             loaded: true,
             queue_capacity: 1024,
             pulse: Setup::fixed(1024),
-            code: Setup { bounds: Bounds { min: 4, max: 64, headroom: 150 }, ..Setup::default() },
+            code: lane::default_sizing(),
             batch_size: 1024,
             log_dirs: vec![folder.clone()],
             state_dir: folder,
@@ -155,6 +155,7 @@ pub struct Daemon {
     control: JoinHandle<io::Result<()>>,
     control_stop: oneshot::Sender<()>,
     stopping: Arc<AtomicBool>,
+    source: Arc<Running>,
 }
 
 struct ShardHandle {
@@ -231,7 +232,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         histograms::spawn(&plan.histograms, folder, &plan.instance, sources, code_recording.clone())
             .map_err(|error| StartError::Thread { thread: histograms::THREAD, error })?;
     let log_dirs = LogDirs::new(plan.log_dirs, plan.state_dir);
-    let code = lane::spawn(lane::Settings { capacity: plan.queue_capacity, log_dirs }, desk_bell.clone())?;
+    let code_settings = lane::Settings { capacity: plan.queue_capacity, sizing: plan.code, log_dirs };
+    let code = lane::spawn(code_settings, desk_bell.clone())?;
     let store = memory::spawn(QUEUE_COMMANDS, desk_bell.clone())?;
     let (ask_sender, asks) = bounded(QUEUE_ASKS, desk_bell.clone());
     let code_depth = code.jobs.gauge();
@@ -277,6 +279,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         resolver: resolver_board,
         desk_asks: Mutex::new(ask_sender),
         code_depth,
+        code: code.board,
         dumps: dumps.clone(),
         stopping: Arc::clone(&stopping),
     });
@@ -288,7 +291,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         token: plan.token,
     };
     let (control_stop, stop) = oneshot::channel();
-    let control = spawn(CONTROL, move || api::run(listeners, source, stop))?;
+    let asked = Arc::clone(&source);
+    let control = spawn(CONTROL, move || api::run(listeners, asked, stop))?;
     Ok(Daemon {
         shards,
         scripts,
@@ -301,6 +305,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         control,
         control_stop,
         stopping,
+        source,
     })
 }
 
@@ -399,6 +404,11 @@ fn seed() -> u64 {
 }
 
 impl Daemon {
+    /// What the API sees of the daemon, and how it changes something: for those who run it inside a process of their own.
+    pub fn source(&self) -> Arc<dyn api::Source> {
+        Arc::<Running>::clone(&self.source)
+    }
+
     /// Runs until a signal comes, then ends in order. Answers whether the end was in order.
     pub fn run(self, signals: &Signals) -> bool {
         loop {
@@ -556,6 +566,7 @@ struct Running {
     resolver: Arc<ResolverBoard>,
     desk_asks: Mutex<Sender<desk_loop::Ask>>,
     code_depth: Gauge,
+    code: Arc<lane::CodeBoard>,
     dumps: histograms::Writer,
     stopping: Arc<AtomicBool>,
 }
@@ -604,7 +615,7 @@ impl api::Source for Running {
             in_flight: desk.outstanding.saturating_sub(self.code_depth.depth() as u64),
             waiting: desk.waiting + self.code_depth.depth() as u64,
             capacity: self.queue_capacity,
-            classes: Vec::new(),
+            classes: self.code.report().into_iter().collect(),
         };
         vec![pulse, code]
     }

@@ -13,6 +13,10 @@ mod sim;
 mod steps;
 mod tidy;
 
+/// What `bench steps` shares with the tests.
+#[path = "../../tests/live/mod.rs"]
+mod live;
+
 /// Compiled here as well, so that its own tests run.
 #[cfg(test)]
 #[path = "../../tests/support/mod.rs"]

@@ -214,10 +214,11 @@ fn with([first, second]: [Label; 2], third: Label) -> [Label; 3] {
     [first, second, third]
 }
 
-fn percentiles(labels: [Label; 2], percentiles: &Percentiles) -> [([Label; 3], f64); 4] {
-    let Percentiles { p50, p95, p99, p999 } = *percentiles;
-    [("p50", p50), ("p95", p95), ("p99", p99), ("p999", p999)]
-        .map(|(stat, time)| (with(labels, ("stat", stat)), time.as_secs_f64()))
+fn percentiles(labels: [Label; 2], percentiles: &Percentiles) -> impl Iterator<Item = ([Label; 3], f64)> + use<> {
+    percentiles.known().into_iter().flat_map(move |Percentiles { p50, p95, p99, p999 }| {
+        [("p50", p50), ("p95", p95), ("p99", p99), ("p999", p999)]
+            .map(|(stat, time)| (with(labels, ("stat", stat)), time.as_secs_f64()))
+    })
 }
 
 fn echoes(page: &mut Page<'_>, echoes: &EchoStats) -> fmt::Result {

@@ -11,7 +11,6 @@ use crate::desk::DeskStats;
 use crate::desk::protocol::{Answer, Question};
 use crate::os::histograms::{Dump, DumpError};
 use crate::os::resolve::ResolverStats;
-use crate::queueing::meter::Percentiles;
 use crate::queueing::{Goal, Report, Setup};
 use crate::shard::ShardStats;
 use crate::shard::protocol::{MonitorState, SUSPECTS};
@@ -122,7 +121,7 @@ impl Pipeline {
                     (percentile, measured, goal, true)
                 }
             };
-            let counts = class.class != SUSPECTS && class.results != Percentiles::default();
+            let counts = class.class != SUSPECTS && class.results.known().is_some();
             counts.then_some(Tightness { class: class.class, is_wait, percentile, measured, goal })
         };
         let used = |tightness: &Tightness| tightness.measured.as_secs_f64() / tightness.goal.as_secs_f64();

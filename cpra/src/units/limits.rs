@@ -282,9 +282,19 @@ pub const SIGNAL_ECHO: Span = Span::from_millis(250);
 
 /// Notices that one destination is given at a time, and so the lines of one write.
 pub const NOTICE_BATCH_MAX: usize = 1024;
-/// Destinations served at the same time, and kept open while nothing is to be sent.
-pub const DESTINATIONS_BUSY_MAX: usize = 64;
+/// Destinations kept open while nothing is to be sent.
 pub const DESTINATIONS_IDLE_MAX: usize = 64;
+/// Destinations served at the same time, unless the setting says otherwise.
+pub const CODE_WORKERS_MIN: u32 = 4;
+pub const CODE_WORKERS_MAX: u32 = 64;
+/// Destinations that hang, beside those: each costs a future, a descriptor and a thread that waits for its disk.
+pub const DESTINATIONS_STUCK_MAX: usize = 256;
+/// A destination may have this part of the room that is left for notices on their way, and one notice at least. Those
+/// that hang keep what they have: with a sixteenth it takes more than sixty of them to use up a thousand.
+pub const OUTSTANDING_SHARE: usize = 16;
+/// A job that takes many times as long as its like gives back its worker, but not before the one and not after the other.
+pub const WORKER_OVERDUE_MIN: Span = Span::from_millis(500);
+pub const WORKER_OVERDUE_MAX: Span = Span::from_secs(10);
 /// Pauses before the second and further attempts to append to a log; then the fallback has the notices.
 pub const LOG_RETRY_PAUSES: [Span; 3] = [Span::from_millis(250), Span::from_millis(500), Span::from_millis(1_000)];
 /// After that, for this long, one attempt per batch has to do: a long queue must not wait for a full disk batch by batch.

@@ -12,6 +12,8 @@ mod pulse;
 mod report;
 mod ring;
 mod scripts;
+mod sizing;
+mod steps;
 mod target;
 mod tls;
 
@@ -37,6 +39,10 @@ pub(crate) enum Bench {
     TlsLoop(tls::Load),
     /// Scripts per second: the daemon beside a bare loop of posix_spawn
     Scripts(scripts::Options),
+    /// The solver's workers beside the least that suffice in a simulated queue
+    Sizing(sizing::Options),
+    /// Pulse sizes itself: through steps of the rate and of the time that answers take, with a plot
+    Steps(steps::Options),
     /// The server that is checked (started by `pulse`)
     #[command(hide = true)]
     Target(target::Options),
@@ -63,8 +69,10 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::TlsTarget => tls::target(),
         Bench::TlsLoop(load) => tls::check(load),
         Bench::Scripts(options) => scripts::run(options),
+        Bench::Steps(options) => steps::run(options),
         Bench::SpawnLoop(load) => scripts::spawn_loop(load),
         Bench::SpawnDaemon(load) => scripts::spawn_daemon(load),
+        Bench::Sizing(options) => sizing::run(options),
         Bench::Target(options) => target::run(options),
         Bench::Ring(load) => ring::run(load),
         Bench::Epoll(load) => epoll::run(load),
