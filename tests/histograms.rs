@@ -234,6 +234,7 @@ fn dumps_open_with_the_standard_package_value_by_value() {
     let all = count("pulse-http-result") + count("pulse-tcp-result");
     assert!(all as f64 >= judged, "{all} of at least {judged}: what was recorded last is written at the end");
     assert!(count("code-log-result") >= 1, "somebody was told that one hangs");
+    assert!((1..=count("code-log-result")).contains(&count("code-log-service")), "notices travel in batches");
     let (fast, slow) = (log.series["pulse-tcp-service"].percentile(50.0), log.series["pulse-http-service"].max());
     assert!(fast < 50.0 && (85.0..2_000.0).contains(&slow), "{fast} ms, {slow} ms");
     if let Some(python) = python(NAME) {

@@ -52,7 +52,6 @@ use crate::os::uring::{self, UringRing};
 use crate::os::wake::WakeFd;
 use crate::pipeline::{Bell, bounded};
 use crate::queueing::Setup;
-use crate::queueing::recording::Recording;
 use crate::shard::{self, Shard};
 use crate::store::memory;
 use crate::units::Span;
@@ -224,7 +223,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         shards.push(start_shard(machine, options, mailbox, door, bell)?);
     }
 
-    let code_recording = SharedRecording::new(Recording::new("code", [Destination::Log { file: None }.provider()]));
+    let code_recording = SharedRecording::of_notices();
     let sources = exchanges.into_iter().zip(&shards);
     let sources =
         sources.map(|(exchanges, shard)| histograms::Source { exchanges, board: Arc::clone(&shard.board) }).collect();
@@ -233,7 +232,12 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         histograms::spawn(&plan.histograms, folder, &plan.instance, sources, code_recording.clone())
             .map_err(|error| StartError::Thread { thread: histograms::THREAD, error })?;
     let log_dirs = LogDirs::new(plan.log_dirs, plan.state_dir);
-    let code_settings = lane::Settings { capacity: plan.queue_capacity, sizing: plan.code, log_dirs };
+    let code_settings = lane::Settings {
+        capacity: plan.queue_capacity,
+        sizing: plan.code,
+        log_dirs,
+        recording: code_recording.clone(),
+    };
     let code = lane::spawn(code_settings, desk_bell.clone())?;
     let store = memory::spawn(QUEUE_COMMANDS, desk_bell.clone())?;
     let (ask_sender, asks) = bounded(QUEUE_ASKS, desk_bell.clone());

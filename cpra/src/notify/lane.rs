@@ -26,9 +26,11 @@ use super::{LogDirs, Outlet, Stderr, Surroundings};
 use crate::desk::protocol::{DeliveryResult, NoticeId};
 use crate::domain::{Destination, Notice};
 use crate::os::clock::Clock;
+use crate::os::histograms::SharedRecording;
 use crate::os::lane::run;
 use crate::os::wake::WakeFd;
 use crate::pipeline::{Bell, Receiver, Sender, Ticket, Workers, bounded};
+use crate::queueing::recording::Measure;
 use crate::queueing::{Bounds, Report, Setup};
 use crate::units::limits::{
     CODE_WORKERS_MAX, CODE_WORKERS_MIN, DESTINATIONS_IDLE_MAX, DESTINATIONS_STUCK_MAX, DRAIN_NOTICES,
@@ -51,6 +53,8 @@ pub struct Settings {
     /// How many destinations are served at the same time, and for what promise.
     pub sizing: Setup,
     pub log_dirs: LogDirs,
+    /// Where it is noted how long deliveries take.
+    pub recording: SharedRecording,
 }
 
 /// How the lane is sized unless the settings say otherwise.
@@ -97,7 +101,7 @@ pub fn spawn(settings: Settings, results_bell: Bell) -> io::Result<CodeLane> {
 }
 
 pub(crate) fn spawn_with(settings: Settings, results_bell: Bell, stderr: Stderr) -> io::Result<CodeLane> {
-    let Settings { capacity, sizing, log_dirs } = settings;
+    let Settings { capacity, sizing, log_dirs, recording } = settings;
     let door = WakeFd::new()?;
     let bell = door.bell();
     let (jobs, job_receiver) = bounded(capacity, bell.clone());
@@ -111,7 +115,7 @@ pub(crate) fn spawn_with(settings: Settings, results_bell: Bell, stderr: Stderr)
         let start = |disk| {
             let surroundings = Surroundings { disk, log_dirs, stderr };
             let workers = Workers::new(CODE, sizing, DESTINATIONS_STUCK_MAX, Clock.now());
-            Lane::new(job_receiver, result_sender, bell, workers, surroundings, lane_board).run(door)
+            Lane::new(job_receiver, result_sender, bell, workers, recording, surroundings, lane_board).run(door)
         };
         run(hands_max, start);
     })?;
@@ -130,6 +134,7 @@ struct Lane {
     /// under way.
     queues: BTreeMap<Arc<Destination>, VecDeque<(Instant, Job)>>,
     workers: Workers<Arc<Destination>>,
+    recording: SharedRecording,
     deliveries: JoinSet<Finished>,
     /// Who is under way.
     served: BTreeMap<Ticket, Arc<Destination>>,
@@ -149,6 +154,8 @@ struct Finished {
     outlet: Outlet,
     /// When the oldest of the batch was taken.
     oldest: Instant,
+    /// When its delivery began.
+    began: Instant,
     done: Vec<Done>,
 }
 
@@ -158,6 +165,7 @@ impl Lane {
         results: Sender<Done>,
         bell: Bell,
         workers: Workers<Arc<Destination>>,
+        recording: SharedRecording,
         surroundings: Surroundings,
         board: Arc<CodeBoard>,
     ) -> Self {
@@ -170,6 +178,7 @@ impl Lane {
             in_hand: 0,
             queues: BTreeMap::new(),
             workers,
+            recording,
             deliveries: JoinSet::new(),
             served: BTreeMap::new(),
             idle: VecDeque::new(),
@@ -306,14 +315,16 @@ impl Lane {
                 let results = outlet.deliver(&notices).await;
                 assert_eq!(results.len(), batch.len(), "a provider answers for each notice");
                 let done = batch.iter().map(|&(id, _)| id).zip(results).collect();
-                Finished { ticket, destination, outlet, oldest, done }
+                Finished { ticket, destination, outlet, oldest, began: now, done }
             });
         }
     }
 
-    fn finish(&mut self, Finished { ticket, destination, outlet, oldest, done }: Finished) {
+    fn finish(&mut self, Finished { ticket, destination, outlet, oldest, began, done }: Finished) {
         let now = Clock.now();
         self.workers.ended(ticket, oldest, now);
+        // There is one class of destinations so far.
+        self.recording.record(0, Measure::Service, now.since(began));
         self.served.remove(&ticket);
         self.unsent.extend(done);
         if self.queues[&destination].is_empty() {

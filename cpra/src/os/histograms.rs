@@ -28,6 +28,7 @@ use std::thread::{self, JoinHandle};
 use self::folder::Folder;
 use super::clock::Clock;
 use super::shard_loop::{Exchange, ShardBoard};
+use crate::domain::Destination;
 use crate::pipeline::Sender;
 use crate::queueing::recording::{Gathered, Measure, Recording, header};
 use crate::shard::Shard;
@@ -71,8 +72,10 @@ pub struct Source {
 pub struct SharedRecording(Arc<Mutex<Recording>>);
 
 impl SharedRecording {
-    pub fn new(empty: Recording) -> Self {
-        Self(Arc::new(Mutex::new(empty)))
+    /// For what notices take, by the type of their destination: there is one so far.
+    pub fn of_notices() -> Self {
+        let classes = [Destination::Log { file: None }.provider()];
+        Self(Arc::new(Mutex::new(Recording::new("code", classes))))
     }
 
     /// See [`Recording::record`].

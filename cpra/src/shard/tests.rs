@@ -2,6 +2,7 @@
 
 mod errands;
 mod handshakes;
+mod recording;
 mod sizing;
 
 use std::sync::Arc;

@@ -44,7 +44,8 @@ impl Bench {
         let (stderr, writer) = nix::unistd::pipe().unwrap();
         let door = WakeFd::new().unwrap();
         let bell = door.bell();
-        let settings = Settings { capacity, sizing: default_sizing(), log_dirs };
+        let recording = SharedRecording::of_notices();
+        let settings = Settings { capacity, sizing: default_sizing(), log_dirs, recording };
         let lane = spawn_with(settings, bell.clone(), Stderr::with(writer)).unwrap();
         Self { hung, folder, lane, door, bell, stderr: stderr.into() }
     }

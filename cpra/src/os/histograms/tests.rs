@@ -190,7 +190,7 @@ fn recorded(count: u64) -> Recording {
 }
 
 fn code() -> SharedRecording {
-    SharedRecording::new(Recording::new("code", ["log"]))
+    SharedRecording::of_notices()
 }
 
 fn dumped(writer: &Writer) -> Result<Dump, DumpError> {

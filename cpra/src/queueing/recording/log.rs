@@ -28,6 +28,9 @@ const PLAIN: &[u8] = &[0x1c, 0x84, 0x93, 0x13];
 /// Bytes before the counts.
 const PLAIN_HEAD: usize = 40;
 
+/// Counts are told apart up to here, in sums and in fractions of them.
+const COUNT_MAX: u64 = 1 << 53;
+
 /// What a log begins with. `writer` tells people where it comes from.
 pub fn header(writer: &str, start: Timestamp) -> String {
     // One line, whatever somebody named his daemon.
@@ -90,6 +93,8 @@ pub enum LogFault {
     Encoding,
     #[error("the histogram has more than {} MiB", HISTOGRAM_BYTES_MAX >> 20)]
     Large,
+    #[error("more times are counted than anybody can have measured")]
+    Counts,
 }
 
 /// Reads a log.
@@ -106,9 +111,15 @@ pub fn read(bytes: &[u8]) -> Result<Log, LogError> {
             Ok(None) => {}
             Ok(Some((tag, distribution))) => {
                 log.intervals += 1;
-                match log.series.get_mut(tag) {
-                    Some(sum) => sum.add(&distribution),
-                    None => drop(log.series.insert(tag.to_owned(), distribution)),
+                let sum = match log.series.get_mut(tag) {
+                    Some(sum) => {
+                        sum.add(&distribution);
+                        sum.count()
+                    }
+                    None => log.series.entry(tag.to_owned()).or_insert(distribution).count(),
+                };
+                if sum > COUNT_MAX {
+                    return Err(LogError { line: number, fault: LogFault::Counts });
                 }
             }
             Err(_) if !ended && number > 1 => log.torn = Some(number),
@@ -155,8 +166,30 @@ fn decode(text: &str) -> Result<Distribution, LogFault> {
     if !plain.starts_with(PLAIN) || !is_whole {
         return Err(LogFault::Encoding);
     }
+    if !numbers_are_sane(&plain[PLAIN_HEAD..]) {
+        return Err(LogFault::Counts);
+    }
     let histogram = Deserializer::new().deserialize(&mut plain.as_slice()).map_err(|_| LogFault::Encoding)?;
-    Ok(Distribution::of(histogram))
+    let distribution = Distribution::of(histogram);
+    if distribution.count() > COUNT_MAX { Err(LogFault::Counts) } else { Ok(distribution) }
+}
+
+/// Whether counts, and runs of empty places (as negative numbers), are of a size that the decoder can bear: it computes with
+/// them before it looks at them.
+fn numbers_are_sane(bytes: &[u8]) -> bool {
+    // 7 bits a byte, the least first, and all 8 of a ninth; the lowest bit is the sign.
+    let (mut number, mut length) = (0, 0);
+    bytes.iter().all(|&byte| {
+        let is_last = length == 8 || byte < 0x80;
+        let bits = if length == 8 { byte } else { byte & 0x7f };
+        number |= u64::from(bits) << (7 * length);
+        length += 1;
+        if !is_last {
+            return true;
+        }
+        length = 0;
+        std::mem::take(&mut number) >> 1 <= COUNT_MAX
+    })
 }
 
 #[cfg(test)]
@@ -238,6 +271,32 @@ mod tests {
             broken[at] ^= 0x55;
             let _ = read(format!("{head},{}\n", STANDARD.encode(&broken)).as_bytes());
         }
+    }
+
+    #[test]
+    fn whatever_decodes_can_be_shown() {
+        let mut rng = fastrand::Rng::with_seed(11);
+        let mut shown = 0;
+        for round in 0..5_000 {
+            let high = 1_u64 << rng.u32(1..64) | rng.u64(..) >> rng.u32(0..64);
+            let low = 1 + rng.u64(0..high / 2 + 1) / (1 << rng.u32(0..63));
+            let length = rng.usize(0..40);
+            let mut counts: Vec<u8> = (0..length).map(|_| rng.u8(..) >> rng.u32(0..8)).collect();
+            if round % 3 == 0 {
+                counts.extend([0xff; 8].iter().chain(&[rng.u8(..)]));
+            }
+            let mut plain =
+                [PLAIN, &(counts.len() as u32).to_be_bytes(), &[0; 4], &rng.u32(0..4).to_be_bytes()].concat();
+            plain.extend([low, high, 1.0_f64.to_bits()].map(u64::to_be_bytes).as_flattened());
+            plain.extend(counts);
+            let line = format!("Tag=a,1,1,1,{}\n", STANDARD.encode(&plain));
+            let Ok(log) = read([line.as_str(), &line].concat().as_bytes()) else { continue };
+            for times in log.series.values() {
+                shown += 1;
+                let _ = (times.text(), times.mean(), times.max(), times.percentile(99.0), times.recorded().count());
+            }
+        }
+        assert!(shown > 100, "{shown}");
     }
 
     #[test]
