@@ -5,10 +5,11 @@
 //! | `main` | signals, the order of start and end | signalfd | last |
 //! | `cpra-shard-N` | checks ([`crate::shard`] on io_uring) | completions, its bell, deadlines | when told, after its checks |
 //! | `cpra-desk` | episodes, the commit gate, notices ([`crate::desk`]) | its bell, deadlines | when told, after its notices |
-//! | `cpra-code` | delivers notices (tokio-uring) | its bell | when the desk has gone |
+//! | `cpra-code` | delivers notices (tokio-uring); threads of its runtime wait for disks | its bell, deadlines | when the desk has gone |
 //! | `cpra-store` | makes commits durable (in memory so far) | its bell | when the desk has gone |
 //! | `cpra-resolve` | names into addresses, questions of dns checks (tokio) | its bell, epoll | when the shards have gone |
 //! | `cpra-spawn` | scripts ([`crate::os::spawn`]) | its bell, what they write, their ends | when the shards have gone, after its scripts |
+//! | `cpra-histogram` | writes histograms down ([`crate::os::histograms`]) | its queue, its interval | when told, after a last dump |
 //! | `cpra-control` | API on TCP and the unix socket, metrics, profiles (tokio) | epoll | when told |
 //!
 //! Between them are bounded queues of [`crate::pipeline`] and a few atomics; no thread waits for another one's lock
@@ -18,7 +19,8 @@
 //!
 //! The end (SIGTERM, SIGINT): checks stop starting and those in flight end within a bound, then the desk lets its
 //! notices out within another, then the process exits with 0. A second signal exits at once;
-//! what follows the first within [`SIGNAL_ECHO`] is the same wish, sent twice.
+//! what follows the first within [`SIGNAL_ECHO`] is the same wish, sent twice. SIGUSR1 wants a dump of the histograms, and
+//! ends nothing.
 
 use std::io;
 use std::net::TcpListener;
@@ -37,22 +39,24 @@ use crate::domain::Destination;
 use crate::notify::{LogDirs, lane};
 use crate::os::clock::Clock;
 use crate::os::desk_loop::{self, DeskBoard, DeskLoop};
+use crate::os::histograms::{self, Dump, DumpError, Refused, SharedRecording};
 use crate::os::local::LocalSocket;
 use crate::os::resolve::{self, ResolverBoard, ResolverStats};
 use crate::os::shard_loop::{self, ShardBoard, ShardLoop};
-use crate::os::signals::Signals;
+use crate::os::signals::{Signals, Wish};
 use crate::os::spawn;
 use crate::os::story::Teller;
 use crate::os::uring::{self, UringRing};
 use crate::os::wake::WakeFd;
 use crate::pipeline::{Bell, Gauge, Sender, bounded};
-use crate::queueing::{Bounds, Setup};
+use crate::queueing::Setup;
+use crate::queueing::recording::Recording;
 use crate::shard::protocol::MonitorState;
 use crate::shard::{self, Shard, ShardStats};
 use crate::store::memory;
 use crate::units::limits::{
-    API_CONNECTION_GRACE, DRAIN_CHECKS, DRAIN_NOTICES, HEARTBEAT_MAX, QUEUE_ASKS, QUEUE_CALLS, QUEUE_COMMANDS,
-    QUEUE_TRANSITIONS, SCRIPT_GRACE, SCRIPT_KILL_WAIT, SIGNAL_ECHO,
+    API_CONNECTION_GRACE, DRAIN_CHECKS, DRAIN_NOTICES, HEARTBEAT_MAX, HISTOGRAM_DUMP_WAIT, QUEUE_ASKS, QUEUE_CALLS,
+    QUEUE_COMMANDS, QUEUE_TRANSITIONS, SCRIPT_GRACE, SCRIPT_KILL_WAIT, SIGNAL_ECHO,
 };
 use crate::units::{Instant, MonitorId, Span, Timestamp};
 use crate::wire::tls::{Contexts, Unloaded};
@@ -87,6 +91,7 @@ pub struct Plan {
     /// What TLS is made from, shared by the shards.
     pub contexts: Arc<dyn Contexts>,
     pub scripts: spawn::Settings,
+    pub histograms: histograms::Settings,
 }
 
 impl Plan {
@@ -99,7 +104,7 @@ impl Plan {
             loaded: true,
             queue_capacity: 1024,
             pulse: Setup::fixed(1024),
-            code: Setup { bounds: Bounds { min: 4, max: 64, headroom: 150 }, ..Setup::default() },
+            code: lane::default_sizing(),
             batch_size: 1024,
             log_dirs: vec![folder.clone()],
             state_dir: folder,
@@ -112,6 +117,7 @@ impl Plan {
             findings: Vec::new(),
             contexts: Arc::new(Unloaded),
             scripts: spawn::Settings::default(),
+            histograms: histograms::Settings::default(),
         }
     }
 }
@@ -144,6 +150,8 @@ pub struct Daemon {
     desk_board: Arc<DeskBoard>,
     desk_bell: Bell,
     code: JoinHandle<()>,
+    dumps: histograms::Writer,
+    histograms: JoinHandle<()>,
     control: JoinHandle<io::Result<()>>,
     control_stop: oneshot::Sender<()>,
     stopping: Arc<AtomicBool>,
@@ -181,6 +189,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let mut shards = Vec::new();
     let mut shard_asks = Vec::new();
     let mut shard_calls = Vec::new();
+    let mut exchanges = Vec::new();
     let mut transitions = Vec::new();
     let mut commands = Vec::new();
     let sizing = plan.pulse.shared_by(u32::from(shard_count));
@@ -189,6 +198,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         let (command_sender, command_receiver) = bounded(QUEUE_COMMANDS, bell.clone());
         let (ask_sender, ask_receiver) = bounded(QUEUE_ASKS, bell.clone());
         let (call_sender, call_receiver) = bounded(QUEUE_CALLS, bell.clone());
+        let (exchange_sender, exchange_receiver) = bounded(1, bell.clone());
+        exchanges.push(exchange_sender);
         shard_calls.push(Mutex::new(call_sender));
         transitions.push(transition_receiver);
         commands.push(command_sender);
@@ -197,6 +208,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
             commands: command_receiver,
             asks: ask_receiver,
             calls: call_receiver,
+            exchanges: exchange_receiver,
             resolutions: resolver.answers,
             names: resolver.requests,
             scripts: script_ends.next().expect("one for each shard"),
@@ -211,8 +223,17 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         shards.push(start_shard(machine, options, mailbox, door, bell)?);
     }
 
+    let code_recording = SharedRecording::new(Recording::new("code", [Destination::Log { file: None }.provider()]));
+    let sources = exchanges.into_iter().zip(&shards);
+    let sources =
+        sources.map(|(exchanges, shard)| histograms::Source { exchanges, board: Arc::clone(&shard.board) }).collect();
+    let folder = plan.histograms.folder(&plan.state_dir);
+    let (dumps, histograms) =
+        histograms::spawn(&plan.histograms, folder, &plan.instance, sources, code_recording.clone())
+            .map_err(|error| StartError::Thread { thread: histograms::THREAD, error })?;
     let log_dirs = LogDirs::new(plan.log_dirs, plan.state_dir);
-    let code = lane::spawn(lane::Settings { capacity: plan.queue_capacity, log_dirs }, desk_bell.clone())?;
+    let code_settings = lane::Settings { capacity: plan.queue_capacity, sizing: plan.code, log_dirs };
+    let code = lane::spawn(code_settings, desk_bell.clone())?;
     let store = memory::spawn(QUEUE_COMMANDS, desk_bell.clone())?;
     let (ask_sender, asks) = bounded(QUEUE_ASKS, desk_bell.clone());
     let code_depth = code.jobs.gauge();
@@ -236,7 +257,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let names = catalog.ids_after(None).take(STORY_NAMES).map(|id| catalog.name(id));
     let story = Teller::new(now, names)?;
     let board = Arc::clone(&desk_board);
-    let driver = DeskLoop::new(machine, mailbox, desk_door, desk_bell.clone(), board, story, Arc::clone(&catalog));
+    let driver = DeskLoop::new(machine, mailbox, desk_door, desk_bell.clone(), board, story, Arc::clone(&catalog))
+        .recorded_by(code_recording);
     let desk = spawn("cpra-desk", move || driver.run())?;
 
     let stopping = Arc::new(AtomicBool::new(false));
@@ -257,6 +279,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         resolver: resolver_board,
         desk_asks: Mutex::new(ask_sender),
         code_depth,
+        code: code.board,
+        dumps: dumps.clone(),
         stopping: Arc::clone(&stopping),
     });
     let listeners = api::Listeners {
@@ -269,8 +293,20 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let (control_stop, stop) = oneshot::channel();
     let asked = Arc::clone(&source);
     let control = spawn(CONTROL, move || api::run(listeners, asked, stop))?;
-    let code = code.thread;
-    Ok(Daemon { shards, scripts, desk, desk_board, desk_bell, code, control, control_stop, stopping, source })
+    Ok(Daemon {
+        shards,
+        scripts,
+        desk,
+        desk_board,
+        desk_bell,
+        code: code.thread,
+        dumps,
+        histograms,
+        control,
+        control_stop,
+        stopping,
+        source,
+    })
 }
 
 fn spawn<T: Send + 'static>(
@@ -375,10 +411,24 @@ impl Daemon {
 
     /// Runs until a signal comes, then ends in order. Answers whether the end was in order.
     pub fn run(self, signals: &Signals) -> bool {
-        while !signals.wait(None) {}
+        loop {
+            match signals.wait(None) {
+                Some(Wish::End) => break,
+                Some(Wish::Dump) => self.dumps.dump_and_tell(),
+                None => {}
+            }
+        }
         let began = Clock.now();
         tracing::info!("stopping: no more checks start; a second signal exits at once");
-        self.end(|pause| signals.wait(Some(pause)) && Clock.now().since(began) >= SIGNAL_ECHO)
+        let dumps = self.dumps.clone();
+        self.end(|pause| match signals.wait(Some(pause)) {
+            Some(Wish::End) => Clock.now().since(began) >= SIGNAL_ECHO,
+            Some(Wish::Dump) => {
+                dumps.dump_and_tell();
+                false
+            }
+            None => false,
+        })
     }
 
     /// Ends in order, within the bounds of [`DRAIN_CHECKS`] and [`DRAIN_NOTICES`].
@@ -437,6 +487,12 @@ impl Daemon {
         match wait_until(&hurry, SCRIPT_GRACE + SCRIPT_KILL_WAIT, || self.scripts.is_finished()) {
             Waited::Done => {}
             Waited::Late => tracing::error!("the thread that runs scripts hangs and is left behind"),
+            Waited::Hurried => return exit_at_once(&self.scripts),
+        }
+        self.dumps.end();
+        match wait_until(&hurry, HISTOGRAM_DUMP_WAIT, || self.histograms.is_finished()) {
+            Waited::Done => {}
+            Waited::Late => tracing::error!("the disk for histograms hangs: the last ones are not written"),
             Waited::Hurried => return exit_at_once(&self.scripts),
         }
         let _ = self.control_stop.send(());
@@ -510,6 +566,8 @@ struct Running {
     resolver: Arc<ResolverBoard>,
     desk_asks: Mutex<Sender<desk_loop::Ask>>,
     code_depth: Gauge,
+    code: Arc<lane::CodeBoard>,
+    dumps: histograms::Writer,
     stopping: Arc<AtomicBool>,
 }
 
@@ -557,7 +615,7 @@ impl api::Source for Running {
             in_flight: desk.outstanding.saturating_sub(self.code_depth.depth() as u64),
             waiting: desk.waiting + self.code_depth.depth() as u64,
             capacity: self.queue_capacity,
-            classes: Vec::new(),
+            classes: self.code.report().into_iter().collect(),
         };
         vec![pulse, code]
     }
@@ -614,6 +672,21 @@ impl api::Source for Running {
         let reply = Box::new(move |answer| drop(sender.send(answer)));
         ask(&self.desk_asks, desk_loop::Ask::Question { question, reply })?;
         Ok(receiver)
+    }
+
+    fn dump_histograms(&self) -> api::Asked<Result<Dump, DumpError>> {
+        let (sender, receiver) = oneshot::channel();
+        let reply = Box::new(move |dump| drop(sender.send(dump)));
+        self.dumps.dump(reply).map_err(|refused| match refused {
+            Refused::Full => api::AskError::Full,
+            Refused::Ended => api::AskError::Stopping,
+        })?;
+        Ok(receiver)
+    }
+
+    fn dump_stats(&self) -> [u64; 2] {
+        let histograms::DumpBoard { written, failed } = &*self.dumps.board;
+        [written, failed].map(|count| count.load(Ordering::Relaxed))
     }
 
     fn push_target(&self, token: &str) -> Option<MonitorId> {

@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::bail;
 
 use crate::steps::is_installed;
+use crate::target_folder;
 
 struct Package {
     name: &'static str,
@@ -42,8 +43,12 @@ const PACKAGES: &[Package] = &[
         binary: "prometheus-blackbox-exporter",
         why: "the prober that many come from: both judge the same targets",
     },
+    Package { name: "python3-pip", binary: "pip3", why: "brings the reference reader of histograms" },
     Package { name: "nftables", binary: "nft", why: "drops and rejects packets, fills conntrack" },
 ];
+
+/// A package of PyPI, in a folder of its own: what it brings, by the module whose presence proves it.
+const PYTHON: (&str, &str) = ("hdrhistogram==0.10.8", "hdrh.log");
 
 /// `apt-get install` starts the services that it brings; a `policy-rc.d` of 101 forbids it. One that is already
 /// there is the administrator's and stays. The trap removes ours also when the installation is interrupted.
@@ -68,6 +73,34 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 /// Brings what is missing and says in one line what was done.
 pub(crate) fn bring() -> anyhow::Result<String> {
+    let programs = bring_programs()?;
+    Ok(format!("{programs}; Python: {}", bring_python()?))
+}
+
+/// The package that histograms are compared with, into the target folder: neither the system nor the user is changed.
+fn bring_python() -> anyhow::Result<String> {
+    let folder = target_folder()?.join("python");
+    let (package, module) = PYTHON;
+    let is_there = || {
+        let import = format!("import {module}");
+        let output = Command::new("python3").args(["-c", &import]).env("PYTHONPATH", &folder).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    if is_there() {
+        return Ok("all there".into());
+    }
+    println!("installing {package} into {}", folder.display());
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade", "--target"]);
+    let installed = pip.arg(&folder).arg(package).status().is_ok_and(|status| status.success());
+    if !installed || !is_there() {
+        println!("the tests that need it will skip");
+        return Ok(format!("NOT installed: {package}"));
+    }
+    Ok(format!("installed {package}"))
+}
+
+fn bring_programs() -> anyhow::Result<String> {
     let missing: Vec<&Package> = PACKAGES.iter().filter(|package| !is_installed(package.binary)).collect();
     if missing.is_empty() {
         return Ok("all there".into());

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::source::{AskError, Asked};
 use super::view::FailureView;
+use crate::units::Span;
 use crate::units::limits::API_ASK_MAX;
 
 /// A request that is answered with an error.
@@ -48,12 +49,17 @@ impl From<AskError> for Failure {
 
 /// Waits for an answer of a shard or the desk (`whom`), but not for long.
 pub async fn answered<T>(whom: &str, asked: Asked<T>) -> Result<T, Failure> {
-    match timeout(API_ASK_MAX.into(), asked?).await {
+    answered_within(API_ASK_MAX, whom, asked).await
+}
+
+/// As [`answered`], of somebody who may take this long.
+pub async fn answered_within<T>(bound: Span, whom: &str, asked: Asked<T>) -> Result<T, Failure> {
+    match timeout(bound.into(), asked?).await {
         Ok(Ok(answer)) => Ok(answer),
         // The other side dropped the question: it does so only when it stops.
         Ok(Err(_)) => Err(AskError::Stopping.into()),
         Err(_) => Err(Failure::unavailable(
-            format!("{whom} did not answer within {API_ASK_MAX}"),
+            format!("{whom} did not answer within {bound}"),
             "ask again; if it stays like this, see /healthz and cpra_schedule_lag_seconds in /metrics",
         )),
     }

@@ -88,12 +88,17 @@ enum Purpose {
     Calling,
     /// `/api/v1/monitors/{name}/check` and the like.
     Changing,
+    /// `/api/v1/histograms/dump`: the same, and there is nothing to look at.
+    Ordering,
 }
 
 impl Purpose {
     fn of(path: &str) -> Self {
         if path.starts_with(super::push::PREFIX) {
             return Self::Calling;
+        }
+        if path == super::histograms::DUMP {
+            return Self::Ordering;
         }
         match super::change::split(path) {
             Some(_) => Self::Changing,
@@ -160,7 +165,7 @@ impl Guard {
                     "POST",
                 );
             }
-            Purpose::Changing if *method == Method::POST => {
+            Purpose::Changing | Purpose::Ordering if *method == Method::POST => {
                 let Some(&peer) = request.extensions().get::<Peer>() else {
                     return Err(refused(Failure::unavailable("it is not known who asks", "report this as a defect")));
                 };
@@ -176,6 +181,9 @@ impl Guard {
             }
             // A monitor's name may end like one of those paths: looking is always allowed.
             Purpose::Changing | Purpose::Reading if reads => {}
+            Purpose::Ordering => {
+                return not_allowed(format!("{named} is not allowed here: this writes files"), "use POST", "POST");
+            }
             Purpose::Changing => {
                 return not_allowed(
                     format!("{named} is not allowed here"),

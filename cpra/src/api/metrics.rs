@@ -67,6 +67,12 @@ impl Collector for Snapshot {
         names(&mut page, &self.source.resolver_stats())?;
         pipelines(&mut page, &self.source.pipelines())?;
         echoes(&mut page, &shards.echoes)?;
+        let results = ["written", "failed"].into_iter().zip(self.source.dump_stats());
+        page.counters(
+            "cpra_histogram_dumps",
+            "Dumps of histograms by result; what could not be written is part of the next one",
+            results.map(|(result, count)| ([("result", result)], count)),
+        )?;
         page.counter("cpra_stalls", "Times a shard's loop stood still for more than 250 ms", shards.stalls)?;
         page.info("cpra_build", "The running version", &[("version", env!("CARGO_PKG_VERSION"))])?;
         let started = self.source.wall_of(self.source.started());
@@ -208,10 +214,11 @@ fn with([first, second]: [Label; 2], third: Label) -> [Label; 3] {
     [first, second, third]
 }
 
-fn percentiles(labels: [Label; 2], percentiles: &Percentiles) -> [([Label; 3], f64); 4] {
-    let Percentiles { p50, p95, p99, p999 } = *percentiles;
-    [("p50", p50), ("p95", p95), ("p99", p99), ("p999", p999)]
-        .map(|(stat, time)| (with(labels, ("stat", stat)), time.as_secs_f64()))
+fn percentiles(labels: [Label; 2], percentiles: &Percentiles) -> impl Iterator<Item = ([Label; 3], f64)> + use<> {
+    percentiles.known().into_iter().flat_map(move |Percentiles { p50, p95, p99, p999 }| {
+        [("p50", p50), ("p95", p95), ("p99", p99), ("p999", p999)]
+            .map(|(stat, time)| (with(labels, ("stat", stat)), time.as_secs_f64()))
+    })
 }
 
 fn echoes(page: &mut Page<'_>, echoes: &EchoStats) -> fmt::Result {

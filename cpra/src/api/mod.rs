@@ -17,6 +17,7 @@ mod demo;
 pub mod door;
 pub mod failure;
 pub mod guard;
+mod histograms;
 pub mod listen;
 pub mod metrics;
 mod monitors;
@@ -145,6 +146,7 @@ fn routes(source: Arc<dyn Source>, door: Arc<Door>) -> Router {
         .route("/api/v1/pipelines", get(pipelines::pipelines))
         .route("/api/v1/monitors", get(monitors::page))
         .route("/api/v1/monitors/{*name}", get(monitors::one).post(change::change))
+        .route(histograms::DUMP, post(histograms::dump))
         .route("/api/v1/push/{*token}", post(push::call))
         .route("/demo/flaky", get(demo::flaky))
         .fallback(nothing)

@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 
 use crate::desk::DeskStats;
 use crate::desk::protocol::{Answer, Question};
+use crate::os::histograms::{Dump, DumpError};
 use crate::os::resolve::ResolverStats;
-use crate::queueing::meter::Percentiles;
 use crate::queueing::{Goal, Report, Setup};
 use crate::shard::ShardStats;
 use crate::shard::protocol::{MonitorState, SUSPECTS};
@@ -51,6 +51,13 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// When the question cannot even be asked.
     fn desk(&self, question: Question) -> Asked<Answer>;
+    /// Writes the histograms down now.
+    ///
+    /// # Errors
+    /// When the wish cannot even be handed over.
+    fn dump_histograms(&self) -> Asked<Result<Dump, DumpError>>;
+    /// Dumps of histograms that were written, and that could not be.
+    fn dump_stats(&self) -> [u64; 2];
     /// The monitor whose job calls with this token.
     fn push_target(&self, token: &str) -> Option<MonitorId>;
     /// A job has called. It is judged by the shard, soon after.
@@ -114,7 +121,7 @@ impl Pipeline {
                     (percentile, measured, goal, true)
                 }
             };
-            let counts = class.class != SUSPECTS && class.results != Percentiles::default();
+            let counts = class.class != SUSPECTS && class.results.known().is_some();
             counts.then_some(Tightness { class: class.class, is_wait, percentile, measured, goal })
         };
         let used = |tightness: &Tightness| tightness.measured.as_secs_f64() / tightness.goal.as_secs_f64();

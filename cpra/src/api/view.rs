@@ -14,7 +14,7 @@ use crate::domain::{Check, HostRef, Latency, TargetRef};
 use crate::queueing::meter::Percentiles;
 use crate::queueing::{Goal, Report, Setup};
 use crate::shard::protocol::MonitorState;
-use crate::units::MonitorId;
+use crate::units::{MonitorId, Span};
 use crate::world::Catalog;
 
 /// The query of `/demo/flaky`.
@@ -60,6 +60,28 @@ pub struct ChangedView {
     pub monitor: String,
     /// `check`, `disable` or `enable`.
     pub done: &'static str,
+}
+
+/// The answer to a wish for a dump of histograms.
+#[derive(Serialize)]
+pub struct DumpView {
+    /// The log that they were appended to; `null` when nothing had been recorded.
+    pub file: Option<String>,
+    /// The same as texts, one for each series.
+    pub texts: Vec<String>,
+    /// What is in it has been recorded from then on, ...
+    pub from: String,
+    /// ... for this long.
+    pub seconds: f64,
+    pub series: Vec<SeriesView>,
+    /// Shards that did not answer in time: theirs are in the next dump.
+    pub silent_shards: Vec<usize>,
+}
+
+#[derive(Serialize)]
+pub struct SeriesView {
+    pub tag: String,
+    pub count: u64,
 }
 
 /// The query of `/debug/pprof/profile`.
@@ -233,6 +255,7 @@ pub struct ClassView {
 
 #[derive(Serialize)]
 pub struct ServiceView {
+    /// What is assumed, until something was measured.
     pub mean: f64,
     #[serde(flatten)]
     pub percentiles: PercentilesView,
@@ -240,10 +263,10 @@ pub struct ServiceView {
 
 #[derive(Serialize)]
 pub struct PercentilesView {
-    pub p50: f64,
-    pub p95: f64,
-    pub p99: f64,
-    pub p999: f64,
+    pub p50: Option<f64>,
+    pub p95: Option<f64>,
+    pub p99: Option<f64>,
+    pub p999: Option<f64>,
 }
 
 /// What is aimed at and what the model says of it; `null` where the workers do not suffice, and the queue grows.
@@ -335,8 +358,13 @@ impl ClassView {
 
 impl From<&Percentiles> for PercentilesView {
     fn from(percentiles: &Percentiles) -> Self {
-        let Percentiles { p50, p95, p99, p999 } = percentiles;
-        Self { p50: p50.as_secs_f64(), p95: p95.as_secs_f64(), p99: p99.as_secs_f64(), p999: p999.as_secs_f64() }
+        let seconds = |of: fn(Percentiles) -> Span| percentiles.known().map(|known| of(known).as_secs_f64());
+        Self {
+            p50: seconds(|known| known.p50),
+            p95: seconds(|known| known.p95),
+            p99: seconds(|known| known.p99),
+            p999: seconds(|known| known.p999),
+        }
     }
 }
 

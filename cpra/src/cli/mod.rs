@@ -7,6 +7,7 @@
 //! | `cpra check NAME` | 0 ok, 1 fail, 2 warn, 3 void or not made; of several the worst: fail, void, warn, ok |
 //! | `cpra status` | 0 ready, 1 not ready, 3 nobody answers |
 //! | `cpra monitors` | 0 listed, 1 refused, 3 nobody answers |
+//! | `cpra histogram` | 0 shown, 3 not: a file cannot be read, or has no such series |
 //! | `cpra disable`, `cpra enable` | 0 done, 1 refused, 3 nobody answers |
 //!
 //! Wrong arguments of a subcommand are 3 too: what was asked for was not done, and nothing is known.
@@ -14,6 +15,7 @@
 mod check;
 mod client;
 mod generate;
+mod histogram;
 mod monitors;
 mod run;
 mod status;
@@ -90,6 +92,8 @@ pub enum Command {
     Disable(switch::Args),
     /// Watch it again
     Enable(switch::Args),
+    /// Show, compare and draw what the daemon has measured and written down
+    Histogram(histogram::Args),
     /// Write a monitors file of any size, for a first try and for measurements
     Generate(generate::Args),
 }
@@ -127,6 +131,7 @@ pub fn obey(args: &Args) -> ExitCode {
         Some(Command::Monitors(command)) => told(monitors::monitors(args, command)),
         Some(Command::Disable(command)) => told(switch::switch(args, command, "disable")),
         Some(Command::Enable(command)) => told(switch::switch(args, command, "enable")),
+        Some(Command::Histogram(command)) => histogram::histogram(command),
         Some(Command::Generate(command)) => generate::generate(command),
     }
 }

@@ -12,6 +12,7 @@ use crate::config::daemon::LogFormat;
 use crate::config::{self, Diagnostics, Folders, Report, Settings};
 use crate::daemon::{self, Plan};
 use crate::os::clock::Clock;
+use crate::os::histograms;
 use crate::os::limits::NofileLimit;
 use crate::os::local::LocalSocket;
 use crate::os::logging;
@@ -91,6 +92,10 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         findings,
         contexts,
         scripts: scripts(&settings),
+        histograms: histograms::Settings {
+            dir: settings.histograms.dir.clone(),
+            interval: settings.histograms.interval,
+        },
     };
     let daemon = daemon::start(plan)?;
     // A clean end is a success even where a notice was left behind: that was told, loudly, and is not undone by 1.

@@ -105,7 +105,7 @@ pub const SCHEMA: [(&str, &[&str]); 13] = [
 ];
 
 /// Checked, and without effect so far: sections as a whole, and single keys.
-const LATER_SECTIONS: [&str; 5] = ["intervention", "blind", "ebpf", "watchdog", "histograms"];
+const LATER_SECTIONS: [&str; 4] = ["intervention", "blind", "ebpf", "watchdog"];
 const LATER_KEYS: [(&str, &[&str]); 2] = [("code", &["repeat_interval"]), ("security", &["user"])];
 
 /// The environment variable that beats a key. A table such as `breaker` has none.

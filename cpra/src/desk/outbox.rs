@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!  hold (after the start) ──▶ queue ──durable, room──▶ outstanding ──▶ done
-//!                               ▲                          │
-//!                               └── failed: later again ◀──┘
+//!                             ▲   │                       ▲ │
+//!                             │   └──▶ parked ──its turn──┘ │
+//!                             └──── failed: later again ◀───┘
 //! ```
 //! Nothing is ever dropped, and nothing leaves before its commit is durable, but for a store that has been silent for
 //! [`COMMIT_PATIENCE`]: an alert that waits for a dead disk is a lost alert.
@@ -12,13 +13,18 @@
 //! episode's raise, or the last that people hear is wrong for ever. So only one notice of these is on its way at a time,
 //! and the next one waits *behind* it until it is done. The lane's order is not enough: a raise that nobody took comes
 //! again later, and its resolve would have overtaken it. News does not wait out such a pause: both are tried at once.
+//!
+//! A destination that takes nothing must not use up the room of the others. It may have a part of the room that is
+//! *left*: so the first one that hangs leaves most of it, and every further one takes less. What is beyond its share is
+//! *parked* and passed by. Only the end of one of its own gives a parked destination its turn; as it has at least one
+//! outstanding, that end comes. Nothing is scanned: a notice moves once into the parking place and once out of it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::protocol::{DeliveryResult, NoticeId};
 use crate::domain::{Color, Destination, Notice, Raise};
-use crate::units::limits::COMMIT_PATIENCE;
+use crate::units::limits::{COMMIT_PATIENCE, OUTSTANDING_SHARE};
 use crate::units::planted::{self, Bug};
 use crate::units::{Instant, MonitorId, Span};
 
@@ -40,11 +46,25 @@ pub(super) struct Outbox {
     held: BTreeMap<(Instant, NoticeId), Entry>,
     queue: VecDeque<Entry>,
     outstanding: BTreeMap<NoticeId, Entry>,
+    /// How many of the outstanding ones each destination has; none are left out.
+    shares: BTreeMap<Arc<Destination>, usize>,
+    /// What would be too much for its destination, in order. Never an empty one.
+    parked: BTreeMap<Arc<Destination>, Parked>,
+    parked_notices: usize,
+    /// The parked destinations whose turn it is. The others each have something outstanding.
+    turns: VecDeque<Arc<Destination>>,
     /// One for each notice on its way (held, queued or outstanding): what waits behind it, and until when at least.
     lines: BTreeMap<Line, VecDeque<(Instant, Entry)>>,
     behind: usize,
     /// Where in `held` the first of a line is since it failed; it may be on its way again.
     pauses: BTreeMap<Line, (Instant, NoticeId)>,
+}
+
+#[derive(Debug, Default)]
+struct Parked {
+    entries: VecDeque<Entry>,
+    /// Whether it is in `turns`.
+    has_turn: bool,
 }
 
 /// A notice that may leave now.
@@ -66,6 +86,12 @@ pub(super) struct Durability {
 impl Durability {
     fn is_stuck(&self, now: Instant) -> bool {
         self.silent_since.is_some_and(|since| now.since(since) >= COMMIT_PATIENCE)
+    }
+
+    /// Whether a notice may leave, and if so, whether its commit is durable.
+    fn lets_out(self, entry: &Entry, now: Instant) -> Option<bool> {
+        let durable = entry.sequence <= self.durable || planted::is(Bug::ActionWithoutCommit);
+        (durable || self.is_stuck(now)).then_some(durable)
     }
 }
 
@@ -106,15 +132,71 @@ impl Outbox {
     /// The next notice that may leave, while fewer than `capacity` are outstanding.
     pub(super) fn depart(&mut self, now: Instant, durability: Durability, capacity: usize) -> Option<Departure> {
         self.release(now);
-        let first = self.queue.front()?;
-        let durable = first.sequence <= durability.durable || planted::is(Bug::ActionWithoutCommit);
-        if self.outstanding.len() >= capacity || !durable && !durability.is_stuck(now) {
-            return None;
+        let room = capacity.checked_sub(self.outstanding.len()).filter(|room| *room > 0)?;
+        let share = (room / OUTSTANDING_SHARE).max(1);
+        // First those that have been passed by.
+        while let Some(destination) = self.turns.front() {
+            if self.held_by(destination) < share {
+                return self.depart_parked(now, durability);
+            }
+            // Not before another one of its own has ended.
+            if let Some(parked) = self.turns.pop_front().and_then(|destination| self.parked.get_mut(&destination)) {
+                parked.has_turn = false;
+            }
         }
-        let entry = self.queue.pop_front()?;
+        loop {
+            let durable = durability.lets_out(self.queue.front()?, now)?;
+            let entry = self.queue.pop_front()?;
+            let destination = &entry.notice.key.destination;
+            if !self.parked.contains_key(destination) && self.held_by(destination) < share {
+                return Some(self.leave(entry, durable));
+            }
+            self.parked_notices += 1;
+            self.parked.entry(Arc::clone(destination)).or_default().entries.push_back(entry);
+        }
+    }
+
+    /// The first one of the destination whose turn it is.
+    fn depart_parked(&mut self, now: Instant, durability: Durability) -> Option<Departure> {
+        let destination = self.turns.front()?;
+        let parked = self.parked.get_mut(destination)?;
+        // Once more: it may have been parked while the store was silent, and the store speaks again.
+        let durable = durability.lets_out(parked.entries.front()?, now)?;
+        let entry = parked.entries.pop_front()?;
+        self.parked_notices -= 1;
+        if parked.entries.is_empty() {
+            self.parked.remove(destination);
+            self.turns.pop_front();
+        }
+        Some(self.leave(entry, durable))
+    }
+
+    fn leave(&mut self, entry: Entry, durable: bool) -> Departure {
+        *self.shares.entry(Arc::clone(&entry.notice.key.destination)).or_default() += 1;
         let departure = Departure { id: entry.id, notice: entry.notice.clone(), durable };
         self.outstanding.insert(entry.id, entry);
-        Some(departure)
+        departure
+    }
+
+    fn held_by(&self, destination: &Arc<Destination>) -> usize {
+        self.shares.get(destination).copied().unwrap_or(0)
+    }
+
+    /// One of this destination's is no longer outstanding.
+    fn give_back(&mut self, destination: &Arc<Destination>) {
+        if let Some(held) = self.shares.get_mut(destination) {
+            *held -= 1;
+            if *held == 0 {
+                self.shares.remove(destination);
+            }
+        }
+        if let Some(parked) = self.parked.get_mut(destination)
+            && !parked.has_turn
+            && !planted::is(Bug::ParkedNoticeForgotten)
+        {
+            parked.has_turn = true;
+            self.turns.push_back(Arc::clone(destination));
+        }
     }
 
     fn release(&mut self, now: Instant) {
@@ -138,6 +220,7 @@ impl Outbox {
     /// destination nor the fallback took comes again, each time a little later.
     pub(super) fn finished(&mut self, id: NoticeId, result: DeliveryResult, now: Instant) -> Option<Box<Notice>> {
         let mut entry = self.outstanding.remove(&id)?;
+        self.give_back(&entry.notice.key.destination);
         match result {
             DeliveryResult::Sent | DeliveryResult::Fallback => {
                 self.follow(&line_of(&entry), now);
@@ -181,13 +264,13 @@ impl Outbox {
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.queue.len() + self.held.len() + self.behind
+        self.queue.len() + self.held.len() + self.behind + self.parked_notices
     }
 
     /// When something may leave that may not now. Without room the store's silence is no reason to wake up.
     pub(super) fn next_deadline(&self, durability: Durability, capacity: usize) -> Option<Instant> {
         let hold = self.held.first_key_value().map(|((until, _), _)| *until);
-        let waits = !self.queue.is_empty() && self.outstanding.len() < capacity;
+        let waits = !(self.queue.is_empty() && self.turns.is_empty()) && self.outstanding.len() < capacity;
         let patience = durability.silent_since.filter(|_| waits).map(|since| since + COMMIT_PATIENCE);
         [hold, patience].into_iter().flatten().min()
     }
@@ -212,8 +295,12 @@ mod tests {
     }
 
     fn notice(monitor: u32, episode: u128, raise: Raise) -> Box<Notice> {
+        notice_for(None, monitor, episode, raise)
+    }
+
+    fn notice_for(file: Option<u32>, monitor: u32, episode: u128, raise: Raise) -> Box<Notice> {
         let episode = EpisodeId(episode);
-        let destination = Arc::new(Destination::Log { file: None });
+        let destination = Arc::new(Destination::Log { file: file.map(|file| file.to_string().into()) });
         Box::new(Notice {
             key: DeliveryKey { episode, raise, destination, n: 0 },
             incident: Incident::new("test", "web", episode),
@@ -277,5 +364,83 @@ mod tests {
         assert!(outbox.depart(at(5), stuck, 1).is_some_and(|departure| !departure.durable));
         assert!(outbox.depart(at(5), stuck, 1).is_none());
         assert_eq!(outbox.next_deadline(stuck, 1), None);
+    }
+
+    /// Leaves with this capacity, by destination.
+    fn leaving_for(outbox: &mut Outbox, capacity: usize) -> BTreeMap<Arc<Destination>, Vec<NoticeId>> {
+        let mut left: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        while let Some(departure) = outbox.depart(at(0), DURABLE, capacity) {
+            left.entry(Arc::clone(&departure.notice.key.destination)).or_default().push(departure.id);
+        }
+        left
+    }
+
+    #[test]
+    fn those_that_take_nothing_leave_room_for_the_others() {
+        const CAPACITY: usize = 1_000;
+        let mut outbox = Outbox::default();
+        let mut monitor = 0;
+        let mut add = |outbox: &mut Outbox, file: u32, count: usize| {
+            for _ in 0..count {
+                monitor += 1;
+                outbox.add(notice_for(Some(file), monitor, 1, Raise::Red), 1, at(0), at(0));
+            }
+        };
+        // Sixty hang, one after the other, each with more than there is room for altogether.
+        for file in 0..60 {
+            add(&mut outbox, file, 2_000);
+            let left = leaving_for(&mut outbox, CAPACITY);
+            assert_eq!(left.len(), 1, "each gets something");
+            assert!(left.values().all(|ids| ids.len() <= CAPACITY / OUTSTANDING_SHARE));
+        }
+        let hung = outbox.outstanding();
+        assert!(hung < CAPACITY, "{hung}");
+        // Another one has all of its notices taken, in order, round by round, and nothing of the hung ones is looked at.
+        add(&mut outbox, 99, 5_000);
+        let mut taken = Vec::new();
+        for _ in 0..5_000 {
+            let left = leaving_for(&mut outbox, CAPACITY);
+            for id in left.into_values().flatten() {
+                taken.push(id);
+                assert!(outbox.finished(id, DeliveryResult::Sent, at(0)).is_some());
+            }
+        }
+        assert_eq!((taken.len(), outbox.outstanding()), (5_000, hung));
+        assert!(taken.is_sorted());
+
+        // They take again, in any order: each of them has its notices in order, and nothing remains.
+        let mut seen: BTreeMap<Arc<Destination>, Vec<NoticeId>> = BTreeMap::new();
+        let mut random = fastrand::Rng::with_seed(4);
+        while outbox.outstanding() > 0 {
+            let ids: Vec<NoticeId> = outbox.outstanding.keys().copied().collect();
+            for id in ids.into_iter().filter(|_| random.bool()) {
+                seen.entry(Arc::clone(&outbox.outstanding[&id].notice.key.destination)).or_default().push(id);
+                assert!(outbox.finished(id, DeliveryResult::Sent, at(0)).is_some());
+            }
+            leaving_for(&mut outbox, CAPACITY);
+            assert!(outbox.outstanding() <= CAPACITY);
+        }
+        assert_eq!((seen.values().map(Vec::len).sum::<usize>(), outbox.waiting()), (60 * 2_000, 0));
+        assert!(outbox.parked.is_empty() && outbox.shares.is_empty() && outbox.turns.is_empty());
+    }
+
+    #[test]
+    fn what_was_parked_passes_the_gate_again() {
+        let mut outbox = Outbox::default();
+        let stuck = Durability { durable: 0, silent_since: Some(at(0)) };
+        for monitor in 0..3 {
+            outbox.add(notice(monitor, 1, Raise::Red), 1 + u64::from(monitor), at(0), at(0));
+        }
+        // One at a time with so little room; the other two are parked while the store is silent.
+        let first = outbox.depart(at(5), stuck, 4).map(|departure| departure.id);
+        assert!(first.is_some() && outbox.depart(at(5), stuck, 4).is_none());
+        assert_eq!(outbox.waiting(), 2);
+        assert!(outbox.finished(first.unwrap(), DeliveryResult::Sent, at(5)).is_some());
+        // The store speaks again, and is behind: nothing leaves that is not durable.
+        let behind = Durability { durable: 1, silent_since: Some(at(5)) };
+        assert!(outbox.depart(at(6), behind, 4).is_none());
+        assert_eq!(outbox.next_deadline(behind, 4), Some(at(5) + COMMIT_PATIENCE), "it is waited for");
+        let caught_up = Durability { durable: 2, silent_since: None };
+        assert!(outbox.depart(at(6), caught_up, 4).is_some_and(|departure| departure.durable));
     }
 }

@@ -36,7 +36,8 @@ pub enum Event {
 pub enum Effect {
     /// Make this durable; the numbers count up from 1 without gaps.
     Commit(Batch),
-    /// Send; emitted only for notices whose commit is durable. At most `queue_capacity` are outstanding.
+    /// Send; emitted only for notices whose commit is durable. At most `queue_capacity` are outstanding, of which no
+    /// destination has more than its share.
     Deliver {
         id: NoticeId,
         notice: Box<Notice>,

@@ -66,12 +66,13 @@ impl LogDirs {
     }
 
     /// Whether a resolved folder is an allowed one or below it.
+    ///
+    /// Those that contain it as they are written need no look at the disk: one of the others may be on a disk that hangs.
     pub fn contains(&self, folder: &Path) -> bool {
-        self.allowed
-            .iter()
-            .chain([&self.state])
-            .filter_map(|dir| fs::canonicalize(dir).ok())
-            .any(|dir| folder.starts_with(dir))
+        let dirs = || self.allowed.iter().chain([&self.state]);
+        // A resolved folder has no link in it, so that neither has what it begins with.
+        dirs().any(|dir| dir.is_absolute() && is_plain(dir) && folder.starts_with(dir))
+            || dirs().filter_map(|dir| fs::canonicalize(dir).ok()).any(|dir| folder.starts_with(dir))
     }
 
     /// Makes a missing folder below the state folder. Elsewhere a missing folder is more likely a mistyped one.
@@ -90,14 +91,18 @@ impl LogDirs {
             }
         };
         let rest = folder.strip_prefix(found).unwrap_or(folder);
-        let plain = rest.components().all(|part| matches!(part, Component::Normal(_)));
-        if !plain || !fs::canonicalize(&self.state).is_ok_and(|state| base.starts_with(state)) {
+        if !is_plain(rest) || !fs::canonicalize(&self.state).is_ok_and(|state| base.starts_with(state)) {
             return Err(missing);
         }
         let folder = base.join(rest);
         fs::DirBuilder::new().recursive(true).mode(0o750).create(&folder)?;
         fs::canonicalize(folder)
     }
+}
+
+/// Whether no part of the path leads back or stays.
+fn is_plain(path: &Path) -> bool {
+    path.components().all(|part| matches!(part, Component::Normal(_) | Component::RootDir))
 }
 
 #[cfg(test)]

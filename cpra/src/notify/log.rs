@@ -12,6 +12,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -20,7 +21,7 @@ use super::dirs::Refusal;
 use super::{Surroundings, line};
 use crate::desk::protocol::DeliveryResult;
 use crate::domain::Notice;
-use crate::os::lane::{Errno, Identity, Kind, OpenFile};
+use crate::os::lane::{Errno, Identity, Kind, OpenFile, Status, aside};
 use crate::units::limits::{FAULT_REPORT_EVERY, LOG_RETRY_PAUSES, LOG_TROUBLE};
 
 #[derive(Debug)]
@@ -53,6 +54,17 @@ enum Trouble {
 impl LogOutlet {
     pub fn new(path: Option<PathBuf>, surroundings: Surroundings) -> Self {
         Self { path, surroundings, open: None, trouble_until: None, reported: None, unreported: 0 }
+    }
+
+    pub async fn close(mut self) {
+        self.let_go().await;
+    }
+
+    /// Closes the file, which can hang where its disk does.
+    async fn let_go(&mut self) {
+        if let Some(opened) = self.open.take() {
+            opened.file.close().await;
+        }
     }
 
     pub async fn deliver(&mut self, notices: &[&Notice]) -> Vec<DeliveryResult> {
@@ -93,7 +105,7 @@ impl LogOutlet {
                 return done;
             };
             // Whatever it was, the next attempt begins with looking at the path again.
-            self.open = None;
+            self.let_go().await;
             let Some(&pause) = pauses.next() else {
                 self.trouble_until = Some(Instant::now() + Duration::from(LOG_TROUBLE));
                 self.report(path, &trouble, ends.len() - done);
@@ -114,12 +126,23 @@ impl LogOutlet {
     /// The open file, if it is still what the path names; else the path's, opened anew.
     async fn current(&mut self, path: &Path) -> Result<&OpenFile, Trouble> {
         let disk = self.surroundings.disk;
-        if let Some(opened) = self.open.take()
-            && disk.identity(&opened.place).await?.is_some_and(|(identity, _)| identity == opened.identity)
-        {
-            return Ok(&self.open.insert(opened).file);
+        if let Some(opened) = &self.open {
+            let found = disk.identity(&opened.place).await?;
+            if found.is_none_or(|(identity, _)| identity != opened.identity) {
+                self.let_go().await;
+            }
         }
-        let place = self.surroundings.log_dirs.place(path)??;
+        let opened = match self.open.take() {
+            Some(opened) => opened,
+            None => self.open_anew(path).await?,
+        };
+        Ok(&self.open.insert(opened).file)
+    }
+
+    async fn open_anew(&self, path: &Path) -> Result<Opened, Trouble> {
+        let disk = self.surroundings.disk;
+        let (log_dirs, path) = (Arc::clone(&self.surroundings.log_dirs), path.to_owned());
+        let place = aside(move || log_dirs.place(&path)).await??;
         // Looked at before it is opened: to open a device can have effects of its own.
         match disk.identity(&place).await? {
             Some((_, Kind::Symlink)) => return Err(Refusal::Symlink.into()),
@@ -128,16 +151,15 @@ impl LogOutlet {
         }
         let file = disk.open_append(&place).await?;
         // And after, since between the two anything may have happened, even to the folders above.
-        let (identity, kind) = file.identity()?;
+        let Status { identity, kind, .. } = file.status().await?;
         if kind != Kind::Regular {
             return Err(Refusal::NotRegular.into());
         }
         let folder = file.path()?.parent().map(Path::to_path_buf).unwrap_or_default();
-        if !self.surroundings.log_dirs.contains(&folder) {
-            return Err(Refusal::Outside(folder).into());
-        }
+        let log_dirs = Arc::clone(&self.surroundings.log_dirs);
+        aside(move || Ok(if log_dirs.contains(&folder) { Ok(()) } else { Err(Refusal::Outside(folder)) })).await??;
         file.wait_for_disk()?;
-        Ok(&self.open.insert(Opened { file, place, identity }).file)
+        Ok(Opened { file, place, identity })
     }
 
     fn report(&mut self, path: &Path, trouble: &Trouble, notices: usize) {
@@ -161,8 +183,8 @@ impl LogOutlet {
 /// See [`LogOutlet::append`].
 async fn append_lines(file: &OpenFile, lines: &[u8]) -> (usize, Result<(), Trouble>) {
     let mut bytes = Vec::with_capacity(lines.len() + 1);
-    let before = match file.size() {
-        Ok(size) => size,
+    let before = match file.status().await {
+        Ok(status) => status.size,
         Err(error) => return (0, Err(error.into())),
     };
     match file.last_byte(before).await {
@@ -191,8 +213,8 @@ async fn append_lines(file: &OpenFile, lines: &[u8]) -> (usize, Result<(), Troub
     let whole = bytes[..written].iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
     // Only if the end is ours: else the cut would take another's lines. The newline at the next batch's start then
     // closes what remains of ours.
-    if whole < written && file.size().is_ok_and(|size| size == before + written as u64) {
-        let _ = file.truncate(before + whole as u64);
+    if whole < written && file.status().await.is_ok_and(|status| status.size == before + written as u64) {
+        let _ = file.truncate(before + whole as u64).await;
     }
     (whole.saturating_sub(lead), Err(fault.into()))
 }

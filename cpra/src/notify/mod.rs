@@ -45,4 +45,11 @@ impl Outlet {
             Self::Log(outlet) => outlet.deliver(notices).await,
         }
     }
+
+    /// Lets go of what is open. To drop it does the same, but the thread waits for it.
+    pub async fn close(self) {
+        match self {
+            Self::Log(outlet) => outlet.close().await,
+        }
+    }
 }

@@ -3,17 +3,19 @@
 //! It sleeps on one eventfd, which every queue towards it rings: transitions of the shards, acknowledgements of the
 //! store, results of the code lane, questions of the API.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::clock::Clock;
+use super::histograms::SharedRecording;
 use super::story::Teller;
 use super::wake::WakeFd;
 use crate::desk::protocol::{Answer, Batch, DeliveryResult, NoticeId, Question};
 use crate::desk::{Desk, DeskStats, Effect, Event};
 use crate::domain::Notice;
 use crate::pipeline::{Bell, Receiver, Sender};
+use crate::queueing::recording::Measure;
 use crate::shard::protocol::{Command, Transition};
 use crate::units::{Instant, MonitorId, Span};
 use crate::world::Catalog;
@@ -82,6 +84,9 @@ pub struct DeskLoop {
     next_token: u64,
     next_wall: Instant,
     drain_told: bool,
+    /// Where it is noted how long notices take, and when those without a result were handed over.
+    recording: Option<SharedRecording>,
+    handed: BTreeMap<NoticeId, Instant>,
 }
 
 impl DeskLoop {
@@ -113,7 +118,15 @@ impl DeskLoop {
             next_token: 0,
             next_wall: Instant::ZERO,
             drain_told: false,
+            recording: None,
+            handed: BTreeMap::new(),
         }
+    }
+
+    #[must_use]
+    pub fn recorded_by(mut self, recording: SharedRecording) -> Self {
+        self.recording = Some(recording);
+        self
     }
 
     /// Turns until it is told to stop.
@@ -146,6 +159,10 @@ impl DeskLoop {
             events.push(Event::Durable(sequence));
         }
         while let Some((notice, result)) = mail.delivered.recv() {
+            if let (Some(recording), Some(since)) = (&self.recording, self.handed.remove(&notice)) {
+                // There is one class of destinations so far.
+                recording.record(0, Measure::Result, now.since(since));
+            }
             events.push(Event::Delivered { notice, result });
         }
         while let Some(ask) = mail.asks.recv() {
@@ -179,7 +196,10 @@ impl DeskLoop {
     fn carry_out(&mut self, effect: Effect, now: Instant) {
         match effect {
             Effect::Commit(batch) => self.commits.push_back(batch),
-            Effect::Deliver { id, notice } => self.notices.push_back((id, notice)),
+            Effect::Deliver { id, notice } => {
+                self.handed.insert(id, now);
+                self.notices.push_back((id, notice));
+            }
             Effect::Command(command) => self.commands[usize::from(command.monitor.shard())].push_back(command),
             Effect::Story(story) => {
                 let name = story.monitor.map_or("cpra", |monitor| self.catalog.name(monitor));

@@ -4,6 +4,12 @@
 //! tokio-uring cancels nothing when a future is dropped, and its runtime waits for what is pending when it is dropped.
 //! So a lane that gives up what hangs has its runtime leaked instead of dropped: the process is about to end.
 //!
+//! A disk that hangs holds one thread for each operation on it: one of the kernel's for what goes through the ring, one
+//! of ours for what the ring cannot do ([`aside`]). The kernel has a bound of its own for them, four for each core, so
+//! that nine files on a dead disk would stop all others; [`run`] raises it. What remains is that the kernel writes files
+//! in 64 lines, by their number: of those that hang in a *write*, each may delay a sixty-fourth of the others. Most hang
+//! before that, when the path is looked at.
+//!
 //! Where io_uring is forbidden (containers commonly do that), the same code runs on tokio with blocking file operations.
 //! Then a file system that hangs does delay the others.
 
@@ -20,8 +26,13 @@ use nix::libc;
 use nix::sys::stat::{SFlag, fstat};
 use tokio::task::LocalSet;
 
-/// Runs a lane until its future ends, which answers whether nothing is left pending.
-pub fn run<F: Future<Output = bool>>(lane: impl FnOnce(Disk) -> F) {
+/// Runs a lane until its future ends, which answers whether nothing is left pending. `operations_max` are those that
+/// may hang at the same time without delaying others.
+pub fn run<F: Future<Output = bool>>(operations_max: usize, lane: impl FnOnce(Disk) -> F) {
+    // Of this thread, not of a ring: it holds for the runtime's ring, too.
+    if let Err(error) = super::uring::raise_file_workers(operations_max) {
+        tracing::debug!(%error, "the kernel keeps its own bound of threads for files");
+    }
     match tokio_uring::Runtime::new(&tokio_uring::builder()) {
         Ok(runtime) => {
             if !runtime.block_on(lane(Disk::Uring)) {
@@ -83,8 +94,8 @@ impl Disk {
         let found = match self {
             Self::Uring => match tokio_uring::fs::StatxBuilder::new().flags(libc::AT_SYMLINK_NOFOLLOW).pathname(path) {
                 Ok(query) => query.statx().await.map(|stat| {
-                    let device = (stat.stx_dev_major, stat.stx_dev_minor);
-                    (Identity { device, inode: stat.stx_ino }, Kind::of(stat.stx_mode.into()))
+                    let Status { identity, kind, .. } = Status::of(&stat);
+                    (identity, kind)
                 }),
                 Err(error) => Err(error),
             },
@@ -118,6 +129,34 @@ impl Disk {
     }
 }
 
+/// Does what can only be done by a call that may block, on a thread of its own.
+///
+/// # Errors
+/// What `work` answers; or that the runtime ends.
+pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => Err(io::Error::other(error)),
+    }
+}
+
+/// What a file is, and how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    pub identity: Identity,
+    pub kind: Kind,
+    pub size: u64,
+}
+
+impl Status {
+    fn of(stat: &libc::statx) -> Self {
+        let device = (stat.stx_dev_major, stat.stx_dev_minor);
+        let identity = Identity { device, inode: stat.stx_ino };
+        Self { identity, kind: Kind::of(stat.stx_mode.into()), size: stat.stx_size }
+    }
+}
+
 fn identity(stat: &libc::stat) -> (Identity, Kind) {
     let device = (libc::major(stat.st_dev), libc::minor(stat.st_dev));
     (Identity { device, inode: stat.st_ino }, Kind::of(stat.st_mode))
@@ -140,14 +179,15 @@ impl OpenFile {
 
     /// # Errors
     /// As fstat(2) says.
-    pub fn identity(&self) -> io::Result<(Identity, Kind)> {
-        Ok(identity(&fstat(self.fd())?))
-    }
-
-    /// # Errors
-    /// As fstat(2) says.
-    pub fn size(&self) -> io::Result<u64> {
-        Ok(u64::try_from(fstat(self.fd())?.st_size).unwrap_or(0))
+    pub async fn status(&self) -> io::Result<Status> {
+        match self {
+            Self::Uring(file) => Ok(Status::of(&file.statx().await?)),
+            Self::Blocking(_) => {
+                let stat = fstat(self.fd())?;
+                let (identity, kind) = identity(&stat);
+                Ok(Status { identity, kind, size: u64::try_from(stat.st_size).unwrap_or(0) })
+            }
+        }
     }
 
     /// Where the file is by now, as the kernel sees it.
@@ -202,9 +242,19 @@ impl OpenFile {
 
     /// # Errors
     /// As ftruncate(2) says.
-    pub fn truncate(&self, size: u64) -> io::Result<()> {
+    pub async fn truncate(&self, size: u64) -> io::Result<()> {
         let size = i64::try_from(size).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        Ok(nix::unistd::ftruncate(self.fd(), size)?)
+        let fd = self.fd().try_clone_to_owned()?;
+        aside(move || Ok(nix::unistd::ftruncate(fd, size)?)).await
+    }
+
+    /// Closes it without keeping the thread: a file system may write back first.
+    pub async fn close(self) {
+        match self {
+            // What could not be written back is known too late to be of use to anyone.
+            Self::Uring(file) => drop(file.close().await),
+            Self::Blocking(file) => drop(file),
+        }
     }
 }
 

@@ -4,12 +4,13 @@
 //! `uring` is the network of the shards, `wait` says how long a shard may sleep in it, `ping` carries its echo requests,
 //! `wake` is the door that queues knock at, `lane` runs the futures that deliver notices, `resolve` turns names into
 //! addresses, `spawn` runs scripts, `clock` is the only reader of clocks, `host` counts what this machine itself does to
-//! packets, `limits` and `preflight` say before the start what it can bear, `local` is the unix socket of the command
+//! packets, `histograms` writes down what the pipelines measure, `limits` and `preflight` say before the start what it can bear, `local` is the unix socket of the command
 //! line, `logging`, `story` and `stream`
 //! write to people. `unsafe` lives here and nowhere above.
 
 pub mod clock;
 pub mod desk_loop;
+pub mod histograms;
 pub mod host;
 pub mod lane;
 pub mod limits;

@@ -24,6 +24,7 @@ use super::wake::WakeFd;
 use crate::domain::Check;
 use crate::pipeline::{Bell, Receiver, Sender};
 use crate::probe::errand::{Errand, ErrandEnd};
+use crate::queueing::recording::Recording;
 use crate::ring::{Errno, Op, Ring as _, Wait};
 use crate::shard::protocol::{Command, CommandKind, MonitorState, Resolution, Transition};
 use crate::shard::{Effect, Effects, Event, Shard, ShardStats};
@@ -47,6 +48,8 @@ pub struct ShardBoard {
     pub drained: AtomicBool,
     /// Set from outside: return.
     pub stop: AtomicBool,
+    /// What the last checks took: there once the loop has returned.
+    pub last_recording: Mutex<Option<Recording>>,
 }
 
 /// Where an answer goes.
@@ -56,6 +59,12 @@ pub type Reply = Box<dyn FnOnce(Vec<MonitorState>) + Send>;
 pub struct Ask {
     pub indices: Vec<u32>,
     pub reply: Reply,
+}
+
+/// Give me what the checks took since the last time; go on with this empty one.
+pub struct Exchange {
+    pub empty: Recording,
+    pub reply: Box<dyn FnOnce(Recording) + Send>,
 }
 
 /// What comes from outside for one monitor, and is not answered.
@@ -82,6 +91,7 @@ pub type Onlooker = Box<dyn FnMut(Sight<'_>) + Send>;
 pub struct Mailbox {
     pub commands: Receiver<Command>,
     pub asks: Receiver<Ask>,
+    pub exchanges: Receiver<Exchange>,
     pub calls: Receiver<Call>,
     pub resolutions: Receiver<(Box<str>, Resolution)>,
     pub names: Sender<Box<str>>,
@@ -98,6 +108,7 @@ impl Mailbox {
         calls
             && self.commands.is_empty()
             && self.asks.is_empty()
+            && self.exchanges.is_empty()
             && self.resolutions.is_empty()
             && self.scripts.news.is_empty()
             && self.returns.is_empty()
@@ -239,10 +250,16 @@ impl ShardLoop {
             }
             self.shard.step(now, &events, &mut effects);
             spare = recycle(events);
+            while let Some(Exchange { empty, reply }) = self.mailbox.exchanges.recv() {
+                reply(self.shard.exchange_recording(empty));
+            }
             self.carry_out(&mut effects, &mut answers);
             self.wait.observe(now, completions);
             self.publish(now);
             self.sleep(!answers.is_empty())?;
+        }
+        if let Ok(mut last) = self.board.last_recording.lock() {
+            *last = Some(self.shard.exchange_recording(Shard::empty_recording()));
         }
         Ok(())
     }

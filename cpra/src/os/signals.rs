@@ -1,4 +1,4 @@
-//! The signals that end the process.
+//! The signals that end the process, and the one that wants something written.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -9,7 +9,16 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::units::Span;
 
-/// Signals that end the daemon, as a descriptor. To be made before any thread, which inherits the blocked signals.
+/// What a signal wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// SIGTERM, SIGINT, SIGHUP.
+    End,
+    /// SIGUSR1: write the histograms now.
+    Dump,
+}
+
+/// The daemon's signals, as a descriptor. To be made before any thread, which inherits the blocked signals.
 pub struct Signals(SignalFd);
 
 impl Signals {
@@ -21,16 +30,18 @@ impl Signals {
         set.add(Signal::SIGINT);
         // A terminal that closes, until there is a reload for it to mean.
         set.add(Signal::SIGHUP);
+        set.add(Signal::SIGUSR1);
         set.thread_block()?;
         Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
     }
 
-    /// Waits for one; `None` waits for ever. Answers whether one came.
-    pub fn wait(&self, timeout: Option<Span>) -> bool {
+    /// Waits for one; `None` waits for ever. Answers with what it wants, if one came.
+    pub fn wait(&self, timeout: Option<Span>) -> Option<Wish> {
         let timeout = timeout
             .map_or(PollTimeout::NONE, |span| PollTimeout::try_from(span.as_millis()).unwrap_or(PollTimeout::MAX));
         let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut fds, timeout);
-        matches!(self.0.read_signal(), Ok(Some(_)))
+        let signal = self.0.read_signal().ok().flatten()?;
+        Some(if signal.ssi_signo == Signal::SIGUSR1 as u32 { Wish::Dump } else { Wish::End })
     }
 }

@@ -108,10 +108,12 @@ impl Solo {
         // Nobody asks and nobody calls.
         let (_, ask_receiver) = bounded(1, shard_bell.clone());
         let (_, call_receiver) = bounded(1, shard_bell.clone());
+        let (_, exchange_receiver) = bounded(1, shard_bell.clone());
         let (transition_sender, transitions) = bounded(QUEUE, bell.clone());
         let mailbox = Mailbox {
             commands: command_receiver,
             asks: ask_receiver,
+            exchanges: exchange_receiver,
             calls: call_receiver,
             resolutions: resolver.answers,
             names: resolver.requests,

@@ -76,6 +76,18 @@ impl Default for Options {
     }
 }
 
+/// Lets so many operations on files block at the same time, for every ring of this thread, made before or after. The
+/// kernel allows four for each core, or as many as a ring has entries if those are fewer.
+///
+/// # Errors
+/// Where io_uring is forbidden.
+pub fn raise_file_workers(count: usize) -> io::Result<()> {
+    // The pool of workers is the thread's own, and comes into being with its first ring. A zero leaves the other kind, of
+    // sockets, as it is.
+    let ring = io_uring::IoUring::new(1)?;
+    ring.submitter().register_iowq_max_workers(&mut [u32::try_from(count).unwrap_or(u32::MAX / 2), 0])
+}
+
 /// [`Ring`] on io_uring. Belongs to the thread that made it: the kernel refuses any other.
 pub struct UringRing {
     // Units go first when dropped: they know memory of the seats.

@@ -250,3 +250,6 @@ pub struct Report {
     /// Whether the goal was missed with what there may be.
     pub unreachable: bool,
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,11 @@ impl ErlangB {
     #[must_use]
     pub fn grown_to(mut self, servers: u32) -> Self {
         while self.servers < servers {
+            // Beyond all numbers, and it stays there: nobody is blocked.
+            if self.inverse.is_infinite() {
+                self.servers = servers;
+                break;
+            }
             self.servers += 1;
             self.inverse = 1.0 + f64::from(self.servers) / self.offered * self.inverse;
         }
@@ -47,7 +52,7 @@ impl ErlangB {
         1.0 / self.inverse
     }
 
-    /// The share that waits: Erlang C. 1 where the servers do not suffice.
+    /// The share that waits: Erlang C. All of them where the servers do not suffice.
     pub fn waits(self) -> f64 {
         let used = self.offered / f64::from(self.servers);
         if used >= 1.0 {
@@ -57,3 +62,6 @@ impl ErlangB {
         blocked / (1.0 - used * (1.0 - blocked))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,8 +23,12 @@ const SAMPLES_MIN: u64 = 64;
 const BINS_MIN: u64 = 32;
 /// A measured dispersion beyond this is a burst that has passed, not a property of what arrives.
 const DISPERSION_MAX: f64 = 16.0;
-/// Values of a distribution that is handed to the solver, at most about this many.
-const POINTS: f64 = 64.0;
+/// A distribution is handed to the solver as points that weigh no more than this, nor than ...
+const POINT_WEIGHT_MAX: f64 = 1.0 / 64.0;
+/// ... this part of all that is longer: the tail is what an SLO is about.
+const POINT_OF_TAIL: f64 = 1.0 / 12.0;
+/// Less than this need not be told apart.
+const POINT_WEIGHT_MIN: f64 = 1e-4;
 /// Microseconds of the longest time that is told from longer ones.
 const TIME_MAX: u64 = 3_600_000_000;
 
@@ -95,14 +99,17 @@ impl Times {
         let mean = self.sum / count;
         let variance = (self.squares / count - mean * mean).max(0.0);
         let mut points: Vec<(f64, f64)> = Vec::new();
-        // Neighbours are put together until they weigh enough; the last ones stay as they are, since they matter.
+        // Neighbours are put together until they weigh enough.
         let (mut weight, mut value) = (0.0, 0.0);
+        let mut longer = 1.0;
         for step in self.histogram.iter_recorded() {
             let share = f64::from(step.count_at_value()) / count;
             weight += share;
             value += share * self.histogram.median_equivalent(step.value_iterated_to()) as f64 / 1e6;
-            if weight >= 1.0 / POINTS || step.quantile() > 0.95 {
+            let enough = (longer * POINT_OF_TAIL).clamp(POINT_WEIGHT_MIN, POINT_WEIGHT_MAX);
+            if weight >= enough {
                 points.push((value / weight, weight));
+                longer -= weight;
                 (weight, value) = (0.0, 0.0);
             }
         }
@@ -151,6 +158,8 @@ impl Bins {
 
 #[derive(Clone, Debug)]
 struct Slice {
+    /// When it began to fill: at a reading, so that what it holds is of this time.
+    since: Instant,
     arrived: u64,
     bins: Bins,
     service: Times,
@@ -160,8 +169,15 @@ struct Slice {
 }
 
 impl Slice {
-    fn new() -> Self {
-        Self { arrived: 0, bins: Bins::default(), service: Times::new(), wait: Times::new(), result: Times::new() }
+    fn new(since: Instant) -> Self {
+        Self {
+            since,
+            arrived: 0,
+            bins: Bins::default(),
+            service: Times::new(),
+            wait: Times::new(),
+            result: Times::new(),
+        }
     }
 
     fn clear(&mut self) {
@@ -192,8 +208,7 @@ struct Half {
 #[derive(Clone, Debug)]
 pub struct Meter {
     began: Instant,
-    /// The slice that is filling began here.
-    filling: Instant,
+    /// The slice that is filling.
     at: usize,
     slices: Box<[Slice]>,
     halves: [Half; 2],
@@ -231,11 +246,10 @@ impl Meter {
         let half = Half { since: now, arrived: 0, service: Times::new() };
         Self {
             began: now,
-            filling: now,
             at: 0,
-            slices: vec![Slice::new(); SLICES].into_boxed_slice(),
+            slices: vec![Slice::new(now); SLICES].into_boxed_slice(),
             halves: [half.clone(), half],
-            sum: Box::new(Slice::new()),
+            sum: Box::new(Slice::new(now)),
             bin_width: TICK,
             bin: (0, 0),
         }
@@ -279,12 +293,12 @@ impl Meter {
 
     /// Moves on to the slice that `now` is in.
     fn roll(&mut self, now: Instant) {
-        let passed = now.since(self.filling).as_nanos() / SLICE.as_nanos();
+        let passed = now.since(self.slices[self.at].since).as_nanos() / SLICE.as_nanos();
         for _ in 0..passed.min(SLICES as u64) {
             self.at = (self.at + 1) % SLICES;
             self.slices[self.at].clear();
+            self.slices[self.at].since = now;
         }
-        self.filling += SLICE.scaled(passed, 1);
         if now.since(self.halves[0].since) >= LONG {
             self.halves.swap(0, 1);
             let half = &mut self.halves[0];
@@ -298,16 +312,15 @@ impl Meter {
     pub fn read(&mut self, now: Instant) -> Reading {
         self.roll(now);
         let before = (self.at + SLICES - 1) % SLICES;
-        let filled = now.since(self.filling);
-        let alive = now.since(self.began);
         self.sum.clear();
         self.sum.add(&self.slices[before]);
         self.sum.add(&self.slices[self.at]);
-        let recent = self.window(alive.min(SLICE + filled));
+        let recent = self.window(now.since(self.slices[before].since));
         for offset in 1..SLICES - 1 {
             self.sum.add(&self.slices[(self.at + offset) % SLICES]);
         }
-        let short = self.window(alive.min(SLICE.scaled(SLICES as u64 - 1, 1) + filled));
+        let oldest = self.slices[(self.at + 1) % SLICES].since;
+        let short = self.window(now.since(oldest));
         let dispersion = self.sum.bins.dispersion();
         let window = match (recent, short) {
             // What grows shows at once, what shrinks when the short window has forgotten it.
@@ -321,7 +334,7 @@ impl Meter {
         };
         let (rate, service) = match window {
             Some(Window { rate, service }) => (rate, Some(service)),
-            None => (self.sum.arrived as f64 / alive.as_secs_f64().max(SLICE.as_secs_f64()), None),
+            None => (self.sum.arrived as f64 / now.since(self.began).as_secs_f64().max(SLICE.as_secs_f64()), None),
         };
         if let Some(service) = &service {
             self.measure_by(service.mean);
@@ -367,8 +380,7 @@ impl Meter {
     fn long_window(&self, now: Instant) -> Option<Window> {
         let [half, other] = &self.halves;
         let service = self.long_times();
-        let since = if other.since == half.since { half.since } else { other.since };
-        let length = now.since(since).as_secs_f64().max(SLICE.as_secs_f64());
+        let length = now.since(other.since).as_secs_f64().max(SLICE.as_secs_f64());
         let rate = (half.arrived + other.arrived) as f64 / length;
         (service.count() > 0).then(|| Window { rate, service: service.service() })
     }
@@ -404,3 +416,6 @@ fn percentiles(times: &Times) -> Percentiles {
         p999: times.percentile(99.9),
     }
 }
+
+#[cfg(test)]
+mod tests;

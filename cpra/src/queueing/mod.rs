@@ -14,6 +14,7 @@ pub mod controller;
 pub mod erlang;
 pub mod meter;
 pub mod presize;
+pub mod recording;
 mod report;
 pub mod solver;
 mod words;

@@ -79,6 +79,11 @@ fn mean(weights: (f64, f64), (mine, theirs): (f64, f64)) -> f64 {
 }
 
 impl Percentiles {
+    /// `None` where nothing was measured: what was is never zero.
+    pub fn known(&self) -> Option<Self> {
+        (*self != Self::default()).then_some(*self)
+    }
+
     /// The first of those that are kept which is not below this one, with its name.
     pub const fn at_least(&self, percentile: u8) -> (&'static str, Span) {
         match percentile {

@@ -1,9 +1,14 @@
 //! The least number of workers with which an SLO is met.
 //!
-//! The model is G/G/c. Who waits at all is Erlang C's answer; how long, is exponential, with the mean that Allen and
-//! Cunneen give to those who wait: `1/(cμ - λ) · (Ca² + Cs²)/2` (A. O. Allen, *Probability, Statistics, and Queueing
-//! Theory*, 2nd ed. 1990, §5.3; exact for M/M/c). The result's time is that wait plus a service, whose measured
-//! distribution is taken as it is.
+//! The model is G/G/c, first come, first served. Who waits at all is Erlang C's answer; how long, is exponential. Its mean
+//! is what Allen and Cunneen give to those who wait, `1/(cμ - λ) · (Ca² + Cs²)/2` (A. O. Allen, *Probability, Statistics,
+//! and Queueing Theory*, 2nd ed. 1990, §5.3; exact for M/M/c and for the mean of M/G/1). With many workers a wait is
+//! short beside a service, and what ends it is the *first* of all running services; so the mean is bent by what Boxma,
+//! Cohen and Huffels found for M/G/c (`Queue::bend`), which is 1 for exponential services. The time of a result is
+//! that wait plus a service, whose measured distribution is taken as it is.
+//!
+//! How far this is from a simulated queue, `cargo xtask bench sizing` prints. Nothing that is passed in makes it panic or
+//! run on: what is not a number counts as nothing, and where nothing suffices the answer is [`WORKERS_MAX`].
 
 use super::erlang::ErlangB;
 use crate::units::Span;
@@ -20,9 +25,9 @@ pub struct Slo {
 }
 
 impl Slo {
-    /// The share of jobs that may take longer.
+    /// The share of jobs that may take longer. All of them, or none, is nothing to aim at.
     pub fn late(&self) -> f64 {
-        1.0 - f64::from(self.percentile) / 100.0
+        1.0 - f64::from(self.percentile.clamp(1, 99)) / 100.0
     }
 }
 
@@ -60,6 +65,26 @@ impl Service {
         let weight = 1.0 / f64::from(POINTS);
         let point = |index| (-mean * (1.0 - (f64::from(index) + 0.5) * weight).ln(), weight);
         Self { mean, scv: 1.0, points: (0..POINTS).map(point).collect() }
+    }
+
+    /// How long it takes in the mean until the first of so many busy workers is done: ∫(1 - Bₑ(t))ᶜ dt, where Bₑ is the
+    /// distribution of what is left of a running service.
+    fn first_of(&self, workers: f64) -> f64 {
+        // The distribution has steps, so 1 - Bₑ is a chain of straight lines, and each has a closed integral.
+        let (mut from, mut left, mut longer, mut power) = (0.0, 1.0_f64, 1.0, 1.0);
+        let mut sum = 0.0;
+        for &(value, weight) in &self.points {
+            left = (left - longer * (value - from) / self.mean).max(0.0);
+            let next = left.powf(workers + 1.0);
+            sum += (power - next) * self.mean / ((workers + 1.0) * longer);
+            (from, power) = (value, next);
+            longer -= weight;
+            // The rest is no more than rounding.
+            if next < 1e-12 || longer < 1e-12 {
+                break;
+            }
+        }
+        sum
     }
 
     /// The share of the jobs that take longer than this.
@@ -112,69 +137,43 @@ impl Answer {
 
 /// The least workers that keep the SLO.
 pub fn solve(load: Load, service: &Service, slo: &Slo, bounds: &Bounds) -> Answer {
-    let offered = load.rate * service.mean;
+    let load = Load { rate: sound(load.rate), scv: sound(load.scv) };
+    let queue = Queue { load, service, offered: sound(load.rate * service.mean) };
     let late = slo.late();
-    let within = slo.within.as_secs_f64();
-    let goal = if service.beyond(within) > late { Goal::Wait(slo.wait) } else { Goal::Result(slo.within) };
-    let queue = Queue { load, service, offered };
-    let suffices = |erlang: ErlangB| {
-        erlang.servers() > 0
-            && match goal {
-                Goal::Wait(most) => queue.waits_beyond(erlang, most.as_secs_f64()) <= late,
-                Goal::Result(most) => queue.takes_beyond(erlang, most.as_secs_f64()) <= late,
-            }
-    };
-    let needed = if offered > 0.0 { least(offered, suffices) } else { 1 };
+    let goal =
+        if service.beyond(slo.within.as_secs_f64()) > late { Goal::Wait(slo.wait) } else { Goal::Result(slo.within) };
+    let needed = queue.least(|tail| match goal {
+        Goal::Wait(most) => tail.waits_beyond(most.as_secs_f64()) <= late,
+        Goal::Result(most) => tail.takes_beyond(service, most.as_secs_f64()) <= late,
+    });
     let ample = (f64::from(needed) * (1.0 + f64::from(bounds.headroom) / 1_000.0)).ceil() as u32;
-    let workers = ample.clamp(bounds.min.max(1), bounds.max.max(bounds.min).max(1));
-    let erlang = ErlangB::new(offered).grown_to(workers);
+    // What there may be at most is the stronger word.
+    let most = bounds.max.max(1);
+    let workers = ample.clamp(bounds.min.clamp(1, most), most);
+    let erlang = ErlangB::new(queue.offered).grown_to(workers);
+    let tail = queue.tail(erlang);
     Answer {
         load,
         service: service.mean,
         service_scv: service.scv,
-        offered,
+        offered: queue.offered,
         goal,
         workers,
         needed,
-        utilisation: offered / f64::from(workers),
-        mean_wait: queue.mean_wait(erlang),
-        wait: queue.percentile(late, |seconds| queue.waits_beyond(erlang, seconds)),
-        result: queue.percentile(late, |seconds| queue.takes_beyond(erlang, seconds)),
+        utilisation: queue.offered / f64::from(workers),
+        mean_wait: if tail.waits > 0.0 { tail.waits * queue.patience(workers) } else { 0.0 },
+        wait: tail.wait(late),
+        result: tail.result(service, late),
     }
 }
 
-/// The least servers above the offered load that suffice: doubling the distance, then bisection.
-fn least(offered: f64, suffices: impl Fn(ErlangB) -> bool) -> u32 {
-    // Above the load by as little as a server can be: at the load itself the queue has no end.
-    let first = (offered.floor() as u32).saturating_add(1);
-    let mut low = ErlangB::new(offered).grown_to(first);
-    if suffices(low) {
-        return first;
-    }
-    let mut step = 1_u32;
-    let mut high = low.grown_to(first.saturating_add(step));
-    while !suffices(high) {
-        low = high;
-        step = step.saturating_mul(2);
-        if high.servers() >= WORKERS_MAX {
-            return high.servers();
-        }
-        high = high.grown_to(high.servers().saturating_add(step));
-    }
-    // `low` does not suffice, `high` does.
-    while high.servers() - low.servers() > 1 {
-        let middle = low.grown_to(low.servers() + (high.servers() - low.servers()) / 2);
-        if suffices(middle) {
-            high = middle;
-        } else {
-            low = middle;
-        }
-    }
-    high.servers()
+/// What is not a number, or less than nothing, counts as nothing.
+fn sound(value: f64) -> f64 {
+    if value.is_finite() { value.max(0.0) } else { 0.0 }
 }
 
-/// No pipeline has more.
-const WORKERS_MAX: u32 = 1 << 26;
+/// No pipeline has more: as many as a shard can have monitors.
+pub const WORKERS_MAX: u32 = 1 << 24;
 
 struct Queue<'a> {
     load: Load,
@@ -183,62 +182,134 @@ struct Queue<'a> {
 }
 
 impl Queue<'_> {
-    /// Those who wait, wait this long in the mean.
-    fn patience(&self, erlang: ErlangB) -> f64 {
-        let spare = f64::from(erlang.servers()) - self.offered;
+    /// The least servers above the offered load that suffice: doubling the distance, then bisection.
+    fn least(&self, suffices: impl Fn(Tail) -> bool) -> u32 {
+        if self.offered <= 0.0 {
+            return 1;
+        }
+        if self.offered >= f64::from(WORKERS_MAX) {
+            return WORKERS_MAX;
+        }
+        // Above the load by as little as a server can be: at the load itself the queue has no end.
+        let first = self.offered as u32 + 1;
+        let mut low = ErlangB::new(self.offered).grown_to(first);
+        if suffices(self.tail(low)) {
+            return first;
+        }
+        let mut step = 1;
+        let mut high = low.grown_to(first + step);
+        while !suffices(self.tail(high)) {
+            low = high;
+            step *= 2;
+            if high.servers() >= WORKERS_MAX {
+                return WORKERS_MAX;
+            }
+            high = high.grown_to(high.servers() + step);
+        }
+        // `low` does not suffice, `high` does.
+        while high.servers() - low.servers() > 1 {
+            let middle = low.grown_to(u32::midpoint(low.servers(), high.servers()));
+            if suffices(self.tail(middle)) {
+                high = middle;
+            } else {
+                low = middle;
+            }
+        }
+        high.servers()
+    }
+
+    /// Those who wait, wait this long in the mean: Allen and Cunneen. Infinite where the servers do not suffice.
+    fn patience(&self, servers: u32) -> f64 {
+        let spare = f64::from(servers) - self.offered;
         if spare <= 0.0 {
             return f64::INFINITY;
         }
-        self.service.mean / spare * (self.load.scv + self.service.scv) / 2.0
+        self.service.mean / spare * (self.load.scv + sound(self.service.scv)) / 2.0
     }
 
-    fn mean_wait(&self, erlang: ErlangB) -> f64 {
-        if self.offered <= 0.0 {
-            return 0.0;
-        }
-        erlang.waits() * self.patience(erlang)
-    }
-
-    fn waits_beyond(&self, erlang: ErlangB, seconds: f64) -> f64 {
-        if self.offered <= 0.0 {
-            return 0.0;
-        }
-        if seconds < 0.0 {
+    /// What that mean is multiplied by where there are several servers.
+    ///
+    /// O. J. Boxma, J. W. Cohen and N. Huffels, *Approximations of the mean waiting time in an M/G/s queueing system*,
+    /// Operations Research 27 (1979) 1115-1127, over M/M/c and M/D/c; of the latter by G. P. Cosmetatos (INFOR 13, 1975),
+    /// whose correction is bounded as W. Whitt has it (*Approximations for the GI/G/m queue*, POM 2, 1993, eq. 2.17).
+    fn bend(&self, servers: u32) -> f64 {
+        let servers = f64::from(servers);
+        let first = self.service.first_of(servers);
+        if servers < 2.0 || first <= 0.0 {
             return 1.0;
         }
-        let patience = self.patience(erlang);
-        if patience <= 0.0 {
-            return 0.0;
-        }
-        erlang.waits() * (-seconds / patience).exp()
+        let used = self.offered / servers;
+        let correction =
+            (1.0 - used) * (servers - 1.0) * ((4.0 + 5.0 * servers).sqrt() - 2.0) / (16.0 * servers * used);
+        // The mean waits of constant services, as a share of those of exponential ones.
+        let constant = f64::midpoint(1.0, correction.min(0.24));
+        let moment = (1.0 + sound(self.service.scv)) * self.service.mean / first;
+        // 0 for constant services, 1 for exponential ones.
+        let alpha = ((moment - servers - 1.0) / (servers - 1.0)).max(0.0);
+        2.0 * constant / (2.0 * alpha * constant + 1.0 - alpha)
     }
 
-    fn takes_beyond(&self, erlang: ErlangB, seconds: f64) -> f64 {
-        let points = self.service.points.iter();
-        points.map(|(value, weight)| weight * self.waits_beyond(erlang, seconds - value)).sum()
-    }
-
-    /// The time that only the share `late` exceeds.
-    fn percentile(&self, late: f64, beyond: impl Fn(f64) -> f64) -> f64 {
-        if beyond(0.0) <= late {
-            return 0.0;
+    fn tail(&self, erlang: ErlangB) -> Tail {
+        let servers = erlang.servers();
+        let patience = self.patience(servers);
+        if self.offered <= 0.0 || servers == 0 || patience <= 0.0 {
+            return Tail { waits: 0.0, patience: 0.0 };
         }
-        let mut high = self.service.mean.max(1e-6);
-        while beyond(high) > late {
-            high *= 2.0;
-            if high > 1e9 {
-                return f64::INFINITY;
-            }
+        if patience.is_infinite() {
+            return Tail { waits: 1.0, patience };
         }
-        let mut low = 0.0;
-        for _ in 0..40 {
-            let middle = f64::midpoint(low, high);
-            if beyond(middle) > late {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
-        high
+        Tail { waits: erlang.waits(), patience: patience * self.bend(servers) }
     }
 }
+
+/// How long the jobs wait.
+#[derive(Clone, Copy, Debug)]
+struct Tail {
+    /// The share that waits at all.
+    waits: f64,
+    /// How long those wait in the mean; what they wait is exponential.
+    patience: f64,
+}
+
+impl Tail {
+    /// The share that waits longer than this.
+    fn waits_beyond(self, seconds: f64) -> f64 {
+        if self.waits <= 0.0 { 0.0 } else { self.waits * (-seconds / self.patience).exp() }
+    }
+
+    /// The share whose wait and service together take longer than this.
+    fn takes_beyond(self, service: &Service, seconds: f64) -> f64 {
+        let beyond = |value: f64| if value > seconds { 1.0 } else { self.waits_beyond(seconds - value) };
+        service.points.iter().map(|(value, weight)| weight * beyond(*value)).sum()
+    }
+
+    /// What only the share `late` waits longer than.
+    fn wait(self, late: f64) -> f64 {
+        if self.waits <= late { 0.0 } else { self.patience * (self.waits / late).ln() }
+    }
+
+    /// What wait and service together exceed for the share `late` only.
+    fn result(self, service: &Service, late: f64) -> f64 {
+        if self.patience.is_infinite() {
+            return f64::INFINITY;
+        }
+        let decay = |seconds: f64| if self.waits <= 0.0 { 0.0 } else { (-seconds / self.patience).exp() };
+        // Between two points the share is that of the longer services, and that of the waits, which decays. `waiting` is the
+        // latter at `from`, as the sum over all shorter services.
+        let (mut from, mut longer, mut waiting) = (0.0, 1.0, 0.0);
+        for &(value, weight) in &service.points {
+            if longer + waiting * decay(value - from) <= late {
+                break;
+            }
+            waiting = waiting * decay(value - from) + weight * self.waits;
+            longer -= weight;
+            from = value;
+        }
+        // Whoever leaves the loop at the end has no longer services, but for rounding.
+        let rest = late - longer.max(0.0);
+        if waiting <= rest { from } else { from + self.patience * (waiting / rest).ln() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use super::{Core, TimedOut};
 use crate::domain::{Check, Code, HostRef, HttpCheck, Outcome, Policy, Verdict, VoidReason};
 use crate::probe::errand::{Echo, ErrandEnd};
 use crate::probe::{Judgement, Ops, Probe, Request, Then, dialled, identity};
+use crate::queueing::recording::Measure;
 use crate::ring::{Completion, Family, Op, OpKind};
 use crate::units::limits::{FIN_WAIT, KEEP_ALIVE_IDLE, RETRY_PAUSE};
 use crate::units::planted::{self, Bug};
@@ -371,7 +372,11 @@ impl Core {
     /// which was slower than it used to be; one that was overdue and failed held its kind's worker until it was found so.
     fn worker_ended(&mut self, flight: &Flight, policy: &Policy, verdict: Verdict, now: Instant) {
         let result = now.since(self.clock.instant(flight.due));
-        let kind = Class::of(policy.check.kind());
+        let kind = policy.check.kind();
+        // For people, all checks of a kind are alike.
+        self.recording.record(kind as usize, Measure::Service, now.since(flight.slotted));
+        self.recording.record(kind as usize, Measure::Result, result);
+        let kind = Class::of(kind);
         let was_overdue = flight.seated != flight.slotted;
         if was_overdue && matches!(verdict, Verdict::Ok | Verdict::Warn) {
             self.classes.ended(kind, now.since(flight.slotted), result);

@@ -52,9 +52,11 @@ use self::protocol::MonitorState;
 use self::push::Pushes;
 use self::slots::{Slots, State};
 use crate::domain::health::Phase;
+use crate::domain::monitor::CheckKind;
 use crate::domain::{Health, Latency, Outcome, Policy};
 use crate::probe::Ops;
 use crate::queueing::Setup;
+use crate::queueing::recording::Recording;
 use crate::schedule::wheel::{Owner, TickClock};
 use crate::schedule::{Tick, Wheel};
 use crate::units::limits::{FLIGHT_WAIT_MAX, HANDSHAKES_PER_STEP_MAX, LEDGER_EVERY, STALL, STARTS_PER_STEP_MAX};
@@ -104,6 +106,7 @@ struct Core {
     kept: HashMap<u32, Kept, FxBuildHasher>,
     rng: fastrand::Rng,
     stats: ShardStats,
+    recording: Recording,
     enabled: usize,
     last_step: Instant,
     next_audit: Instant,
@@ -159,6 +162,7 @@ impl Shard {
                 kept: HashMap::with_hasher(FxBuildHasher),
                 rng: fastrand::Rng::with_seed(settings.seed),
                 stats: ShardStats::default(),
+                recording: Self::empty_recording(),
                 enabled: 0,
                 last_step: now,
                 next_audit: now + LEDGER_EVERY,
@@ -214,6 +218,17 @@ impl Shard {
 
     pub const fn stats(&self) -> &ShardStats {
         &self.core.stats
+    }
+
+    /// For what the checks of one interval took, by their kind.
+    pub fn empty_recording() -> Recording {
+        Recording::new("pulse", CheckKind::ALL.map(CheckKind::as_str))
+    }
+
+    /// What the checks took since the last time, for an empty recording. It is no event, because nothing here depends on
+    /// what has been recorded.
+    pub fn exchange_recording(&mut self, empty: Recording) -> Recording {
+        std::mem::replace(&mut self.core.recording, empty)
     }
 
     /// Where every monitor of the roster is, by index. It walks the whole world: for tests and the simulator.

@@ -49,7 +49,7 @@ pub const BEHAVIOURS: [&str; 15] = [
     "half alive",
 ];
 
-pub const TURNS: [&str; 35] = [
+pub const TURNS: [&str; 36] = [
     "a check was overdue",
     "a line was longer than its workers",
     "a read was cut short",
@@ -71,6 +71,7 @@ pub const TURNS: [&str; 35] = [
     "a notice was held after the start",
     "a notice went to the fallback",
     "a notice was taken by nobody and tried again",
+    "a destination had several notices on their way",
     "a crash lost a commit",
     "a transition was stale",
     "a due time was missed",

@@ -51,6 +51,8 @@ pub enum Bug {
     FullDeskIgnored,
     /// A notice that nobody took is not tried again.
     FailedDeliveryForgotten,
+    /// What waits for a destination's share is not sent when there is room again.
+    ParkedNoticeForgotten,
     /// A slot is used again before its errand has returned.
     ErrandForgotten,
     /// An echo for an older check on the same slot is believed.
@@ -70,7 +72,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::LostGreen,
         Self::DoubledRed,
         Self::OverwrittenNotice,
@@ -93,6 +95,7 @@ impl Bug {
         Self::ResolverFailureIsVerdict,
         Self::FullDeskIgnored,
         Self::FailedDeliveryForgotten,
+        Self::ParkedNoticeForgotten,
         Self::ErrandForgotten,
         Self::LateEchoAccepted,
         Self::WarningCountsAsFailure,

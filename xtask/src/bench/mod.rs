@@ -12,6 +12,7 @@ mod pulse;
 mod report;
 mod ring;
 mod scripts;
+mod sizing;
 mod steps;
 mod target;
 mod tls;
@@ -40,6 +41,8 @@ pub(crate) enum Bench {
     Scripts(scripts::Options),
     /// Pulse sizes itself: through steps of the rate and of the time that answers take, with a plot
     Steps(steps::Options),
+    /// The solver's workers beside the least that suffice in a simulated queue
+    Sizing(sizing::Options),
     /// The server that is checked (started by `pulse`)
     #[command(hide = true)]
     Target(target::Options),
@@ -69,6 +72,7 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::Steps(options) => steps::run(options),
         Bench::SpawnLoop(load) => scripts::spawn_loop(load),
         Bench::SpawnDaemon(load) => scripts::spawn_daemon(load),
+        Bench::Sizing(options) => sizing::run(options),
         Bench::Target(options) => target::run(options),
         Bench::Ring(load) => ring::run(load),
         Bench::Epoll(load) => epoll::run(load),

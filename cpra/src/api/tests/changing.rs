@@ -104,6 +104,30 @@ fn over_tcp_a_change_needs_the_token() {
 }
 
 #[test]
+fn histograms_are_dumped_for_those_who_may_change_something() {
+    let path = "/api/v1/histograms/dump";
+    let running = Running::with(Fake::small(), Token::of(TOKEN.as_bytes()).ok());
+    assert_eq!(post(&running, path, "", "").0, 401);
+    for method in ["GET", "HEAD", "PUT"] {
+        let reply = running.raw(&format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"));
+        assert!(reply.status == 405 && reply.head.contains("allow: post"), "{method}: {}", reply.head);
+    }
+    assert!(running.fake.done().is_empty());
+    let (status, _, body) = post(&running, path, &format!("Authorization: Bearer {TOKEN}\r\n"), "");
+    assert_eq!((status, &body["file"]), (200, &"/var/lib/cpra/histograms/cpra-20261122T181323Z.hlog".into()));
+    assert_eq!(body["series"], serde_json::json!([{"tag": "pulse-tcp-result", "count": 42}]));
+    assert_eq!((&body["seconds"], &body["silent_shards"]), (&1.5.into(), &serde_json::json!([2])));
+    assert_eq!(running.locally("POST", path).0, 200);
+    assert_eq!(running.fake.done(), ["dump", "dump"]);
+    running.fake.alive.store(false, Ordering::Relaxed);
+    let (status, body) = running.locally("POST", path);
+    assert!(status == 503 && body["error"].as_str().is_some_and(|text| text.contains("/full")), "{body}");
+    assert!(body["remedy"].as_str().is_some_and(|text| text.contains("[histograms] dir")), "{body}");
+    running.fake.full.store(true, Ordering::Relaxed);
+    assert_eq!(running.locally("POST", path).0, 503);
+}
+
+#[test]
 fn on_the_unix_socket_the_user_is_the_token() {
     let running = Running::new(Fake::small());
     for (action, done) in

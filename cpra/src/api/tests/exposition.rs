@@ -127,6 +127,8 @@ fn every_metric_is_there_under_its_name() {
         ("cpra_pipeline_service_time_seconds", &[("pipeline", "pulse"), ("class", "http"), ("stat", "mean")], 0.02),
         ("cpra_pipeline_service_time_seconds", &[("pipeline", "pulse"), ("class", "http"), ("stat", "p999")], 0.138),
         ("cpra_pipeline_measured_wait_seconds", &[("pipeline", "pulse"), ("class", "http"), ("stat", "p95")], 0.003),
+        ("cpra_histogram_dumps_total", &[("result", "written")], 3.0),
+        ("cpra_histogram_dumps_total", &[("result", "failed")], 1.0),
         ("cpra_stalls_total", &[], 1.0),
         ("cpra_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0),
         ("cpra_episodes_open", &[], 1.0),

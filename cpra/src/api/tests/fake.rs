@@ -18,6 +18,7 @@ use crate::desk::protocol::{Answer, Change, EpisodeView, Question, StoryKind};
 use crate::domain::health::Phase;
 use crate::domain::monitor::{About, PushCheck};
 use crate::domain::{Check, Code, Color, Host, HttpCheck, Latency, Monitor, Policy, StatusSet, Target, TcpCheck};
+use crate::os::histograms::{Dump, DumpError};
 use crate::os::local::LocalSocket;
 use crate::os::resolve::ResolverStats;
 use crate::queueing::meter::Percentiles;
@@ -273,6 +274,29 @@ impl Source for Fake {
         };
         let _ = sender.send(answer);
         Ok(receiver)
+    }
+
+    fn dump_histograms(&self) -> Asked<Result<Dump, DumpError>> {
+        self.note("dump".to_owned())?;
+        let (sender, receiver) = oneshot::channel();
+        let dump = if self.alive.load(Ordering::Relaxed) {
+            Ok(Dump {
+                file: Some("/var/lib/cpra/histograms/cpra-20261122T181323Z.hlog".into()),
+                texts: vec!["/x.hgrm".into()],
+                from: Timestamp::from_micros(0),
+                length: Span::from_millis(1_500),
+                series: vec![("pulse-tcp-result".to_owned(), 42)],
+                silent: vec![2],
+            })
+        } else {
+            Err(DumpError { folder: "/full".into(), error: std::io::ErrorKind::StorageFull.into() })
+        };
+        let _ = sender.send(dump);
+        Ok(receiver)
+    }
+
+    fn dump_stats(&self) -> [u64; 2] {
+        [3, 1]
     }
 
     fn push_target(&self, token: &str) -> Option<MonitorId> {

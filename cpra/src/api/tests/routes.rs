@@ -2,6 +2,7 @@ use std::sync::atomic::Ordering;
 
 use super::fake::{DOWN, Fake, ODD, Running, class};
 use crate::domain::Code;
+use crate::queueing::meter::Percentiles;
 use crate::units::Span;
 
 /// Every byte that is not a letter or a digit.
@@ -62,7 +63,11 @@ fn pipelines_say_how_many_workers_and_why() {
     let running = Running::new(Fake::small());
     running.fake.shards.lock().expect("no test panics with it").sizing =
         vec![class("tcp", 1.0, 10), class("http", 500.0, 1_000), class("suspects", 100.0, 1)];
-    running.fake.shards.lock().expect("no test panics with it").sizing[0].results.p95 = Span::from_millis(20);
+    {
+        let mut shards = running.fake.shards.lock().expect("no test panics with it");
+        shards.sizing[0].results.p95 = Span::from_millis(20);
+        shards.sizing[0].waits = Percentiles::default();
+    }
     let (status, body) = running.json("/api/v1/pipelines");
     assert_eq!(status, 200);
     let [pulse, code] = &body["pipelines"].as_array().expect("a list")[..] else { panic!("{body}") };
@@ -85,6 +90,7 @@ fn pipelines_say_how_many_workers_and_why() {
     assert_eq!((&http["goal"]["of"], &http["goal"]["seconds"]), (&"result".into(), &0.1.into()));
     assert!(http["goal"]["predicted_result_seconds"].as_f64().is_some_and(|result| result <= 0.1), "{http}");
     assert_eq!((&http["workers"], &http["met"]), (&http["workers_needed"], &true.into()));
+    assert!(pulse["classes"][0]["wait_seconds"]["p95"].is_null(), "nobody has measured it");
     assert!(suspects["goal"]["predicted_wait_seconds"].is_null(), "{suspects}");
     assert_eq!((&suspects["met"], &suspects["unreachable"]), (&false.into(), &true.into()));
     assert_eq!((&code["classes"], &code["tightest"]), (&serde_json::json!([]), &serde_json::Value::Null));

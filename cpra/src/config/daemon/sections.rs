@@ -10,6 +10,7 @@ use super::super::section::{Keys, Section};
 use super::super::value;
 use crate::ring::Family;
 use crate::units::Span;
+use crate::units::limits::{CODE_WORKERS_MAX, CODE_WORKERS_MIN};
 
 const WORKERS: RangeInclusive<u64> = 1..=1_000_000;
 const CODE_WORKERS: RangeInclusive<u64> = 1..=1_024;
@@ -196,8 +197,8 @@ impl Default for Code {
         Self {
             fallback: Fallback::Log,
             repeat_interval: Some(Span::from_secs(4 * 3600)),
-            min_workers: 4,
-            max_workers: 64,
+            min_workers: CODE_WORKERS_MIN,
+            max_workers: CODE_WORKERS_MAX,
             slo: Span::from_millis(100),
         }
     }

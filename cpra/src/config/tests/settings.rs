@@ -57,6 +57,8 @@ fn every_key_changes_the_settings() {
         ("[api]\nlisten = \"[::1]:80\"", |s| s.api.listen = "[::1]:80".parse().expect("an address")),
         ("api.listen = \"localhost:80\"", |s| s.api.listen = "127.0.0.1:80".parse().expect("an address")),
         ("[api]\nexternal_url = \"https://c.example\"", |s| s.api.external_url = Some("https://c.example".into())),
+        ("[histograms]\ndir = \"/x\"", |s| s.histograms.dir = Some("/x".into())),
+        ("[histograms]\ninterval = \"10s\"", |s| s.histograms.interval = Span::from_secs(10)),
         ("[pulse]\nmin_workers = 1", |s| s.pulse.min_workers = 1),
         ("[pulse]\nmax_workers = 200000", |s| s.pulse.max_workers = 200_000),
         ("[pulse]\nslo = \"200ms\"", |s| s.pulse.slo = Span::from_millis(200)),
@@ -111,8 +113,6 @@ fn every_key_changes_the_settings() {
         ("[ebpf]\nmode = \"off\"", |s| s.ebpf = Ebpf::Off),
         ("[watchdog]\nurl = \"https://w.example/x\"", |s| s.watchdog.url = Some("https://w.example/x".into())),
         ("[watchdog]\ninterval = \"10s\"", |s| s.watchdog.interval = Span::from_secs(10)),
-        ("[histograms]\ndir = \"/x\"", |s| s.histograms.dir = Some("/x".into())),
-        ("[histograms]\ninterval = \"10s\"", |s| s.histograms.interval = Span::from_secs(10)),
     ];
     for (text, change) in later {
         let mut expected = Settings::default();

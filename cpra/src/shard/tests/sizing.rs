@@ -135,13 +135,13 @@ impl Scene {
         let mut effects = Effects::default();
         self.shard.step(self.now, &events, &mut effects);
         for effect in effects.list {
-            self.carry_out(effect);
+            self.carry_out(&effect);
         }
         self.in_flight_max = self.in_flight_max.max(self.shard.in_flight());
     }
 
-    fn carry_out(&mut self, effect: Effect) {
-        match effect {
+    fn carry_out(&mut self, effect: &Effect) {
+        match *effect {
             Effect::Submit { slot, generation, op: Op::Connect(address), .. } => {
                 let std::net::IpAddr::V4(ip) = address.ip() else { unreachable!("all are IPv4") };
                 let takes = (self.takes)(ip.to_bits() & 0xff_ffff);

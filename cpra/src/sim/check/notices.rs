@@ -14,7 +14,7 @@ use crate::domain::{Color, DeliveryKey, Destination, Notice, Raise, TransitionKi
 use crate::shard::protocol::{Command, CommandKind, Transition};
 use crate::sim::coverage::{Coverage, Section};
 use crate::sim::plan::{Plan, fallback};
-use crate::units::limits::{COMMIT_PATIENCE, RAISE_HOLD_MAX};
+use crate::units::limits::{COMMIT_PATIENCE, OUTSTANDING_SHARE, RAISE_HOLD_MAX};
 use crate::units::{Instant, MonitorId};
 use crate::world::Catalog;
 
@@ -341,6 +341,13 @@ impl Notices {
         if self.outstanding.len() > self.plan.queue_capacity {
             return self.fail("bounds", now, format!("{} notices are outstanding", self.outstanding.len()));
         }
+        let (held, room) = self.held_by(&notice.key.destination);
+        if held > (room / OUTSTANDING_SHARE).max(1) {
+            return self.fail("bounds", now, format!("{what} is the {held}th there, with room for {room} left"));
+        }
+        if held > 1 {
+            coverage.hit(Section::Turn, "a destination had several notices on their way");
+        }
         if let Some(monitor) = notice.monitor {
             let hold = self.catalog.policy(monitor).interval.min(RAISE_HOLD_MAX);
             if now < self.born + hold && !self.draining {
@@ -350,6 +357,14 @@ impl Notices {
                 coverage.hit(Section::Turn, "a notice was held after the start");
             }
         }
+    }
+
+    /// How many notices are on their way to this destination with the one that has just left, and how much room there
+    /// was before it left.
+    fn held_by(&self, destination: &Destination) -> (usize, usize) {
+        let is_there = |id: &&NoticeId| self.queued.get(id).is_some_and(|(_, key)| *key.destination == *destination);
+        let held = self.outstanding.iter().filter(is_there).count();
+        (held, self.plan.queue_capacity + 1 - self.outstanding.len())
     }
 
     /// The lane has finished with a notice.
