@@ -39,10 +39,10 @@ pub(crate) enum Bench {
     TlsLoop(tls::Load),
     /// Scripts per second: the daemon beside a bare loop of posix_spawn
     Scripts(scripts::Options),
-    /// Pulse sizes itself: through steps of the rate and of the time that answers take, with a plot
-    Steps(steps::Options),
     /// The solver's workers beside the least that suffice in a simulated queue
     Sizing(sizing::Options),
+    /// Pulse sizes itself: through steps of the rate and of the time that answers take, with a plot
+    Steps(steps::Options),
     /// The server that is checked (started by `pulse`)
     #[command(hide = true)]
     Target(target::Options),
