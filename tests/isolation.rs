@@ -8,7 +8,7 @@ mod live;
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -22,28 +22,13 @@ use cpra::shard::protocol::STATES;
 use cpra::units::{Instant, Span};
 use live::crowd::{Crowd, Manners};
 use live::watch::{Log, Watch};
-use live::{Running, http, monitor};
-
-/// One at a time: each wants the machine for itself.
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    // What another one's panic left behind is nothing.
-    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
+use live::{Running, alone, http, monitor, pass};
 
 const TARGETS: usize = 2_000;
 const INTERVAL: Span = Span::from_secs(2);
 const TIMEOUT: Span = Span::from_secs(1);
 const HTTP: &str = "http";
 const SUSPECTS: &str = "suspects";
-
-/// Lets time pass, and answers which.
-fn pass(seconds: u64) -> Range<Instant> {
-    let from = Clock.now();
-    thread::sleep(Duration::from_secs(seconds));
-    from..Clock.now()
-}
 
 /// What is reported covers four seconds: those before do not belong to this stretch of time.
 fn settled(time: &Range<Instant>) -> Range<Instant> {
@@ -218,7 +203,9 @@ fn most_of_all_targets_hang_and_the_others_do_not_notice() {
     let log = watch.end();
     assert!(running.stop(), "everything ends in time");
 
-    println!("suspects: {:?}; all up {recovered} after the outage", log.last_of(&during, SUSPECTS));
+    println!("suspects: {:?}", log.last_of(&during, SUSPECTS));
+    let found = log.0.iter().find(|sample| state(&sample.stats, "down") == hung).map(|sample| sample.at);
+    println!("all found down after {:?}, all up {recovered} after its end", found.map(|at| at.since(during.start)));
     assert_unchanged(&log, &before, &during);
     let overfull = log.0.iter().find(|sample| sample.stats.in_flight > u64::from(workers));
     assert!(overfull.is_none(), "{workers} workers in all: {overfull:?}");

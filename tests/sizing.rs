@@ -7,9 +7,6 @@
 mod live;
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard};
-use std::thread;
-use std::time::Duration;
 
 use cpra::domain::{Monitor, Policy};
 use cpra::os::clock::Clock;
@@ -18,15 +15,7 @@ use cpra::queueing::{Goal, Setup};
 use cpra::units::{Instant, Span};
 use live::crowd::Crowd;
 use live::watch::{Log, Promise, Watch};
-use live::{Running, http, monitor};
-
-/// One at a time: each wants the machine for itself.
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    // What another one's panic left behind is nothing.
-    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
+use live::{Running, alone, http, monitor, pass};
 
 const SERVERS: usize = 64;
 const SECOND: Span = Span::from_secs(1);
@@ -49,13 +38,6 @@ fn monitors(crowd: &Crowd, count: usize, enabled: usize) -> Vec<Monitor> {
 
 fn name(index: usize) -> String {
     format!("web/{index}")
-}
-
-/// Lets time pass, and answers which.
-fn pass(seconds: u64) -> Range<Instant> {
-    let from = Clock.now();
-    thread::sleep(Duration::from_secs(seconds));
-    from..Clock.now()
 }
 
 /// A stretch of time without the recovery at its beginning.

@@ -10,17 +10,33 @@ pub mod crowd;
 pub mod watch;
 
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
 use cpra::api::{AskError, Source};
 use cpra::daemon::{self, Daemon, Plan};
 use cpra::domain::{Check, Host, HttpCheck, Monitor, Policy, StatusSet, Target};
+use cpra::os::clock::Clock;
 use cpra::queueing::Setup;
-use cpra::units::MonitorId;
+use cpra::units::{Instant, MonitorId};
 use cpra::world::Catalog;
+
+/// One test at a time, where several are in one process: each wants the machine for itself.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    // What another one's panic left behind is nothing.
+    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Lets time pass, and answers which.
+pub fn pass(seconds: u64) -> Range<Instant> {
+    let from = Clock.now();
+    thread::sleep(Duration::from_secs(seconds));
+    from..Clock.now()
+}
 
 /// A request, and 2xx for an answer.
 pub fn http(keep_alive: bool) -> Check {

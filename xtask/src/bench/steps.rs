@@ -85,7 +85,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let &Options { few, many, steady, slow, .. } = options;
     let stretch = |rate, answer_ms, seconds: u64| Stretch { rate, answer_ms, seconds: seconds * options.length / 100 };
     let stretches = [
-        stretch(few, FAST_MS, 12),
+        stretch(few, FAST_MS, 20),
         stretch(many, FAST_MS, 20),
         stretch(few, FAST_MS, 30),
         stretch(steady, FAST_MS, 15),
@@ -159,10 +159,11 @@ fn judge(log: &Log, stretches: &[Stretch], times: &[Range<Instant>]) -> Vec<Stri
     let mut faults = Vec::new();
     for (stretch, time) in stretches.iter().zip(times) {
         let what = format!("{}/s, {} ms", stretch.rate, stretch.answer_ms);
-        let Some(answer) = log.answer(time, CLASS) else {
+        let Some(report) = log.last_of(time, CLASS) else {
             faults.push(format!("{what}: {CLASS} is not sized"));
             continue;
         };
+        let answer = report.answer;
         let promise = Promise::from(answer.goal);
         let (since, rest) = (time.start + RECOVERY..time.end, time.end.before(REST)..time.end);
         let counted = log.counted(&since);
@@ -170,11 +171,11 @@ fn judge(log: &Log, stretches: &[Stretch], times: &[Range<Instant>]) -> Vec<Stri
         let share = counted.share(promise).unwrap_or(f64::NAN);
         let (workers, resting) = (log.workers(&since), log.workers(&rest));
         let (name, bound, measured, predicted) = match promise {
-            Promise::Result(bound) => ("result", bound, percentile(&counted.result, SHARE), answer.result),
-            Promise::Wait(bound) => ("wait", bound, percentile(&counted.wait, SHARE), answer.wait),
+            Promise::Result(bound) => ("result", bound, report.results.p95, answer.result),
+            Promise::Wait(bound) => ("wait", bound, report.waits.p95, answer.wait),
         };
         println!(
-            "| {:.0}/s | {} ms | {name} ≤ {bound} | {held} | {:.2} % | {}–{} | {}–{} | {} | {:.1} | {:.2} ms | {:.2} ms |",
+            "| {:.0}/s | {} ms | {name} ≤ {bound} | {held} | {:.2} % | {}–{} | {}–{} | {} | {:.1} | {measured} | {:.1} ms |",
             counted.rate(),
             stretch.answer_ms,
             share * 100.0,
@@ -184,8 +185,7 @@ fn judge(log: &Log, stretches: &[Stretch], times: &[Range<Instant>]) -> Vec<Stri
             resting.most,
             answer.needed,
             answer.offered,
-            measured.unwrap_or(f64::NAN) * 1e3,
-            answer.wait.max(predicted) * 1e3,
+            predicted * 1e3,
         );
         if held > RECOVERY {
             faults.push(format!("{what}: the promise was still missed {held} after the step"));
