@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use tokio::time::Instant;
 
 use super::*;
 use crate::notify::line::tests::notice;
