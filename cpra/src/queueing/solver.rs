@@ -175,6 +175,9 @@ fn sound(value: f64) -> f64 {
 /// No pipeline has more: as many as a shard can have monitors.
 pub const WORKERS_MAX: u32 = 1 << 24;
 
+/// Cs² up to which the mean wait is bent in full.
+const BENT_SCV_MAX: f64 = 4.0;
+
 struct Queue<'a> {
     load: Load,
     service: &'a Service,
@@ -246,7 +249,10 @@ impl Queue<'_> {
         let moment = (1.0 + sound(self.service.scv)) * self.service.mean / first;
         // 0 for constant services, 1 for exponential ones.
         let alpha = ((moment - servers - 1.0) / (servers - 1.0)).max(0.0);
-        2.0 * constant / (2.0 * alpha * constant + 1.0 - alpha)
+        let bend = 2.0 * constant / (2.0 * alpha * constant + 1.0 - alpha);
+        // Where a few services are far longer than the others, the first to be done is one of the short ones, and helps
+        // little. Beyond the variability that the formula was made for, it counts less and less.
+        1.0 + (bend - 1.0) * (BENT_SCV_MAX / sound(self.service.scv).max(BENT_SCV_MAX))
     }
 
     fn tail(&self, erlang: ErlangB) -> Tail {

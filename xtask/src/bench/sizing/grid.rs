@@ -118,7 +118,7 @@ fn cells(services: Times, service: &Service, servers: u32, used: f64, customers:
     let load = Load { rate: offered / mean, scv: 1.0 };
     // A timeout is so much longer than the mean that far more customers are needed to see as many of them.
     let customers = match services {
-        Times::Timeouts => customers.max((4_000.0 * load.rate) as usize).min(customers * 50),
+        Times::Timeouts => customers.max((1_500.0 * load.rate) as usize).min(customers * 50),
         _ => customers,
     };
     let mut queue = Queue::new(services, offered, customers, limits.clone());
@@ -154,7 +154,7 @@ fn cells(services: Times, service: &Service, servers: u32, used: f64, customers:
             });
         }
     }
-    if customers < 40_000_000 && cells.iter().any(Cell::is_open) {
+    if customers < 10_000_000 && cells.iter().any(Cell::is_open) {
         return self::cells(services, service, servers, used, customers * 4);
     }
     cells
