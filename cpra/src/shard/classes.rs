@@ -6,8 +6,9 @@
 //! ```
 //! A class is a failure domain: 500 scripts that hang hold the scripts' workers, and no other check waits for them.
 //! Within a kind those that are out of order are set apart, twice. A monitor that is suspect or down is checked among
-//! the *suspects*. And a check that takes far longer than its kind does (it will most likely time out) is *overdue*: from then
-//! on it is one of the suspects, and its worker is free for the next one. If it was only slow, and ends well, its kind learns from it.
+//! the *suspects*. And a check that takes far longer than its kind does (it will most likely time out) is *overdue*: from
+//! then on it is one of the suspects, and its worker is free for the next one. If it was only slow, and ends well, its
+//! kind learns from it.
 //!
 //! Workers are divided so: the kinds have what they need up to all but a quarter, the suspects the rest. So in a mass
 //! outage the healthy keep their lag, and the suspects are spaced out: they wait in their line, first come, first
@@ -225,19 +226,38 @@ impl Classes {
         line.controller.arrived(now);
     }
 
-    /// The next flight of a kind whose time is up, were it still in the air. The suspects must have room for it: if they
-    /// do not, the kind's own workers are what is left to hold it.
-    pub(super) fn next_overdue(&mut self, class: Class, busy: &Busy, now: Instant) -> Option<(Slot, Instant)> {
-        if busy[Class::SUSPECTS.index()] >= self.suspects_max() {
-            return None;
-        }
+    /// The next flight of a kind whose time is up. The suspects must have room for it: if they do not, the kind's own
+    /// workers are what is left to hold it. `flies` tells whether a flight has not ended yet.
+    pub(super) fn next_overdue(
+        &mut self,
+        class: Class,
+        busy: &Busy,
+        now: Instant,
+        flies: impl Fn(Slot, Instant) -> bool,
+    ) -> Option<(Slot, Instant)> {
+        let has_room = self.has_room_for_suspects(busy);
         let line = self.line(class);
-        let &(_, since) = line.flights.front()?;
-        if since + line.overdue_after > now { None } else { line.flights.pop_front() }
+        // Those that ended behind a long one must not pile up.
+        if line.flights.len() > 2 * busy[class.index()] as usize + FLIGHTS_ENDED_MAX {
+            line.flights.retain(|&(slot, since)| flies(slot, since));
+        }
+        while let Some(&(slot, since)) = line.flights.front() {
+            if flies(slot, since) {
+                let is_overdue = since + line.overdue_after <= now;
+                return if is_overdue && has_room { line.flights.pop_front() } else { None };
+            }
+            line.flights.pop_front();
+        }
+        None
+    }
+
+    fn has_room_for_suspects(&self, busy: &Busy) -> bool {
+        busy[Class::SUSPECTS.index()] < self.suspects_max()
     }
 
     /// A kind that is full, and could have a worker back when its oldest flight is overdue.
     pub(super) fn next_deadline(&self, busy: &Busy) -> Option<Instant> {
+        let has_room = self.has_room_for_suspects(busy);
         let blocked = self
             .lines
             .iter()
@@ -245,14 +265,15 @@ impl Classes {
             .filter(|(line, busy)| **busy >= line.workers && !(line.ready.is_empty() && line.resolved.is_empty()));
         blocked
             .flat_map(|(line, _)| {
-                let overdue = line.flights.front().map(|&(_, since)| since + line.overdue_after);
+                let first = line.flights.front().filter(|_| has_room);
+                let overdue = first.map(|&(_, since)| since + line.overdue_after);
                 overdue.into_iter().chain([self.next_adjustment])
             })
             .min()
     }
 
-    /// Thinks about how many workers each class has, if it is time to. `oldest` tells how long the first of a ready list
-    /// has waited.
+    /// Thinks about how many workers each class has, if it is time to. `waited` tells how long the first of a line has
+    /// waited, which is in one of the two parts of it.
     pub(super) fn adjust(
         &mut self,
         now: Instant,
@@ -292,10 +313,10 @@ impl Classes {
         (max - wanted.min(max / 4)).max(1)
     }
 
-    /// What the suspects may have: all that the kinds do not need, and a quarter in any case.
+    /// What the suspects may have: all that the kinds do not need at this moment, and a quarter in any case.
     fn suspects_max(&self) -> u32 {
         let max = self.setup.bounds.max;
-        let needed: u64 = self.kinds().map(|line| u64::from(line.needed)).sum();
+        let needed: u64 = self.kinds().map(|line| u64::from(line.controller.answer().workers)).sum();
         let left = u64::from(max).saturating_sub(needed) as u32;
         left.max(max / 4).max(1)
     }
@@ -380,6 +401,10 @@ impl Line {
         self.workers < self.controller.answer().needed || self.controller.is_late()
     }
 }
+
+/// Flights that have ended, and are still in the list of those that might be overdue: as many as there are busy workers,
+/// and these.
+const FLIGHTS_ENDED_MAX: usize = 1024;
 
 /// So many times the longest of a thousand checks of a kind are out of all proportion.
 const OVERDUE_FACTOR: u64 = 4;

@@ -342,11 +342,13 @@ impl Core {
     /// Checks that take far longer than their kind are the suspects' business from now on.
     fn find_overdue(&mut self, now: Instant) {
         for class in self.classes.in_turn() {
-            while let Some((slot, slotted)) = self.classes.next_overdue(class, &self.slots.census().busy, now) {
-                if self.slots.make_suspect(slot, slotted, now) {
-                    self.classes.became_suspect(now);
-                    self.stats.overdue += 1;
-                }
+            while let Some((slot, slotted)) = {
+                let flies = |slot, slotted| self.slots.flies(slot, slotted);
+                self.classes.next_overdue(class, &self.slots.census().busy, now, flies)
+            } {
+                self.slots.make_suspect(slot, slotted, now);
+                self.classes.became_suspect(now);
+                self.stats.overdue += 1;
             }
         }
     }

@@ -374,23 +374,26 @@ impl Slots {
         before
     }
 
-    /// Makes the check that took this slot at `slotted` one of the suspects', if it is still there and is not yet.
-    pub(super) fn make_suspect(&mut self, slot: Slot, slotted: Instant, now: Instant) -> bool {
+    /// Whether the check that took this slot at `slotted` is still there, and its kind's.
+    pub(super) fn flies(&self, slot: Slot, slotted: Instant) -> bool {
+        let flight = self.entries[slot.index()].state.flight();
+        flight.is_some_and(|flight| flight.slotted == slotted && flight.class != Class::SUSPECTS)
+    }
+
+    /// Makes such a check one of the suspects'.
+    pub(super) fn make_suspect(&mut self, slot: Slot, slotted: Instant, now: Instant) {
+        debug_assert!(self.flies(slot, slotted), "only a flight of its kind becomes the suspects'");
         let (State::Flight(flight) | State::Paused(flight) | State::Hopping(flight)) =
             &mut self.entries[slot.index()].state
         else {
-            return false;
+            return;
         };
-        if flight.slotted != slotted || flight.class == Class::SUSPECTS {
-            return false;
-        }
         if !planted::is(Bug::OverdueKeepsWorker) {
             self.census.busy[flight.class.index()] -= 1;
         }
         self.census.busy[Class::SUSPECTS.index()] += 1;
         flight.class = Class::SUSPECTS;
         flight.seated = now;
-        true
     }
 
     /// Sets or clears the slot's one deadline.

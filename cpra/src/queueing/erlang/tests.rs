@@ -47,10 +47,15 @@ fn blocking_is_that_of_the_published_tables() {
     }
 }
 
-/// The share that waits in M/M/c: the column of the approximation in the table of M/D/c by H. C. Tijms, *A First Course in
-/// Stochastic Models* (2003), §9.6, and the closed forms for one and two servers.
+/// The published table of Erlang C in J. Dunlop, D. Girma and J. Irvine, *Digital Mobile Communications and the TETRA
+/// System* (Wiley 1999), A.4, p. 424, gives the load for a share that waits, in hundredths of an erlang. Its example: eight channels and 5 %, then
+/// ten and 1 %. The others are four digits of the formula, as many books print them, and the closed forms for one and two servers.
 #[test]
 fn waiting_is_that_of_the_published_tables() {
+    for (servers, offered, waits) in [(8, 3.87, 0.05), (10, 4.08, 0.01)] {
+        let found = |offered| erlang(offered, servers).waits();
+        assert!(found(offered - 0.01) < waits && found(offered + 0.01) > waits, "{servers}: {}", found(offered));
+    }
     for (servers, used, waits) in [
         (1, 0.5, 0.5),
         (2, 0.5, 0.3333),

@@ -53,8 +53,9 @@ fn one_worker_waits_as_pollaczek_and_khinchin_say() {
     }
 }
 
-/// M/D/c exactly, by Crommelin: H. C. Tijms, *A First Course in Stochastic Models* (2003), §9.6. Of the mean wait of M/M/c.
-/// The figures are (servers, ρ, mean number that waits); a tenth off is what the bent mean is held to.
+/// M/D/c exactly: C. D. Crommelin, *Delay probability formulae when the holding times are constant*, P.O. Electrical
+/// Engineers' Journal 25 (1932) 41-50, in the form of G. J. Franx, Operations Research Letters 29 (2001) 221-229. The figures are
+/// (servers, ρ, mean number that waits), from that equation; a tenth off is what the bent mean is held to.
 #[test]
 fn constant_services_wait_nearly_as_crommelin_says() {
     for (workers, used, waiting) in [

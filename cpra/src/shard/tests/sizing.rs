@@ -38,6 +38,7 @@ struct Scene {
     errands: BTreeMap<u32, Generation>,
     events: Vec<Event<'static>>,
     in_flight_max: usize,
+    turns: u64,
 }
 
 fn tcp(index: u32, interval: Span) -> Monitor {
@@ -75,6 +76,7 @@ impl Scene {
             errands: BTreeMap::new(),
             events: Vec::new(),
             in_flight_max: 0,
+            turns: 0,
         }
     }
 
@@ -109,6 +111,7 @@ impl Scene {
     }
 
     fn turn(&mut self) {
+        self.turns += 1;
         let mut events = std::mem::take(&mut self.events);
         while let Some(first) = self.coming.first_entry()
             && first.key().0 <= self.now
@@ -311,4 +314,16 @@ fn in_a_mass_outage_the_healthy_keep_their_lag_and_the_suspects_are_spaced_out()
     scene.pass(Span::from_secs(60));
     assert_eq!(scene.shard.stats().monitors[1], 10_000, "all of them are up again");
     assert_eq!((scene.shard.stats().lost, scene.shard.stats().ready), (0, 0));
+}
+
+#[test]
+fn workers_that_all_hang_leave_nothing_to_do_but_wait() {
+    let monitors = (0..200).map(|index| tcp(index, Span::from_secs(10))).collect();
+    let mut scene = Scene::new(monitors, sized(1, 4), |_| NEVER);
+    scene.pass(Span::from_secs(60));
+    assert_eq!(scene.in_flight_max, 4);
+    // Ten adjustments a second for each, a few events for each of 48 checks, a look every 100 ms.
+    assert!(scene.turns < 60 * 300, "{} turns", scene.turns);
+    assert_eq!((scene.shard.stats().lost, scene.of("suspects").demand.busy >= 1), (0, true));
+    assert!(scene.shard.stats().missed > 50);
 }
