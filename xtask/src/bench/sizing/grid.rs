@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::hint::black_box;
-use std::io::IsTerminal as _;
 use std::sync::Mutex;
 use std::time::Instant as Clock;
 
@@ -174,7 +173,7 @@ pub(super) fn compare(quick: bool) -> anyhow::Result<()> {
         }
     }
     let measured = SERVICES.map(measured);
-    let (total, progress) = (work.len(), std::io::stderr().is_terminal());
+    println!("{HEAD}");
     // Handed out from the end: large ones first.
     let work = Mutex::new(work.into_iter().enumerate().collect::<Vec<_>>());
     let done = Mutex::new(Vec::new());
@@ -185,25 +184,18 @@ pub(super) fn compare(quick: bool) -> anyhow::Result<()> {
                 while let Some((order, (services, servers, used))) = take(&work) {
                     let service = &measured[SERVICES.iter().position(|other| *other == services).unwrap_or_default()];
                     let cells = cells(services, service, servers, used, 400_000);
-                    let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    done.push((order, cells));
-                    if progress {
-                        eprint!("\r{} of {total} ", done.len());
+                    // At once: the whole takes long, and a part of it is worth having.
+                    for cell in &cells {
+                        println!("{cell}");
                     }
+                    done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((order, cells));
                 }
             });
         }
     });
-    if progress {
-        eprintln!();
-    }
     let mut done = done.into_inner()?;
     done.sort_by_key(|(order, _)| *order);
     let cells: Vec<Cell> = done.into_iter().flat_map(|(_, cells)| cells).collect();
-    println!("{HEAD}");
-    for cell in &cells {
-        println!("{cell}");
-    }
     summarise(&cells)
 }
 
