@@ -39,6 +39,11 @@ impl Class {
         Self(kind as u8)
     }
 
+    /// All but the suspects.
+    pub(super) fn kinds() -> impl Iterator<Item = Self> {
+        CheckKind::ALL.into_iter().map(Self::of)
+    }
+
     pub(super) const fn index(self) -> usize {
         self.0 as usize
     }
@@ -84,7 +89,7 @@ pub(super) struct Classes {
     lines: Box<[Line]>,
     setup: Setup,
     next_adjustment: Instant,
-    /// Which kind comes first this time.
+    /// Which class comes first this time.
     turn: usize,
     /// Since when the goal is missed.
     missed_since: Option<Instant>,
@@ -147,12 +152,12 @@ impl Classes {
         self.lines.iter().map(|line| line.resolved.len()).sum()
     }
 
-    /// The classes in the order in which they may start now: the kinds take turns, the suspects come last.
+    /// The classes in the order in which they may start now. They take turns, the suspects among them: were they always
+    /// the last, and slots so short that each is taken at once, nobody would ever look at them again.
     pub(super) fn in_turn(&mut self) -> impl Iterator<Item = Class> + use<> {
-        let kinds = CheckKind::ALL.len();
-        self.turn = (self.turn + 1) % kinds;
+        self.turn = (self.turn + 1) % CLASSES;
         let first = self.turn;
-        (0..kinds).map(move |offset| Class(((first + offset) % kinds) as u8)).chain([Class::SUSPECTS])
+        (0..CLASSES).map(move |offset| Class(((first + offset) % CLASSES) as u8))
     }
 
     /// The first of a line, if its class has a worker for it.
@@ -309,8 +314,13 @@ impl Classes {
     fn kinds_max(&self, busy: &Busy) -> u32 {
         let suspects = &self.lines[Class::SUSPECTS.index()];
         let wanted = if suspects.in_use { suspects.needed.max(busy[Class::SUSPECTS.index()]) } else { 0 };
+        self.setup.bounds.max.saturating_sub(wanted.min(self.quarter())).max(1)
+    }
+
+    /// What the suspects may have in any case: a quarter, and one at least where there are several.
+    fn quarter(&self) -> u32 {
         let max = self.setup.bounds.max;
-        (max - wanted.min(max / 4)).max(1)
+        max.div_ceil(4).min(max.saturating_sub(1))
     }
 
     /// What the suspects may have: all that the kinds do not need at this moment, and a quarter in any case.
@@ -318,7 +328,7 @@ impl Classes {
         let max = self.setup.bounds.max;
         let needed: u64 = self.kinds().map(|line| u64::from(line.controller.answer().workers)).sum();
         let left = u64::from(max).saturating_sub(needed) as u32;
-        left.max(max / 4).max(1)
+        left.max(self.quarter()).max(1)
     }
 
     fn kinds(&self) -> impl Iterator<Item = &Line> {

@@ -21,7 +21,7 @@ impl Core {
             CommandKind::Disable { epoch } => {
                 let forgotten = planted::is(Bug::DisabledIsChecked) && c.timing(index).place == Place::Wheel;
                 if !disabled && !forgotten {
-                    self.withdraw(c, index, effects);
+                    self.withdraw(c, index, now, effects);
                     self.enabled -= 1;
                     self.kept.remove(&index);
                 }
@@ -60,7 +60,7 @@ impl Core {
     }
 
     /// Takes a monitor from wherever it is. A check in flight is broken off and counts for nothing.
-    fn withdraw(&mut self, c: &mut Components<'_>, index: u32, effects: &mut Effects) {
+    fn withdraw(&mut self, c: &mut Components<'_>, index: u32, now: Instant, effects: &mut Effects) {
         match std::mem::take(&mut c.timing_mut(index).place) {
             Place::Nowhere => {}
             Place::Wheel => self.wheel.cancelled(),
@@ -83,6 +83,8 @@ impl Core {
                 });
                 if let Some(slot) = slot {
                     self.leave(slot, effects);
+                    // Of an echo request nothing is pending, and nothing would come to free the slot.
+                    self.settle(c, slot, now, effects);
                 }
             }
             Place::Judging => {

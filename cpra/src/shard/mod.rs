@@ -341,7 +341,7 @@ impl Core {
 
     /// Checks that take far longer than their kind are the suspects' business from now on.
     fn find_overdue(&mut self, now: Instant) {
-        for class in self.classes.in_turn() {
+        for class in Class::kinds() {
             while let Some((slot, slotted)) = {
                 let flies = |slot, slotted| self.slots.flies(slot, slotted);
                 self.classes.next_overdue(class, &self.slots.census().busy, now, flies)

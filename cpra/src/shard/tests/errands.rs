@@ -1,7 +1,7 @@
 //! Checks that a driver does beside the ring: whose time it is that passes.
 
 use super::*;
-use crate::domain::monitor::ScriptCheck;
+use crate::domain::monitor::{IcmpCheck, ScriptCheck};
 use crate::probe::errand::{ErrandEnd, Exit};
 
 fn script(name: &str) -> Monitor {
@@ -89,4 +89,20 @@ fn a_retry_is_an_errand_of_its_own() {
     assert_eq!(bench.errands.len(), 2);
     bench.pass(TIMEOUT);
     assert_eq!(bench.outcome("a"), Some(Code::Void(VoidReason::Stall)), "the second one did not begin");
+}
+
+/// Of an echo request nothing is pending that would free the slot later on.
+#[test]
+fn a_monitor_that_is_disabled_between_two_echoes_leaves_its_slot() {
+    let check = Check::Icmp(IcmpCheck { count: 2, max_loss: 0, max_rtt: None });
+    let echo = monitor("echo", check, Host::Literal("10.0.0.9".parse().expect("an address")));
+    let mut bench = Bench::new(vec![echo, tcp("next")]);
+    bench.check("echo");
+    assert_eq!(bench.shard.in_flight(), 1);
+    bench.command("echo", CommandKind::Disable { epoch: 2 });
+    assert_eq!(bench.shard.in_flight(), 0);
+    bench.check("next");
+    bench.pass(Span::from_millis(1));
+    bench.answer(&[(OpKind::Connect, Ok(0), b"")]);
+    assert_eq!(bench.outcome("next"), Some(Code::L4Ok), "there is one slot, and it is free");
 }
