@@ -1,16 +1,17 @@
 //! The whole engine in one process, on the real ring, against real sockets: from a due time to a line in a file.
 
+mod support;
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use cpra::daemon::{self, Daemon, Plan};
 use cpra::domain::monitor::{CodeRule, Dispatch, ScriptCheck};
-use cpra::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, StatusSet, Target, TcpCheck};
+use cpra::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, Target, TcpCheck};
 use cpra::queueing::Setup;
 use cpra::units::Span;
 use cpra::world::Catalog;
@@ -37,14 +38,7 @@ fn monitor(name: &str, check: Check, address: SocketAddr, path: &str, codes: Cod
 }
 
 fn http(keep_alive: bool) -> Check {
-    Check::Http(HttpCheck {
-        method: "GET".into(),
-        headers: Box::default(),
-        body: Box::default(),
-        expected: StatusSet::success(),
-        keep_alive,
-        ..HttpCheck::default()
-    })
+    Check::Http(HttpCheck { keep_alive, ..HttpCheck::default() })
 }
 
 /// An HTTP server that answers 200 while `healthy`, else 503; keeps connections that ask for it.
@@ -117,16 +111,6 @@ fn colors(file: &Path, monitor: &str) -> Vec<String> {
         .collect()
 }
 
-fn eventually(what: &str, condition: impl Fn() -> bool) {
-    for _ in 0..600 {
-        if condition() {
-            return;
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    panic!("not within 30 s: {what}");
-}
-
 #[test]
 fn from_due_to_a_line_in_a_file_and_back_up() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -146,15 +130,15 @@ fn from_due_to_a_line_in_a_file_and_back_up() {
         ],
         folder.path(),
     );
-    eventually("three are up and one is down", || {
+    support::eventually("three are up and one is down", || {
         running.metric("cpra_monitors{state=\"up\"}") == 3.0 && running.metric("cpra_monitors{state=\"down\"}") == 1.0
     });
-    eventually("the closed port's red", || colors(&file, "closed") == ["yellow", "red"]);
+    support::eventually("the closed port's red", || colors(&file, "closed") == ["yellow", "red"]);
     let state = running.get("/api/v1/monitors/web/kept");
     assert!(state.contains("\"up\"") && state.contains("L7OK"), "{state}");
 
     healthy.store(false, Ordering::Relaxed);
-    eventually("both are red", || {
+    support::eventually("both are red", || {
         colors(&file, "web") == ["yellow", "red"] && colors(&file, "web/kept") == ["yellow", "red"]
     });
     let state = running.get("/api/v1/monitors/web");
@@ -162,7 +146,7 @@ fn from_due_to_a_line_in_a_file_and_back_up() {
 
     healthy.store(true, Ordering::Relaxed);
     let all = ["yellow", "red", "green"];
-    eventually("both are green", || colors(&file, "web") == all && colors(&file, "web/kept") == all);
+    support::eventually("both are green", || colors(&file, "web") == all && colors(&file, "web/kept") == all);
     assert!(colors(&file, "port").is_empty(), "it never failed");
     assert_eq!(running.metric("cpra_monitors_lost"), 0.0);
     assert_eq!(running.metric("cpra_checks_missed_total"), 0.0);
@@ -190,13 +174,13 @@ fn a_script_turns_red_and_green_and_ends_with_the_daemon() {
     let mut hanging = monitor("hanging", script("exec sleep 61.5".to_owned()), nowhere, "", codes(&file));
     (hanging.policy.interval, hanging.policy.timeout) = (Span::from_secs(60), Span::from_secs(60));
     let running = start(vec![monitor("look", script(look), nowhere, "", codes(&file)), hanging], folder.path());
-    eventually("it is up", || running.metric("cpra_monitors{state=\"up\"}") == 1.0);
+    support::eventually("it is up", || running.metric("cpra_monitors{state=\"up\"}") == 1.0);
     std::fs::remove_file(&healthy).expect("it is there");
-    eventually("it is red", || colors(&file, "look") == ["yellow", "red"]);
+    support::eventually("it is red", || colors(&file, "look") == ["yellow", "red"]);
     let state = running.get("/api/v1/monitors/look");
     assert!(state.contains("PROCERR") && state.contains("all is lost (a=1)"), "{state}");
     std::fs::write(&healthy, "").expect("it can be written");
-    eventually("it is green", || colors(&file, "look") == ["yellow", "red", "green"]);
+    support::eventually("it is green", || colors(&file, "look") == ["yellow", "red", "green"]);
     assert!(
         running.metric("cpra_checks_total{type=\"script\",outcome=\"PROCOK\"}") > 0.0,
         "{}",
@@ -204,7 +188,7 @@ fn a_script_turns_red_and_green_and_ends_with_the_daemon() {
     );
     assert_eq!(running.metric("cpra_monitors_lost"), 0.0);
 
-    eventually("the other one still hangs", || !sleepers().is_empty());
+    support::eventually("the other one still hangs", || !sleepers().is_empty());
     let hanging = sleepers();
     let daemon = { running }.daemon.take().expect("it runs");
     assert!(daemon.stop(), "everything ends in time");

@@ -5,6 +5,7 @@
 //! trouble of the same run.
 
 mod live;
+mod support;
 
 use std::ops::Range;
 use std::path::Path;
@@ -53,16 +54,6 @@ fn webs(crowd: &Crowd, policy: &Policy) -> Vec<Monitor> {
     (0..crowd.len()).map(|index| monitor(&web(index), true, crowd.address(index), "/", policy.clone())).collect()
 }
 
-fn eventually(what: &str, condition: impl Fn() -> bool) {
-    for _ in 0..600 {
-        if condition() {
-            return;
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    panic!("not within 30 s: {what}");
-}
-
 fn state(stats: &ShardStats, state: &str) -> usize {
     let index = STATES.iter().position(|known| *known == state).expect("a state");
     stats.monitors[index] as usize
@@ -107,7 +98,7 @@ fn hung_scripts_delay_no_http_check() {
     let nowhere = ([0, 0, 0, 0], 0).into();
     monitors.extend((0..scripts).map(|index| monitor(&hung(index), false, nowhere, "", hanging.clone())));
     let running = Running::start(monitors, Setup::default(), folder.path());
-    eventually("all are up", || state(&running.source.shard_stats(), "up") == TARGETS);
+    support::eventually("all are up", || state(&running.source.shard_stats(), "up") == TARGETS);
     let watch = Watch::start(running.source.clone());
     let before = pass(9);
     running.switch(&running.ids((0..scripts).map(hung)), true);
@@ -139,17 +130,17 @@ fn hung_targets_delay_no_others_and_recover() {
     }
     let running = Running::start(monitors, Setup::default(), folder.path());
     let stats = || running.source.shard_stats();
-    eventually("all are up", || state(&stats(), "up") == TARGETS);
+    support::eventually("all are up", || state(&stats(), "up") == TARGETS);
     let watch = Watch::start(running.source.clone());
     let before = pass(9);
     // Half of them take requests and say nothing, the others take no connection.
     crowd.behave(0..hung / 2, Manners::Silent);
     crowd.behave(hung / 2..hung, Manners::Deaf);
     let during = pass(14);
-    eventually("the hung ones are down", || state(&stats(), "down") == hung);
+    support::eventually("the hung ones are down", || state(&stats(), "down") == hung);
     let calm = stats();
     crowd.behave(0..hung, Manners::Answers);
-    eventually("all are up again", || state(&stats(), "up") == TARGETS);
+    support::eventually("all are up again", || state(&stats(), "up") == TARGETS);
     let log = watch.end();
     assert!(running.stop(), "everything ends in time");
 
@@ -180,12 +171,12 @@ fn most_of_all_targets_hang_and_the_others_do_not_notice() {
     let setup = Setup { bounds: Bounds { min: 8, max: workers, ..setup.bounds }, ..setup };
     let running = Running::start(monitors, setup, folder.path());
     let stats = || running.source.shard_stats();
-    eventually("all are up", || state(&stats(), "up") == targets);
+    support::eventually("all are up", || state(&stats(), "up") == targets);
     let watch = Watch::start(running.source.clone());
     let before = pass(9);
     crowd.behave(0..hung, Manners::Silent);
     let during = pass(14);
-    eventually("the hung ones are down", || state(&stats(), "down") == hung);
+    support::eventually("the hung ones are down", || state(&stats(), "down") == hung);
     // Down for long: they are asked again and again, each of them, if not as often as they are due.
     let (asked, missed) = (crowd.asked(), stats().missed);
     thread::sleep(Duration::from_secs(14));
@@ -198,7 +189,7 @@ fn most_of_all_targets_hang_and_the_others_do_not_notice() {
     );
     let recovering = Clock.now();
     crowd.behave(0..hung, Manners::Answers);
-    eventually("all are up again", || state(&stats(), "up") == targets);
+    support::eventually("all are up again", || state(&stats(), "up") == targets);
     let recovered = Clock.now().since(recovering);
     let log = watch.end();
     assert!(running.stop(), "everything ends in time");

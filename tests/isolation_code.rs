@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use cpra::daemon::{self, Plan};
 use cpra::domain::monitor::{CodeRule, Dispatch};
-use cpra::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, StatusSet, Target};
+use cpra::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, Target};
 use cpra::queueing::Setup;
 use cpra::units::Span;
 use cpra::world::Catalog;
@@ -51,14 +51,7 @@ fn codes(file: &Path) -> Codes {
 }
 
 fn monitor(name: String, port: u16, file: &Path) -> Monitor {
-    let check = Check::Http(HttpCheck {
-        method: "GET".into(),
-        headers: Box::default(),
-        body: Box::default(),
-        expected: StatusSet::success(),
-        keep_alive: true,
-        ..HttpCheck::default()
-    });
+    let check = Check::Http(HttpCheck { keep_alive: true, ..HttpCheck::default() });
     let policy = Policy {
         unhealthy_threshold: 1,
         healthy_threshold: 1,
@@ -230,16 +223,6 @@ impl Phase {
     }
 }
 
-fn eventually(what: &str, condition: impl Fn() -> bool) {
-    for _ in 0..600 {
-        if condition() {
-            return;
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    panic!("not within 30 s: {what}");
-}
-
 #[test]
 fn a_provider_that_hangs_delays_neither_others_nor_checks_and_misses_nothing() {
     const NAME: &str = "a_provider_that_hangs_delays_neither_others_nor_checks_and_misses_nothing";
@@ -274,7 +257,7 @@ fn a_provider_that_hangs_delays_neither_others_nor_checks_and_misses_nothing() {
     };
     let daemon = daemon::start(plan).expect("the daemon starts");
     let mut bench = Bench { dead: None, folder, well, api: address };
-    eventually("all are up", || bench.page().value("cpra_monitors{state=\"up\"}") == all);
+    support::eventually("all are up", || bench.page().value("cpra_monitors{state=\"up\"}") == all);
 
     // What opens files and connections for the first time is not compared.
     let warmth = 2;
@@ -307,7 +290,7 @@ fn a_provider_that_hangs_delays_neither_others_nor_checks_and_misses_nothing() {
         let parse = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("whole lines of JSON");
         text.lines().map(parse).collect::<Vec<_>>()
     };
-    eventually("what waited has arrived", || {
+    support::eventually("what waited has arrived", || {
         (0..HUNG_FILES).all(|file| lines(file).len() >= turns * MONITORS_PER_HUNG_FILE)
     });
     for file in 0..HUNG_FILES {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use cpra::daemon::{self, Daemon, Plan};
 use cpra::domain::monitor::{CodeRule, Dispatch};
-use cpra::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, StatusSet, Target, TcpCheck};
+use cpra::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, Target, TcpCheck};
 use cpra::os::clock::Clock;
 use cpra::queueing::Setup;
 use cpra::units::{Instant, Span};
@@ -45,14 +45,7 @@ fn policy(check: Check, interval: Span, timeout: Span, codes: Codes) -> Policy {
 }
 
 fn http(keep_alive: bool) -> Check {
-    Check::Http(HttpCheck {
-        method: "GET".into(),
-        headers: Box::default(),
-        body: Box::default(),
-        expected: StatusSet::success(),
-        keep_alive,
-        ..HttpCheck::default()
-    })
+    Check::Http(HttpCheck { keep_alive, ..HttpCheck::default() })
 }
 
 fn monitor(name: &str, host: Host, port: u16, path: &str, policy: Policy) -> Monitor {
@@ -141,16 +134,6 @@ impl Page {
     fn assert_sound(&self) {
         assert_eq!(self.sum("cpra_monitors_lost "), 0.0, "{}", self.text);
     }
-}
-
-fn eventually(what: &str, condition: impl Fn() -> bool) {
-    for _ in 0..600 {
-        if condition() {
-            return;
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    panic!("not within 30 s: {what}");
 }
 
 /// What a server does with a connection once it has answered.
@@ -266,7 +249,9 @@ fn three_times_too_much(then: Then) {
         17,
     );
     // Warm: every path has been asked for, and the waiting room is as full as it gets.
-    eventually("all have been checked", || server.counts(Instant::ZERO, Clock.now()).iter().all(|&count| count > 2));
+    support::eventually("all have been checked", || {
+        server.counts(Instant::ZERO, Clock.now()).iter().all(|&count| count > 2)
+    });
     let before = running.page();
     thread::sleep(Duration::from_secs(6));
     let after = running.page();
@@ -330,7 +315,9 @@ fn kept_connections_that_peers_end_are_no_failures() {
         },
         64,
     );
-    eventually("many checks", || running.page().sum("cpra_checks_total{type=\"http\",outcome=\"L7OK\"}") > 90.0);
+    support::eventually("many checks", || {
+        running.page().sum("cpra_checks_total{type=\"http\",outcome=\"L7OK\"}") > 90.0
+    });
     let page = running.page();
     let failures: Vec<_> = ["L4", "L7STS", "L7RSP", "L7TOUT"]
         .into_iter()
@@ -383,7 +370,7 @@ fn names_come_from_the_hosts_file_and_a_dead_resolver_is_nobodys_fault() {
             },
             16,
         );
-        eventually("one is up, and the other was tried several times", || {
+        support::eventually("one is up, and the other was tried several times", || {
             let page = running.page();
             page.sum("cpra_monitors{state=\"up\"}") == 1.0
                 && page.sum("cpra_checks_total{type=\"http\",outcome=\"VOID:RESOLVER\"}") >= 3.0
@@ -462,7 +449,7 @@ fn weather(flood: &Flood) {
         slots_max,
     );
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit");
-    eventually("the silent ones are down, the others up", || {
+    support::eventually("the silent ones are down, the others up", || {
         let page = running.page();
         page.sum("cpra_monitors{state=\"up\"}") == HEALTHY as f64
             && page.sum("cpra_monitors{state=\"down\"}") == f64::from(flood.silent)
@@ -518,7 +505,7 @@ fn weather(flood: &Flood) {
 
     // The silence ends: what was in flight comes back, refused now, and no slot stays behind.
     assert!(run("nft", &["flush", "ruleset"], ""));
-    eventually("few are in flight", || running.page().sum("cpra_inflight{pipeline=\"pulse\"}") < 500.0);
+    support::eventually("few are in flight", || running.page().sum("cpra_inflight{pipeline=\"pulse\"}") < 500.0);
     let before = running.page();
     thread::sleep(flood.interval.into());
     let after = running.page();

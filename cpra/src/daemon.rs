@@ -43,7 +43,7 @@ use crate::os::clock::Clock;
 use crate::os::desk_loop::{self, DeskBoard, DeskLoop};
 use crate::os::histograms::{self, SharedRecording};
 use crate::os::local::LocalSocket;
-use crate::os::resolve::{self};
+use crate::os::resolve;
 use crate::os::shard_loop::{self, ShardBoard, ShardLoop};
 use crate::os::signals::{Signals, Wish};
 use crate::os::spawn;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cpra::domain::monitor::{IcmpCheck, ScriptCheck, TlsPolicy};
-use cpra::domain::{Check, Host, HttpCheck, Monitor, Outcome, Policy, StatusSet, Target, TcpCheck};
+use cpra::domain::{Check, Host, HttpCheck, Monitor, Outcome, Policy, Target, TcpCheck};
 use cpra::os::clock::Clock;
 use cpra::os::ping::{Means, Ping, Pinger};
 use cpra::os::resolve::{self, Resolver, Return};
@@ -37,14 +37,7 @@ pub struct Monitored {
 impl Monitored {
     /// `GET path`, expecting 200 to 299 within two seconds.
     pub fn get(address: SocketAddr, path: &str) -> Self {
-        let check = HttpCheck {
-            method: "GET".into(),
-            headers: Box::new([]),
-            body: Box::new([]),
-            expected: StatusSet::success(),
-            keep_alive: false,
-            ..HttpCheck::default()
-        };
+        let check = HttpCheck::default();
         Self::of(Check::Http(check), address, path)
     }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use cpra::api::{AskError, Source};
 use cpra::daemon::{self, Daemon, Plan};
-use cpra::domain::{Check, Host, HttpCheck, Monitor, Policy, StatusSet, Target};
+use cpra::domain::{Check, Host, HttpCheck, Monitor, Policy, Target};
 use cpra::os::clock::Clock;
 use cpra::queueing::Setup;
 use cpra::units::{Instant, MonitorId};
@@ -40,14 +40,7 @@ pub fn pass(seconds: u64) -> Range<Instant> {
 
 /// A request, and 2xx for an answer.
 pub fn http(keep_alive: bool) -> Check {
-    Check::Http(HttpCheck {
-        method: "GET".into(),
-        headers: Box::default(),
-        body: Box::default(),
-        expected: StatusSet::success(),
-        keep_alive,
-        ..HttpCheck::default()
-    })
+    Check::Http(HttpCheck { keep_alive, ..HttpCheck::default() })
 }
 
 pub fn monitor(name: &str, enabled: bool, address: SocketAddr, path: &str, policy: Policy) -> Monitor {

@@ -1,4 +1,4 @@
-//! What tests that need something of the machine share: skipping aloud.
+//! What tests that need something of the machine share: skipping aloud, and patience.
 //!
 //! Integration tests say `mod support;`, unit tests `#[path = "..."] mod support;`.
 //!
@@ -12,6 +12,8 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::io::Write as _;
+use std::thread;
+use std::time::Duration;
 
 /// One line per test that may skip even where nothing else may: its name, then the reason.
 const ALLOWED: &str = include_str!("../allowed-skips.txt");
@@ -37,6 +39,20 @@ pub fn skip(name: &str, reason: &str) {
         may_skip || is_allowed(ALLOWED, name),
         "{line}\n(CPRA_NO_SKIP=1, and tests/allowed-skips.txt has no {name})"
     );
+}
+
+/// Waits for what must come, on however busy a machine.
+///
+/// # Panics
+/// If it has not come within 30 seconds.
+pub fn eventually(what: &str, condition: impl Fn() -> bool) {
+    for _ in 0..600 {
+        if condition() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    panic!("not within 30 s: {what}");
 }
 
 fn is_allowed(list: &str, name: &str) -> bool {

@@ -16,7 +16,7 @@ use crate::units::{Instant, Span};
 pub const ADJUST_EVERY: Span = Span::from_millis(100);
 /// Fewer workers only when this long nobody wanted more.
 pub const HOLD: Span = Span::from_secs(10);
-const HOLD_SECONDS: usize = 10;
+const HOLD_SECONDS: usize = HOLD.as_secs() as usize;
 /// What waits is to be gone within this.
 const DRAIN_SECONDS: f64 = 1.0;
 /// Somebody who waits for this many times the goal shows that the model is wrong.
@@ -92,7 +92,6 @@ pub struct Controller {
     /// The most that was wanted in each of the last seconds.
     peaks: [u32; HOLD_SECONDS],
     second: u64,
-    overruled: bool,
 }
 
 impl Controller {
@@ -114,7 +113,6 @@ impl Controller {
             next: now + ADJUST_EVERY,
             peaks,
             second,
-            overruled: false,
         }
     }
 
@@ -161,11 +159,6 @@ impl Controller {
         }
     }
 
-    /// The most workers that there may be from now on.
-    pub fn bound(&mut self, max: u32) {
-        self.setup.bounds.max = max.max(1);
-    }
-
     pub const fn next_adjustment(&self) -> Instant {
         self.next
     }
@@ -192,9 +185,9 @@ impl Controller {
         let goal = match self.answer.goal {
             Goal::Wait(goal) | Goal::Result(goal) => goal,
         };
-        self.overruled = demand.busy >= self.workers && demand.longest_wait > goal.scaled(PATIENCE, 1);
+        let overruled = demand.busy >= self.workers && demand.longest_wait > goal.scaled(PATIENCE, 1);
         let mut wanted = self.answer.workers;
-        if self.overruled {
+        if overruled {
             let more = demand.busy.saturating_add(demand.waiting.max(demand.busy / 2));
             wanted = wanted.max(more).min(self.setup.bounds.max);
         }
@@ -206,7 +199,7 @@ impl Controller {
             answer: self.answer,
             demand,
             slo: self.setup.slo,
-            overruled: self.overruled,
+            overruled,
         })
     }
 

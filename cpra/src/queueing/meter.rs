@@ -323,10 +323,11 @@ impl Meter {
         let short = self.window(length);
         let dispersion = self.sum.bins.dispersion();
         let seen = self.sum.arrived as f64 / length.as_secs_f64().max(SLICE.as_secs_f64());
+        let mut long = None;
         let (rate, service) = match (recent, short) {
             (Some(recent), Some(short)) => recent.or_rather(short, dispersion),
             (None, Some(window)) | (Some(window), None) => (window.rate, Some(window.service)),
-            (None, None) => match self.long_window(now) {
+            (None, None) => match self.long_window(long.insert(self.long_times()), now) {
                 // Jobs may begin long before the first of them ends.
                 Some((rate, service)) if self.sum.arrived >= SAMPLES_MIN => (rate.max(seen), Some(service)),
                 Some((rate, service)) => (rate, Some(service)),
@@ -339,11 +340,7 @@ impl Meter {
         Reading {
             load: Load { rate, scv: dispersion },
             service,
-            service_times: if self.sum.service.count() >= SAMPLES_MIN {
-                percentiles(&self.sum.service)
-            } else {
-                percentiles(&self.long_times())
-            },
+            service_times: percentiles(long.as_ref().unwrap_or(&self.sum.service)),
             waits: percentiles(&self.sum.wait),
             results: percentiles(&self.sum.result),
             waited: self.sum.wait.count(),
@@ -377,9 +374,8 @@ impl Meter {
         times
     }
 
-    fn long_window(&self, now: Instant) -> Option<(f64, Service)> {
+    fn long_window(&self, service: &Times, now: Instant) -> Option<(f64, Service)> {
         let [half, other] = &self.halves;
-        let service = self.long_times();
         let length = now.since(other.since).as_secs_f64().max(SLICE.as_secs_f64());
         let rate = (half.arrived + other.arrived) as f64 / length;
         (service.count() > 0).then(|| (rate, service.service()))

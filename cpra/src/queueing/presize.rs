@@ -36,7 +36,7 @@ impl Presize {
             presize.offered += answer.offered;
             presize.needed = presize.needed.saturating_add(answer.workers);
         }
-        presize.workers = presize.needed.clamp(bounds.min.max(1), bounds.max.max(bounds.min).max(1));
+        presize.workers = bounds.hold(presize.needed);
         presize
     }
 

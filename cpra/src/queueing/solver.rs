@@ -40,6 +40,14 @@ pub struct Bounds {
     pub headroom: u16,
 }
 
+impl Bounds {
+    /// As many as are wanted, as far as they may be had. What there may be at most is the stronger word.
+    pub fn hold(&self, wanted: u32) -> u32 {
+        let most = self.max.max(1);
+        wanted.clamp(self.min.clamp(1, most), most)
+    }
+}
+
 /// What arrives.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Load {
@@ -147,9 +155,7 @@ pub fn solve(load: Load, service: &Service, slo: &Slo, bounds: &Bounds) -> Answe
         Goal::Result(most) => tail.takes_beyond(service, most.as_secs_f64()) <= late,
     });
     let ample = (f64::from(needed) * (1.0 + f64::from(bounds.headroom) / 1_000.0)).ceil() as u32;
-    // What there may be at most is the stronger word.
-    let most = bounds.max.max(1);
-    let workers = ample.clamp(bounds.min.clamp(1, most), most);
+    let workers = bounds.hold(ample);
     let erlang = ErlangB::new(queue.offered).grown_to(workers);
     let tail = queue.tail(erlang);
     Answer {

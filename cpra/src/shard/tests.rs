@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::protocol::{Command, CommandKind, HostSample, Resolution};
 use super::{Effect, Effects, Event, Settings, Shard};
 use crate::domain::monitor::CheckKind;
-use crate::domain::{Check, Code, Host, HttpCheck, Monitor, Policy, StatusSet, Target, TcpCheck, VoidReason};
+use crate::domain::{Check, Code, Host, HttpCheck, Monitor, Policy, Target, TcpCheck, VoidReason};
 use crate::queueing::Setup;
 use crate::ring::{Completion, Errno, OpKind};
 use crate::units::limits::{FIN_WAIT, HOP_FIN_WAIT, KEEP_ALIVE_IDLE, NAMED_PER_STEP_MAX};
@@ -56,14 +56,7 @@ fn tcp(name: &str) -> Monitor {
 }
 
 fn http(name: &str, keep_alive: bool) -> Monitor {
-    let check = HttpCheck {
-        method: "GET".into(),
-        headers: Box::default(),
-        body: Box::default(),
-        expected: StatusSet::success(),
-        keep_alive,
-        ..HttpCheck::default()
-    };
+    let check = HttpCheck { keep_alive, ..HttpCheck::default() };
     monitor(name, Check::Http(check), Host::Literal("10.0.0.2".parse().expect("an address")))
 }
 

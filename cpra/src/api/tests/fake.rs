@@ -17,7 +17,7 @@ use crate::desk::DeskStats;
 use crate::desk::protocol::{Answer, Change, EpisodeView, Question, StoryKind};
 use crate::domain::health::Phase;
 use crate::domain::monitor::{About, PushCheck};
-use crate::domain::{Check, Code, Color, Host, HttpCheck, Latency, Monitor, Policy, StatusSet, Target, TcpCheck};
+use crate::domain::{Check, Code, Color, Host, HttpCheck, Latency, Monitor, Policy, Target, TcpCheck};
 use crate::os::histograms::{Dump, DumpError};
 use crate::os::local::LocalSocket;
 use crate::os::resolve::ResolverStats;
@@ -120,14 +120,7 @@ impl Fake {
 }
 
 fn monitor(name: &str) -> Monitor {
-    let http = HttpCheck {
-        method: "GET".into(),
-        headers: Box::default(),
-        body: Box::default(),
-        expected: StatusSet::success(),
-        keep_alive: true,
-        ..HttpCheck::default()
-    };
+    let http = HttpCheck { keep_alive: true, ..HttpCheck::default() };
     let (check, path) = match name {
         DOWN => (Check::Http(http), "/health?token=secret"),
         JOB => (Check::Push(PushCheck { grace: Span::from_secs(60) }), PUSH_TOKEN),

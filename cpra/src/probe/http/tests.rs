@@ -13,14 +13,7 @@ use crate::units::{Generation, Slot};
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
 
 fn policy(change: impl FnOnce(&mut HttpCheck)) -> Policy {
-    let mut check = HttpCheck {
-        method: "GET".into(),
-        headers: Box::new([]),
-        body: Box::new([]),
-        expected: StatusSet::success(),
-        keep_alive: false,
-        ..HttpCheck::default()
-    };
+    let mut check = HttpCheck::default();
     change(&mut check);
     Policy::new(Check::Http(check), Span::from_secs(10), Span::from_secs(5))
 }

@@ -165,20 +165,6 @@ fn a_fixed_number_stays() {
 }
 
 #[test]
-fn a_bound_holds_from_the_next_adjustment_on() {
-    let mut pipeline = Pipeline::new(setup(64, 50_000), 10_000.0);
-    assert!(pipeline.workers() > 100);
-    for (bound, workers) in [(90, 90), (10, 10), (0, 1)] {
-        pipeline.controller.bound(bound);
-        pipeline.adjust(pipeline.controller.next_adjustment(), Demand::default());
-        assert_eq!(pipeline.workers(), workers);
-    }
-    pipeline.controller.bound(50_000);
-    pipeline.adjust(pipeline.controller.next_adjustment(), Demand::default());
-    assert!(pipeline.workers() >= 64, "the least is back as well");
-}
-
-#[test]
 fn it_is_not_thought_about_before_it_is_time() {
     let mut controller = Controller::new(setup(1, 50), 1.0, START);
     let much = Demand { busy: 50, waiting: 1_000_000, longest_wait: Span::from_secs(9) };
