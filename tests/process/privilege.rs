@@ -66,33 +66,49 @@ fn setup(user: &User, others: &User) -> Setup {
     setup.through(&["env", &state])
 }
 
-const QUICK: &str = "interval: 200ms, timeout: 2s, unhealthy_threshold: 1, healthy_threshold: 1";
+const QUICK: &str = "interval: 500ms, timeout: 500ms, unhealthy_threshold: 1, healthy_threshold: 1";
 
 /// One monitor of each kind that needs something of the host, and one that is down and tells so.
 fn monitors(folder: &Path, web: &str) -> String {
-    let told = folder.join("scripts/status");
-    let told = told.to_str().expect("text");
+    // Moved into its place, so that whoever reads it finds all of it.
+    let (script, status) = (folder.join("tell"), folder.join("scripts/status"));
+    let status = status.to_str().expect("text");
+    fs::write(&script, format!("#!/bin/sh\ncat /proc/self/status > {status}.new && mv {status}.new {status}\n"))
+        .expect("room for a script");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let script = script.to_str().expect("text");
     let notify = folder.join("state/notices.jsonl");
     let notify = notify.to_str().expect("text");
     format!(
         "monitors:\n\
          - {{name: web, pulse: {{type: http, {QUICK}, config: {{url: \"http://{web}/\"}}}}}}\n\
          - {{name: echo, pulse: {{type: icmp, {QUICK}, config: {{host: 127.0.0.1}}}}}}\n\
-         - name: script\n  pulse: {{type: script, {QUICK}, config: {{command: [/bin/sh, -c, \"cat /proc/self/status > {told}\"]}}}}\n\
+         - name: script\n  pulse: {{type: script, {QUICK}, config: {{command: [{script}]}}}}\n\
          - name: down\n  pulse: {{type: tcp, {QUICK}, config: {{host: 127.0.0.1, port: 1}}}}\n  \
          codes: {{red: {{notify: log, config: {{file: {notify}}}}}}}\n"
     )
 }
 
+const THREADS: [&str; 8] =
+    ["cpra", "cpra-shard-0", "cpra-desk", "cpra-code", "cpra-store", "cpra-resolve", "cpra-spawn", "cpra-control"];
+
+/// The status of each thread. One may end while the list is read.
+fn threads(pid: u32) -> Vec<String> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("status")).ok()).collect()
+}
+
 /// Every thread is that user and has those capabilities, and nothing else of root's.
 #[track_caller]
 fn assert_is(cpra: &mut Cpra, user: &User, capabilities: u64) {
-    let mut names = BTreeSet::new();
-    for thread in fs::read_dir(format!("/proc/{}/task", cpra.child().id())).expect("it runs") {
-        let path = thread.expect("it runs").path().join("status");
-        // A thread may end while the list is read.
-        let Ok(status) = fs::read_to_string(path) else { continue };
-        let name = line(&status, "Name").to_owned();
+    let pid = cpra.child().id();
+    // A thread names itself, a moment after it was started.
+    eventually("every thread has its name", || {
+        let names: BTreeSet<String> = threads(pid).iter().map(|status| line(status, "Name").to_owned()).collect();
+        THREADS.iter().all(|name| names.contains(*name))
+    });
+    for status in threads(pid) {
+        let name = line(&status, "Name");
         let (uid, gid) = (user.uid.to_string(), user.gid.to_string());
         assert_eq!(line(&status, "Uid").split_whitespace().collect::<Vec<_>>(), [&uid; 4], "{name}");
         assert_eq!(line(&status, "Gid").split_whitespace().collect::<Vec<_>>(), [&gid; 4], "{name}");
@@ -100,12 +116,6 @@ fn assert_is(cpra: &mut Cpra, user: &User, capabilities: u64) {
         let sets = ["CapPrm", "CapEff", "CapInh", "CapBnd", "CapAmb"].map(|key| set(&status, key));
         assert_eq!(sets, [capabilities, capabilities, 0, 0, 0], "{name}: {sets:x?}");
         assert_eq!(line(&status, "NoNewPrivs"), "1", "{name}");
-        names.insert(name);
-    }
-    for name in
-        ["cpra", "cpra-shard-0", "cpra-desk", "cpra-code", "cpra-store", "cpra-resolve", "cpra-spawn", "cpra-control"]
-    {
-        assert!(names.contains(name), "no thread {name} among {names:?}");
     }
 }
 
@@ -122,20 +132,13 @@ fn assert_works(mut cpra: Cpra, user: &User, scripts: &User) {
     assert_eq!(owner("state/notices.jsonl"), user.uid.as_raw());
     assert_eq!(owner("cpra.sock"), user.uid.as_raw());
     assert_eq!(owner("scripts/status"), scripts.uid.as_raw());
-    let mut status = String::new();
-    eventually("a script has told all", || {
-        // Each run writes it anew.
-        fs::read_to_string(cpra.path("scripts/status")).is_ok_and(|text| text.contains("NoNewPrivs"))
-    });
-    while !status.contains("NoNewPrivs") {
-        status = cpra.text("scripts/status");
-    }
+    let status = cpra.text("scripts/status");
     assert_eq!(line(&status, "Uid").split_whitespace().next(), Some(&*scripts.uid.to_string()));
     let sets = ["CapPrm", "CapEff", "CapInh", "CapBnd", "CapAmb"].map(|key| set(&status, key));
     assert_eq!((sets, line(&status, "NoNewPrivs")), ([0; 5], "1"), "of a script: {sets:x?}");
     // By the kernel's word: the daemon's own user may change something, and so may root.
     let as_user = [format!("--reuid={}", user.uid), format!("--regid={}", user.gid)];
-    let binary = cpra.path("scripts/cpra");
+    let binary = cpra.path("cpra");
     fs::copy(BINARY, &binary).expect("room for a copy");
     let ask = |words: &[&str]| {
         let socket = cpra.path("cpra.sock");
@@ -235,11 +238,8 @@ fn an_ordinary_user_uses_what_it_was_given_and_hands_nothing_on() {
     let sets = ["CapPrm", "CapEff", "CapInh", "CapAmb"].map(|key| set(&status, key));
     assert_eq!(sets, [NET_RAW, NET_RAW, 0, 0], "{sets:x?}");
     assert!(cpra.stderr().contains("raw socket"), "{}", cpra.stderr());
-    eventually("a script has told all", || cpra.text("scripts/status").contains("CapAmb"));
-    let mut script = String::new();
-    while !script.contains("CapAmb") {
-        script = cpra.text("scripts/status");
-    }
+    eventually("a script has told", || cpra.path("scripts/status").exists());
+    let script = cpra.text("scripts/status");
     let sets = ["CapPrm", "CapEff", "CapInh", "CapAmb"].map(|key| set(&script, key));
     assert_eq!(sets, [0; 4], "of a script: {sets:x?}");
     assert!(cpra.is_running());
