@@ -2,13 +2,13 @@
 
 use super::Request;
 use crate::domain::{Code, Latency, Outcome};
-use crate::ring::{Completion, Errno};
+use crate::ring::Errno;
 use crate::units::Span;
 use crate::units::planted::{self, Bug};
 
-/// The connect failed after `waited`.
-pub(super) fn failed(request: &Request<'_>, completion: &Completion<'_>, errno: Errno, waited: Span) -> Outcome {
-    let mut code = Code::of_connect_error(errno, completion.local);
+/// The connect failed after `waited`; `local` is [`crate::ring::Completion::local`].
+pub(super) fn failed(request: &Request<'_>, local: bool, errno: Errno, waited: Span) -> Outcome {
+    let mut code = Code::of_connect_error(errno, local);
     if planted::is(Bug::FailureOfOursCountsAsTargets) && errno == Errno::EADDRNOTAVAIL {
         code = Code::L4Con;
     }

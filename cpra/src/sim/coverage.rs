@@ -49,7 +49,7 @@ pub const BEHAVIOURS: [&str; 15] = [
     "half alive",
 ];
 
-pub const TURNS: [&str; 36] = [
+pub const TURNS: [&str; 39] = [
     "a check was overdue",
     "a line was longer than its workers",
     "a read was cut short",
@@ -86,6 +86,9 @@ pub const TURNS: [&str; 36] = [
     "a job was late",
     "a job called while the desk was full",
     "a call was missed while the loop stood still",
+    "a SYN was sent again",
+    "an answer to a SYN was not seen",
+    "a half-open check was tried again by a connect",
 ];
 
 impl Coverage {
@@ -167,7 +170,8 @@ const fn is_reachable(code: Code) -> bool {
             | VoidReason::Stall
             | VoidReason::Internal
             | VoidReason::NotRunnable
-            | VoidReason::Unknown,
+            | VoidReason::Unknown
+            | VoidReason::Signals,
         ) => true,
     }
 }
