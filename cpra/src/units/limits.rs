@@ -127,6 +127,9 @@ pub const SYN_RETRY_AFTER: Span = Span::from_secs(1);
 /// ... and so often, as Linux does (`net.ipv4.tcp_syn_retries`): the last one waits for a minute.
 pub const SYN_RETRIES_MAX: u16 = 6;
 
+/// Source ports that SYNs leave by: four bits more by which an answer is known.
+pub const SYN_PORTS: u16 = 16;
+
 /// Redirects that one check follows.
 pub const REDIRECTS_MAX: u8 = 10;
 /// A connection that a redirect leads away from gets this long for the peer's FIN: the attempt waits for it.

@@ -77,7 +77,9 @@ impl Checker {
         let overlaps = |from: Instant| log.stalls.iter().any(|stall| stall.0 < ended && stall.1 > from);
         let begins = if seen.former > 0 { started } else { first.started };
         let (stalled, stalled_before) = (overlaps(trip.started), overlaps(begins));
-        let blinded = log.blinded.iter().any(|&at| trip.started <= at && at <= ended);
+        let mut blinded = log.blinded.iter().filter(|&&at| trip.started <= at && at <= ended).peekable();
+        // Within the step in which it began, nobody knows which came first.
+        let blinded = blinded.peek().is_some().then(|| blinded.any(|&at| trip.started < at));
         let named = resolve + resolve > policy.timeout;
         let fails = Outcome::of(code).verdict() == Verdict::Fail;
         let what = || format!("; it met {trip:?}, its time is up at {deadline:?}");
@@ -136,8 +138,8 @@ fn errand_holds(code: Code, trip: &Trip, deadline: Instant, now: Instant) -> boo
     }
 }
 
-/// Of a half-open check. `blinded`: its shard has heard meanwhile that answers are not seen.
-fn knock_holds(code: Code, trip: &Trip, blinded: bool, deadline: Instant, now: Instant) -> bool {
+/// Of a half-open check. `blinded`: its shard has heard meanwhile that answers are not seen, and whether that is certain.
+fn knock_holds(code: Code, trip: &Trip, blinded: Option<bool>, deadline: Instant, now: Instant) -> bool {
     let back = |wanted: fn(&Echo) -> bool, by: Instant| {
         trip.pings.iter().filter_map(|ping| ping.back.as_ref()).any(|(at, echo)| *at <= by && wanted(echo))
     };
@@ -145,8 +147,8 @@ fn knock_holds(code: Code, trip: &Trip, blinded: bool, deadline: Instant, now: I
     match code {
         Code::L4Ok => back(|echo| matches!(echo, Echo::Reply { .. }), now),
         Code::L4Con => back(|echo| matches!(echo, Echo::Refused { .. } | Echo::Error { .. }), now),
-        Code::L4Tout => silent && !blinded,
-        Code::Void(VoidReason::Signals) => silent && blinded,
+        Code::L4Tout => silent && blinded != Some(true),
+        Code::Void(VoidReason::Signals) => silent && blinded.is_some(),
         Code::Void(_) => back(|echo| matches!(echo, Echo::Unsent(_)), now),
         _ => false,
     }
