@@ -34,7 +34,7 @@ pub struct Ticket {
     pub returned: u64,
     /// Who was asked: [`fold`] of the address.
     pub peer: u32,
-    /// How it was answered: [`Answer`], kind, code and 0, as bytes. Written before `returned`.
+    /// How it was answered: [`Answer`], ICMP type and code, 0. Written after `returned`; all zero until then.
     pub answer: [u8; 4],
 }
 
@@ -114,6 +114,19 @@ pub const fn fold(words: [u32; 4]) -> u32 {
 #[inline(always)]
 pub const fn mapped(address: u32) -> [u32; 4] {
     [0, 0, 0xFFFF_u32.to_be(), address]
+}
+
+/// The sequence number of the SYN that a ticket stands for: its number above, and as much of a keyed hash below as there
+/// is room for.
+#[inline(always)]
+pub const fn syn_sequence(index: u32, hash: u32) -> u32 {
+    index << (32 - INDEX_BITS) | hash & ((1 << (32 - INDEX_BITS)) - 1)
+}
+
+/// The number of the ticket that a SYN's sequence number names.
+#[inline(always)]
+pub const fn syn_index(sequence: u32) -> u32 {
+    sequence >> (32 - INDEX_BITS)
 }
 
 /// The cookie of a SYN: its sequence number, and the ports on our side and the other, each in the order of the wire.
