@@ -398,7 +398,7 @@ impl Engine {
             }
         }
         bytes.clear();
-        self.pinger.send(&mut self.mail);
+        self.pinger.send(&mut None, &mut self.mail);
         self.judged.last().map(|(_, outcome)| outcome.clone())
     }
 }

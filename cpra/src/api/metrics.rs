@@ -227,6 +227,11 @@ fn echoes(page: &mut Page<'_>, echoes: &EchoStats) -> fmt::Result {
         "Echo requests that left, and what came back for them (replies and errors)",
         [([("direction", "out")], echoes.sent), ([("direction", "in")], echoes.received)],
     )?;
+    page.counter(
+        "cpra_icmp_signalled",
+        "Of what came back for echo requests, what eBPF programs measured and told; sockets took the others",
+        echoes.signalled,
+    )?;
     page.counter("cpra_icmp_forged", "Packets made up to look like answers to our echo requests", echoes.forged)?;
     page.counter(
         "cpra_icmp_dropped",

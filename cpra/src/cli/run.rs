@@ -12,6 +12,7 @@ use crate::config::daemon::LogFormat;
 use crate::config::{self, Diagnostics, Folders, Report, Settings};
 use crate::daemon::{self, Plan};
 use crate::os::clock::Clock;
+use crate::os::ebpf;
 use crate::os::histograms;
 use crate::os::limits::NofileLimit;
 use crate::os::local::LocalSocket;
@@ -71,8 +72,15 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
     let folders = args.folders(&settings);
     let local = local_socket(&settings, &folders)?;
     let token = token(&settings)?;
+    let demand = ebpf::Demand {
+        shards,
+        slots: pulse.shared_by(u32::from(shards)).bounds.max,
+        ports: (0, 0),
+        seed: daemon::seed() as u32,
+    };
+    let kernel = ebpf::Signals::start(&ebpf::Settings::default(), demand)?;
     let sizing = format!("pulse: {presize}   code: {}", plural(code.bounds.min as usize, "worker"));
-    banner(args, &settings, &loaded, Clock.now().since(began), &sizing, &findings);
+    banner(args, &settings, &loaded, Clock.now().since(began), &sizing, &kernel, &findings);
     let plan = Plan {
         instance,
         catalog: loaded.catalog,
@@ -96,6 +104,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
             dir: settings.histograms.dir.clone(),
             interval: settings.histograms.interval,
         },
+        signals: kernel,
     };
     let daemon = daemon::start(plan)?;
     // A clean end is a success even where a notice was left behind: that was told, loudly, and is not undone by 1.
@@ -266,7 +275,15 @@ fn tell(diagnostics: &Diagnostics) -> bool {
     diagnostics.errors() == 0
 }
 
-fn banner(args: &Args, settings: &Settings, loaded: &Loaded, took: Span, sizing: &str, findings: &[api::Finding]) {
+fn banner(
+    args: &Args,
+    settings: &Settings,
+    loaded: &Loaded,
+    took: Span,
+    sizing: &str,
+    kernel: &ebpf::Signals,
+    findings: &[api::Finding],
+) {
     let monitors = match args.yaml.first() {
         Some(_) if loaded.found => {
             let text = summary::of(&loaded.report, &args.yaml);
@@ -284,7 +301,7 @@ fn banner(args: &Args, settings: &Settings, loaded: &Loaded, took: Span, sizing:
     };
     let text = format!(
         "cpra {version}  {monitors}\n  \
-         backends  io_uring: on   eBPF: off (not in this version)   store: memory (incidents do not survive a restart)\n  \
+         backends  io_uring: on   eBPF: {kernel}   store: memory (incidents do not survive a restart)\n  \
          sizing    {sizing}\n  \
          limits    {limits}\n{notes}  \
          open      {url}      stop: Ctrl-C\n",

@@ -12,6 +12,9 @@
 //!   it keeps to itself otherwise. The price is that an error waits at the socket for whoever calls next: a request that
 //!   seems to fail is tried again, after the queue has been emptied.
 //!
+//! Where there are signals ([`super::ebpf`]), programs in the kernel take the answers that they know before they get here,
+//! and what they leave comes in as without them: late and double answers, those to an older request of the same check.
+//!
 //! Round trips end with the kernel's receive time, not with ours: how long a packet waited for this thread is not the
 //! target's.
 //!
@@ -33,6 +36,7 @@ use nix::sys::socket::{
 };
 
 use super::clock::Clock;
+use super::ebpf::{Expected, Kind, ShardSignals};
 use crate::probe::errand::Echo;
 use crate::ring::{Errno, Family};
 use crate::shard::Event;
@@ -124,6 +128,11 @@ impl Pinger {
         })
     }
 
+    /// With requests that the programs in the kernel know. Before [`Self::open`].
+    pub fn tag(&mut self, tag: u32) {
+        self.key = self.key.clone().tagged(tag);
+    }
+
     /// Makes the sockets, and says by what means they send. What cannot be had is told to each check that needs it.
     pub fn open(&mut self) -> [Means; 2] {
         let Self { doors, key, .. } = self;
@@ -153,7 +162,7 @@ impl Pinger {
 
     /// Sends what is queued, and tells what could not be sent. Between batches it takes what has come back: on the
     /// loopback, replies are there before the call returns.
-    pub fn send(&mut self, heard: &mut Vec<Event<'static>>) {
+    pub fn send(&mut self, signals: &mut Option<ShardSignals>, heard: &mut Vec<Event<'static>>) {
         if self.queue.is_empty() {
             return;
         }
@@ -164,18 +173,27 @@ impl Pinger {
             for &ping in of_family {
                 batch.push(ping);
                 if batch.len() == ECHO_BATCH {
-                    self.send_batch(family, &batch, heard);
+                    self.send_batch(family, &batch, signals, heard);
+                    if let Some(signals) = signals {
+                        signals.hear(heard);
+                    }
                     self.receive(heard);
                     batch.clear();
                 }
             }
-            self.send_batch(family, &batch, heard);
+            self.send_batch(family, &batch, signals, heard);
         }
         self.queue = queue;
         self.queue.clear();
     }
 
-    fn send_batch(&mut self, family: Family, pings: &[Ping], heard: &mut Vec<Event<'static>>) {
+    fn send_batch(
+        &mut self,
+        family: Family,
+        pings: &[Ping],
+        signals: &mut Option<ShardSignals>,
+        heard: &mut Vec<Event<'static>>,
+    ) {
         if pings.is_empty() {
             return;
         }
@@ -193,8 +211,13 @@ impl Pinger {
         let departures: Vec<Departure> = pings
             .iter()
             .map(|ping| {
-                let cookie = Cookie { slot: ping.slot, generation: ping.generation, sent };
-                Departure::new(ping.address, icmp::request(&self.key, ping.address, ping.sequence, &cookie))
+                let &Ping { slot, generation, address, sequence } = ping;
+                let request = icmp::request(&self.key, address, sequence, &Cookie { slot, generation, sent });
+                if let Some(signals) = signals {
+                    let cookie = icmp::proof(&request);
+                    signals.expect(&Expected { kind: Kind::Echo, slot, generation, sequence, address, cookie, sent });
+                }
+                Departure::new(address, request)
             })
             .collect();
         let mut gone = 0;

@@ -292,6 +292,8 @@ pub struct EchoStats {
     pub forged: u64,
     /// Replies for which the sockets had no room.
     pub dropped: u64,
+    /// Of those received, what programs in the kernel told us of.
+    pub signalled: u64,
 }
 
 impl ShardStats {
@@ -323,6 +325,7 @@ impl ShardStats {
         self.echoes.received += other.echoes.received;
         self.echoes.forged += other.echoes.forged;
         self.echoes.dropped += other.echoes.dropped;
+        self.echoes.signalled += other.echoes.signalled;
         Report::merge_all(&mut self.sizing, &other.sizing);
     }
 }
