@@ -194,7 +194,7 @@ impl Ground {
 
 fn any(rng: &mut Rng, monitors: usize, late: Span) -> (Fault, Span) {
     let secs = Span::from_secs;
-    match rng.u8(0..37) {
+    match rng.u8(0..39) {
         0..3 => {
             let errno = local(rng);
             (Fault::Connect(errno, true, if rng.bool() { 255 } else { rng.u8(30..200) }), secs(6))
@@ -214,7 +214,7 @@ fn any(rng: &mut Rng, monitors: usize, late: Span) -> (Fault, Span) {
         28..31 => (Fault::Lane(mood(rng)), secs(6)),
         31 => (Fault::WallStep(rng.i32(-7_200..7_200)), secs(0)),
         32 => (Fault::Crash, secs(0)),
-        33..36 => (Fault::Blind, secs(6)),
+        33..38 => (Fault::Blind, secs(6)),
         _ => (Fault::CheckNow(rng.usize(0..monitors)), secs(0)),
     }
 }

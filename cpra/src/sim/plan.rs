@@ -409,7 +409,7 @@ fn check_of(kind: CheckKind, rng: &mut Rng, number: usize) -> Check {
     match kind {
         CheckKind::Http => check(rng, false, &Server::default()),
         CheckKind::Tcp => {
-            let mode = if rng.u8(0..3) == 0 { TcpMode::Syn } else { TcpMode::Connect };
+            let mode = if rng.u8(0..5) < 2 { TcpMode::Syn } else { TcpMode::Connect };
             Check::Tcp(TcpCheck { mode, ..TcpCheck::default() })
         }
         CheckKind::Icmp => {

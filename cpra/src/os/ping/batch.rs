@@ -53,8 +53,7 @@ pub(in crate::os) fn send<'a, const N: usize>(
         // SAFETY: the first `named` headers name addresses, which live as long as the borrowed departures, and slices of
         // messages there, which live in `slices` until after the call, all with their true lengths; no control data is
         // named.
-        let count =
-            unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), named, libc::MSG_DONTWAIT) };
+        let count = unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), named, libc::MSG_DONTWAIT) };
         match usize::try_from(count) {
             Ok(count) => return Ok(count.max(1)),
             Err(_) if nix::errno::Errno::last() == nix::errno::Errno::EINTR => {}
