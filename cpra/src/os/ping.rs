@@ -98,13 +98,15 @@ struct Door {
     family: Family,
     /// `None` until it is tried.
     socket: Option<Result<(OwnedFd, Means), Errno>>,
+    /// Something has left by it: until then nothing can come back, and no turn need look.
+    used: bool,
     /// The kernel's count of drops when it was last looked at; 32 bits wide, and it wraps.
     drops: u32,
 }
 
 impl Door {
     const fn new(family: Family) -> Self {
-        Self { family, socket: None, drops: 0 }
+        Self { family, socket: None, used: false, drops: 0 }
     }
 
     fn socket(&self) -> Option<(BorrowedFd<'_>, Means)> {
@@ -198,7 +200,8 @@ impl Pinger {
             return;
         }
         let unsent = |ping: &Ping, errno| event(ping.slot, ping.generation, ping.sequence, Echo::Unsent(errno));
-        let door = &self.doors[family as usize];
+        let door = &mut self.doors[family as usize];
+        door.used = true;
         let Some((socket, _)) = door.socket() else {
             let errno = door.socket.as_ref().and_then(|opened| opened.as_ref().err()).copied();
             // One that was never tried would be our own mistake.
@@ -251,16 +254,21 @@ impl Pinger {
     /// Takes replies and errors that are there. What comes faster than it is taken waits for the next call.
     pub fn receive(&mut self, heard: &mut Vec<Event<'static>>) {
         let Self { key, doors, arrivals, stats, .. } = self;
-        for door in doors {
+        for door in doors.iter().filter(|door| door.used) {
             let Some((socket, means)) = door.socket() else { continue };
-            hear_errors(socket, door.family, key, stats, heard);
             let mut taken = 0;
             let mut tries = 0;
             while taken < ECHOES_PER_TURN_MAX {
                 let count = match batch::receive(socket, arrivals) {
                     Ok(count) => count,
-                    Err(Errno::EAGAIN) => break,
-                    // An ICMP error that waited for the next call.
+                    Err(Errno::EAGAIN) => {
+                        // The kernel may have told of the errors by another call already.
+                        if taken == 0 {
+                            hear_errors(socket, door.family, key, stats, heard);
+                        }
+                        break;
+                    }
+                    // As long as ICMP errors wait, each call fails with one of them.
                     Err(_) if tries < TRIES_MAX => {
                         tries += 1;
                         hear_errors(socket, door.family, key, stats, heard);
@@ -425,6 +433,9 @@ fn prepare(socket: &OwnedFd, family: Family, means: Means, key: &Key) -> Result<
         Family::V6 => setsockopt(socket, sockopt::Ipv6RecvErr, &true),
     }
     .map_err(errno)?;
+    if family == Family::V4 {
+        batch::unfragmented(socket.as_fd())?;
+    }
     setsockopt(socket, sockopt::ReceiveTimestampns, &true).map_err(errno)?;
     // Beyond the host's usual limit where that is allowed, else as far as it goes.
     if setsockopt(socket, sockopt::RcvBufForce, &ECHO_RECEIVE_BUFFER).is_err() {

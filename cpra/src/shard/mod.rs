@@ -59,7 +59,9 @@ use crate::queueing::Setup;
 use crate::queueing::recording::Recording;
 use crate::schedule::wheel::{Owner, TickClock};
 use crate::schedule::{Tick, Wheel};
-use crate::units::limits::{FLIGHT_WAIT_MAX, HANDSHAKES_PER_STEP_MAX, LEDGER_EVERY, STALL, STARTS_PER_STEP_MAX};
+use crate::units::limits::{
+    FLIGHT_WAIT_MAX, HANDSHAKES_PER_STEP_MAX, LEDGER_EVERY, READ_AHEAD, STALL, STARTS_PER_STEP_MAX,
+};
 use crate::units::planted::{self, Bug};
 use crate::units::{Generation, Instant, MonitorId, Slot, Span};
 use crate::wire::tls::{Contexts, Unloaded};
@@ -386,6 +388,9 @@ impl Core {
             while budget > 0
                 && let Some(next) = self.classes.next(class, &self.slots.census().busy)
             {
+                if budget.is_multiple_of(READ_AHEAD) {
+                    self.catalog.roster(self.shard).read_ahead(self.classes.ahead(class).take(READ_AHEAD));
+                }
                 let started = match &next {
                     Next::Resolved(resolved) => self.launch(c, class, resolved, now, effects),
                     Next::Ready(index) => self.start_due(c, class, *index, now, effects),

@@ -83,6 +83,8 @@ pub const PROFILE_CONNECTION_LIFE: Span = Span::from_secs(PROFILE_SECONDS_MAX + 
 
 /// Checks started by one step, and effects one step may emit for them.
 pub const STARTS_PER_STEP_MAX: usize = 1024;
+/// As many of the checks to come are looked up at once: about what a processor can wait for at a time.
+pub const READ_AHEAD: usize = 32;
 /// Kept or lingering connections given up by one step for checks that have no slot.
 pub const SPARED_PER_STEP_MAX: usize = 256;
 
