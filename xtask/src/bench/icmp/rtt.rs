@@ -87,7 +87,13 @@ pub(super) fn compare(networks: &[Network], probers: &[Prober], rate: u32, secon
             }
         }
         if let [(first, more), .., (last, less)] = saturated[..] {
-            println!("\n{}: p99 of {} is {:.1} × that of {}\n", network.as_str(), first.words(), more / less, last.words());
+            println!(
+                "\n{}: p99 of {} is {:.1} × that of {}\n",
+                network.as_str(),
+                first.words(),
+                more / less,
+                last.words()
+            );
         }
     }
     Ok(())
@@ -147,7 +153,7 @@ fn told(load: &Load, _prober: Prober) -> anyhow::Result<Value> {
             pinger.push(Ping { slot, generation, address, sequence: 0 });
             sent += 1;
         }
-        pinger.send(&mut heard);
+        pinger.send(&mut None, &mut heard);
         let next = Duration::from_millis(now.as_millis() as u64 + 1);
         std::thread::sleep(next.saturating_sub(start.elapsed()));
     }
