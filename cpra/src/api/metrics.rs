@@ -237,6 +237,16 @@ fn echoes(page: &mut Page<'_>, echoes: &EchoStats) -> fmt::Result {
         "Of what came back for echo requests, what eBPF programs measured and told; sockets took the others",
         echoes.signalled,
     )?;
+    page.counter(
+        "cpra_signals_strange",
+        "Answers that name a request of ours and are none to it: double, late or made up; left to the host",
+        echoes.strange,
+    )?;
+    page.counter(
+        "cpra_signals_overflowed",
+        "Answers for which the ring between eBPF programs and us had no room; found otherwise",
+        echoes.overflowed,
+    )?;
     page.counter("cpra_icmp_forged", "Packets made up to look like answers to our echo requests", echoes.forged)?;
     page.counter(
         "cpra_icmp_dropped",

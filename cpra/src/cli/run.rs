@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context as _;
+
 use super::{Args, plural, summary};
 use crate::api;
 use crate::api::access::Token;
@@ -87,7 +89,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         ports: (0, 0),
         seed: daemon::seed() as u32,
     };
-    let kernel = ebpf::Signals::start(&ebpf(&settings), demand)?;
+    let kernel = ebpf::Signals::start(&ebpf(&settings), demand).context("no eBPF, and `[ebpf] mode` requires it")?;
     let sizing = format!("pulse: {presize}   code: {}", plural(code.bounds.min as usize, "worker"));
     let user = privilege.to_string();
     banner(

@@ -54,10 +54,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../cpra-ebpf/object/cp
 /// Why there are no signals.
 #[derive(Debug, Error)]
 pub enum SignalError {
-    #[error(
-        "this process may not load eBPF programs: run it as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (for \
-         example `AmbientCapabilities=` in the unit file)"
-    )]
+    #[error("needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
     Forbidden,
     #[error("this kernel has no eBPF (it answers {0}): boot one that is built with CONFIG_BPF_SYSCALL")]
     NoEbpf(io::Error),

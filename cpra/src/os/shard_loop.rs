@@ -408,6 +408,7 @@ impl ShardLoop {
             if let Some(signals) = &self.signals {
                 stats.echoes.signalled = signals.heard(Kind::Echo);
                 stats.echoes.received += stats.echoes.signalled;
+                (stats.echoes.strange, stats.echoes.overflowed) = signals.troubles();
             }
         }
     }

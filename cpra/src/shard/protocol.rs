@@ -296,6 +296,10 @@ pub struct EchoStats {
     pub dropped: u64,
     /// Of those received, what programs in the kernel told us of.
     pub signalled: u64,
+    /// What named a request of ours and did not answer it; see `cpra_common::Count`. Of all shards, told by the first.
+    pub strange: u64,
+    /// Returns for which a ring had no room; likewise.
+    pub overflowed: u64,
 }
 
 impl ShardStats {
@@ -329,6 +333,8 @@ impl ShardStats {
         self.echoes.forged += other.echoes.forged;
         self.echoes.dropped += other.echoes.dropped;
         self.echoes.signalled += other.echoes.signalled;
+        self.echoes.strange += other.echoes.strange;
+        self.echoes.overflowed += other.echoes.overflowed;
         Report::merge_all(&mut self.sizing, &other.sizing);
     }
 }

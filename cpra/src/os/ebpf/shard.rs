@@ -101,6 +101,12 @@ impl ShardSignals {
         self.counts.get(what as u32).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
+    /// Answers that were strange, and those that overflowed. They are counted for all shards together, so that only the
+    /// first tells.
+    pub fn troubles(&self) -> (u64, u64) {
+        if self.shard == 0 { (self.count(Count::Strange), self.count(Count::Overflowed)) } else { (0, 0) }
+    }
+
     /// The number of a slot's ticket; `None` for slots that have none.
     pub const fn number(&self, slot: Slot) -> Option<u32> {
         if slot.0 < self.settings.tickets { Some(self.shard as u32 * self.settings.tickets + slot.0) } else { None }
