@@ -12,6 +12,9 @@
 //! An error is a loss with a reason. Only where nothing was answered it is the verdict (L3CON): one router on one of
 //! several ways may be the only one that complains.
 //!
+//! A request whose time has come waits for its [`Quota`](super::Quota). Where that keeps one back until the attempt's time is
+//! up, the check is void unless it is ok all the same.
+//!
 //! What comes back for an older attempt never gets here: it names another generation of the slot.
 
 use std::net::IpAddr;
@@ -19,7 +22,7 @@ use std::net::IpAddr;
 use super::errand::Echo;
 use super::{Judgement, Ops, Request, Then};
 use crate::domain::monitor::IcmpCheck;
-use crate::domain::{Check, Code, Latency, Outcome, VoidReason};
+use crate::domain::{Check, Code, Latency, Outcome, Verdict, VoidReason};
 use crate::ring::{Errno, Family};
 use crate::units::limits::ECHO_GAP_MAX;
 use crate::units::{Instant, Span};
@@ -72,6 +75,10 @@ impl IcmpProbe {
                 ops.wake = Some(leaves);
                 return;
             }
+            if ops.pings.len() >= ops.quota.left as usize {
+                ops.wake = Some(ops.quota.next);
+                return;
+            }
             ops.pings.push(u16::from(self.asked));
             self.asked += 1;
         }
@@ -101,7 +108,14 @@ impl IcmpProbe {
     }
 
     pub fn expire(&self, request: &Request<'_>, now: Instant) -> Outcome {
-        self.judged(request, now)
+        let outcome = self.judged(request, now);
+        let count = check(request).count;
+        if self.asked < count && outcome.verdict() == Verdict::Fail {
+            // What did not leave in time was not lost.
+            let text = format!("{} of {count} echo requests left in time: [pulse] max_echo_rate", self.asked);
+            return Outcome::of(Code::Void(VoidReason::Memory)).with_evidence(&text);
+        }
+        outcome
     }
 
     /// Whether this is the first that is heard of a request.

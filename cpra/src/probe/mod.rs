@@ -112,6 +112,8 @@ pub struct Ops {
     pub errand: Option<Errand>,
     /// Sequence numbers of echo requests to the request's address.
     pub pings: Vec<u16>,
+    /// How many of them may leave now.
+    pub quota: Quota,
     /// When to call [`Probe::woken`], if nothing comes before. It replaces an earlier wish.
     pub wake: Option<Instant>,
     /// The answer named another place to ask: the attempt begins anew there, on another connection, within what is left
@@ -125,8 +127,23 @@ impl Ops {
         self.bytes.clear();
         self.errand = None;
         self.pings.clear();
+        self.quota = Quota::default();
         self.wake = None;
         self.hop = None;
+    }
+}
+
+/// What a host lets out is bounded: how many packets may leave now, and when there may be more.
+#[derive(Clone, Copy, Debug)]
+pub struct Quota {
+    pub left: u32,
+    pub next: Instant,
+}
+
+impl Default for Quota {
+    /// No bound.
+    fn default() -> Self {
+        Self { left: u32::MAX, next: Instant::ZERO }
     }
 }
 

@@ -56,13 +56,16 @@ impl Core {
     /// A check has started, or was judged without: how late is it, and what did its monitor miss meanwhile?
     fn left_waiting(&mut self, c: &Components<'_>, class: Class, waiting: &Waiting, started: Instant) {
         let late = started.since(self.clock.instant(waiting.due));
-        let policy = self.policy(waiting.monitor);
+        let policy = Arc::clone(self.policy(waiting.monitor));
         let every = match c.health(waiting.monitor).cadence() {
             Cadence::Interval => policy.interval,
             Cadence::Retry => policy.retry_interval,
         };
         self.stats.missed += late.as_nanos() / every.as_nanos().max(1);
         self.stats.lag.record(late);
+        if let Some(packet) = self.bounds.kept_waiting(&policy.check, late) {
+            self.stats.held[packet] += 1;
+        }
         self.classes.started(class, late);
     }
 
@@ -143,6 +146,7 @@ impl Core {
         };
         self.slots.entry(slot).wired = wired;
         let mut ops = std::mem::take(&mut self.ops);
+        ops.quota = self.bounds.quota(&policy.check);
         let probe = if reused {
             Probe::resume(&request, kept, now, &mut ops)
         } else {
