@@ -77,6 +77,7 @@ impl IcmpProbe {
             }
             if ops.pings.len() >= ops.quota.left as usize {
                 ops.wake = Some(ops.quota.next);
+                ops.quota.is_short = true;
                 return;
             }
             ops.pings.push(u16::from(self.asked));

@@ -138,12 +138,14 @@ impl Ops {
 pub struct Quota {
     pub left: u32,
     pub next: Instant,
+    /// One was kept back.
+    pub is_short: bool,
 }
 
 impl Default for Quota {
     /// No bound.
     fn default() -> Self {
-        Self { left: u32::MAX, next: Instant::ZERO }
+        Self { left: u32::MAX, next: Instant::ZERO, is_short: false }
     }
 }
 

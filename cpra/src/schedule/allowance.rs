@@ -59,10 +59,10 @@ mod tests {
             let mut allowance = Allowance::per_second(most);
             let mut now = Instant::ZERO + Span::from_secs(9);
             let mut left: Vec<u64> = Vec::new();
-            for _ in 0..20_000 {
+            for _ in 0..8 * most.max(1_000) {
                 // Idle at times, and greedy at others.
                 now = now
-                    + Span::from_nanos(match rng.u8(0..40) {
+                    + Span::from_nanos(match rng.u32(0..4 * most) {
                         0 => rng.u64(0..2 * SECOND),
                         _ => rng.u64(0..2 * SECOND / u64::from(most)),
                     });

@@ -5,6 +5,9 @@
 //! flood. So each such packet is counted here when it is asked for, whatever it is asked for by: first attempts, retries,
 //! second requests of one check.
 //!
+//! What has begun goes first: while a check in flight waits for its next packet, or for its retry, none begins. Otherwise
+//! each would send a part of its requests, and none come to a result.
+//!
 //! Full: checks wait where they are (in the ready list, or in the pause before a retry). They are late, which is counted as
 //! lag and, beyond the next due time, as missed; they never fail by it. How many waited is counted, and said at most once a
 //! minute.
@@ -66,6 +69,8 @@ pub(super) struct Bounds {
 struct Bound {
     allowance: Allowance,
     most: u32,
+    /// Until when none begins, since others have not ended their waiting.
+    reserved_until: Instant,
     /// When it last kept somebody waiting.
     full_at: Option<Instant>,
     told_at: Option<Instant>,
@@ -73,8 +78,13 @@ struct Bound {
 
 impl Bounds {
     pub(super) fn new(rates: Rates, now: Instant) -> Self {
-        let bound =
-            |most| Bound { allowance: Allowance::per_second(most), most, full_at: None, told_at: None };
+        let bound = |most| Bound {
+            allowance: Allowance::per_second(most),
+            most,
+            reserved_until: Instant::ZERO,
+            full_at: None,
+            told_at: None,
+        };
         Self { now, bounds: [bound(rates.echo), bound(rates.syn)], until: None }
     }
 
@@ -96,24 +106,47 @@ impl Bounds {
     pub(super) fn quota(&self, check: &Check) -> Quota {
         let Some(packet) = packet_of(check) else { return Quota::default() };
         let allowance = &self.bounds[packet as usize].allowance;
-        Quota { left: allowance.left(self.now), next: allowance.next(self.now).max(self.now + HELD_PAUSE) }
+        let next = allowance.next(self.now).max(self.now + HELD_PAUSE);
+        Quota { left: allowance.left(self.now), next, is_short: false }
     }
 
-    pub(super) fn sent(&mut self, packet: Packet, count: usize) {
+    /// A check in flight has sent packets, and perhaps wanted to send more than its quota.
+    pub(super) fn sent(&mut self, packet: Packet, count: usize, quota: Quota) {
         if count > 0 {
             let count = u32::try_from(count).unwrap_or(u32::MAX);
             self.bounds[packet as usize].allowance.take(count, self.now);
         }
+        if quota.is_short {
+            self.kept_back(packet, quota.next);
+        }
     }
 
-    /// When a check may begin that must not now.
+    fn kept_back(&mut self, packet: Packet, next: Instant) {
+        let bound = &mut self.bounds[packet as usize];
+        bound.full_at = Some(self.now);
+        // It is woken by a clock of its own, a moment after its time.
+        bound.reserved_until = bound.reserved_until.max(next + HELD_PAUSE + HELD_PAUSE);
+    }
+
+    /// When a check may go on with its next attempt, if it must not now.
+    pub(super) fn retry_held_until(&mut self, check: &Check) -> Option<Instant> {
+        let packet = packet_of(check)?;
+        let Quota { left, next, .. } = self.quota(check);
+        (left == 0).then(|| {
+            self.kept_back(packet, next);
+            next
+        })
+    }
+
+    /// When a check may begin, if it must not now.
     pub(super) fn held_until(&mut self, check: &Check) -> Option<Instant> {
         let packet = packet_of(check)?;
-        let Quota { left, next } = self.quota(check);
-        if left > 0 {
+        let Quota { left, next, .. } = self.quota(check);
+        let bound = &mut self.bounds[packet as usize];
+        let next = next.max(bound.reserved_until);
+        if left > 0 && bound.reserved_until <= self.now {
             return None;
         }
-        let bound = &mut self.bounds[packet as usize];
         bound.full_at = Some(self.now);
         if bound.told_at.is_none_or(|told| self.now.since(told) >= FAULT_REPORT_EVERY) {
             bound.told_at = Some(self.now);

@@ -36,7 +36,9 @@ impl Core {
         let (address, contexts) = (flight.address, &*self.contexts);
         let request = Request { policy: &policy, target, address, hop: None, contexts };
         let mut ops = std::mem::take(&mut self.ops);
-        ops.quota = self.bounds.quota(&policy.check);
+        if !planted::is(Bug::RetryUnbounded) {
+            ops.quota = self.bounds.quota(&policy.check);
+        }
         flight.leg = None;
         flight.probe = Probe::start(&request, now, &mut ops);
         flight.attempt_started = now;
@@ -257,9 +259,9 @@ impl Core {
             State::Paused(flight) if flight.attempt_started <= now => {
                 let monitor = flight.monitor;
                 let policy = Arc::clone(self.policy(monitor));
-                match self.bounds.held_until(&policy.check) {
-                    Some(until) => self.hold(slot, until),
-                    None => self.relaunch(c, slot, now, effects),
+                match self.bounds.retry_held_until(&policy.check) {
+                    Some(until) if !planted::is(Bug::RetryUnbounded) => self.hold(slot, until),
+                    _ => self.relaunch(c, slot, now, effects),
                 }
             }
             State::Hopping(_) => self.land(c, slot, now, effects),
@@ -475,7 +477,7 @@ impl Core {
         }
         if let State::Flight(flight) = &entry.state {
             let (address, deadline) = (flight.address.ip(), flight.deadline);
-            self.bounds.sent(Packet::Echo, ops.pings.len());
+            self.bounds.sent(Packet::Echo, ops.pings.len(), ops.quota);
             let pings = ops.pings.drain(..);
             effects.list.extend(pings.map(|sequence| Effect::Ping { slot, generation, address, sequence }));
             if let Some(wake) = ops.wake {

@@ -56,14 +56,15 @@ impl Core {
     /// A check has started, or was judged without: how late is it, and what did its monitor miss meanwhile?
     fn left_waiting(&mut self, c: &Components<'_>, class: Class, waiting: &Waiting, started: Instant) {
         let late = started.since(self.clock.instant(waiting.due));
-        let policy = Arc::clone(self.policy(waiting.monitor));
+        let policy = self.policy(waiting.monitor);
         let every = match c.health(waiting.monitor).cadence() {
             Cadence::Interval => policy.interval,
             Cadence::Retry => policy.retry_interval,
         };
+        let held = self.bounds.kept_waiting(&policy.check, late);
         self.stats.missed += late.as_nanos() / every.as_nanos().max(1);
         self.stats.lag.record(late);
-        if let Some(packet) = self.bounds.kept_waiting(&policy.check, late) {
+        if let Some(packet) = held {
             self.stats.held[packet] += 1;
         }
         self.classes.started(class, late);

@@ -42,8 +42,8 @@ mod verdict;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
 pub use bounds::Rates;
+use hashbrown::HashMap;
 pub use protocol::{Effect, Effects, Event, ShardStats};
 use rustc_hash::FxBuildHasher;
 

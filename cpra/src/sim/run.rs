@@ -171,7 +171,7 @@ impl Run {
             let mut ring = SimRing::new(self.network.clone(), self.rng.u64(..));
             ring.advance(now);
             self.shards.push(ShardActor {
-                machine: Shard::new(&settings, Arc::clone(&self.catalog), now),
+                machine: Shard::new(&settings, Arc::clone(&self.catalog), now).bounded_by(self.plan.rates()),
                 ring,
                 inbox: VecDeque::new(),
                 commands: VecDeque::new(),
@@ -478,6 +478,7 @@ impl Run {
                 }
                 shard::Effect::Recall { slot, generation } => self.driver.recall(shard, slot, generation, now),
                 shard::Effect::Ping { slot, generation, address, sequence } => {
+                    self.checker.echo_left(shard, now);
                     self.driver.ping(shard, slot, generation, address, sequence, now);
                 }
                 shard::Effect::Resolve { name } => self.resolver.ask(shard, name, now),

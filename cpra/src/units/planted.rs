@@ -69,10 +69,12 @@ pub enum Bug {
     SuspectsForgotten,
     /// The worker of a check that took too long is never free again.
     OverdueKeepsWorker,
+    /// Retries leave however many packets have left in this second.
+    RetryUnbounded,
 }
 
 impl Bug {
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::LostGreen,
         Self::DoubledRed,
         Self::OverwrittenNotice,
@@ -104,6 +106,7 @@ impl Bug {
         Self::ExpiredAddressUsed,
         Self::SuspectsForgotten,
         Self::OverdueKeepsWorker,
+        Self::RetryUnbounded,
     ];
 }
 
