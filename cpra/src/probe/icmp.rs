@@ -33,6 +33,8 @@ pub struct IcmpProbe {
     started: Instant,
     /// Requests that were asked for: the sequence numbers below this.
     asked: u8,
+    /// The next one's time has come, and it may not leave yet.
+    kept_back: bool,
     /// A bit per request that was answered or met an error.
     settled: [u64; 4],
     replies: u8,
@@ -55,6 +57,7 @@ impl IcmpProbe {
         let mut probe = Self {
             started: now,
             asked: 0,
+            kept_back: false,
             settled: [0; 4],
             replies: 0,
             refused: 0,
@@ -75,7 +78,8 @@ impl IcmpProbe {
                 ops.wake = Some(leaves);
                 return;
             }
-            if ops.pings.len() >= ops.quota.left as usize {
+            self.kept_back = ops.pings.len() >= ops.quota.left as usize;
+            if self.kept_back {
                 ops.wake = Some(ops.quota.next);
                 ops.quota.is_short = true;
                 return;
@@ -111,7 +115,7 @@ impl IcmpProbe {
     pub fn expire(&self, request: &Request<'_>, now: Instant) -> Outcome {
         let outcome = self.judged(request, now);
         let count = check(request).count;
-        if self.asked < count && outcome.verdict() == Verdict::Fail {
+        if self.kept_back && outcome.verdict() == Verdict::Fail {
             // What did not leave in time was not lost.
             let text = format!("{} of {count} echo requests left in time: [pulse] max_echo_rate", self.asked);
             return Outcome::of(Code::Void(VoidReason::Memory)).with_evidence(&text);
