@@ -61,11 +61,10 @@ mod tests {
             let mut left: Vec<u64> = Vec::new();
             for _ in 0..8 * most.max(1_000) {
                 // Idle at times, and greedy at others.
-                now = now
-                    + Span::from_nanos(match rng.u32(0..4 * most) {
-                        0 => rng.u64(0..2 * SECOND),
-                        _ => rng.u64(0..2 * SECOND / u64::from(most)),
-                    });
+                now += Span::from_nanos(match rng.u32(0..4 * most) {
+                    0 => rng.u64(0..2 * SECOND),
+                    _ => rng.u64(0..2 * SECOND / u64::from(most)),
+                });
                 let count = allowance.left(now).min(rng.u32(0..8));
                 allowance.take(count, now);
                 left.extend((0..count).map(|_| now.as_nanos()));

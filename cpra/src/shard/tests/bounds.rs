@@ -70,7 +70,7 @@ impl Scene {
                         }
                     }
                     Effect::SampleHost => {
-                        events.push(Event::HostSampled(HostSample { taken: self.now, drops: 0, table_full: false }))
+                        events.push(Event::HostSampled(HostSample { taken: self.now, drops: 0, table_full: false }));
                     }
                     _ => {}
                 }
