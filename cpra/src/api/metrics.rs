@@ -21,7 +21,7 @@ use crate::os::resolve::ResolverStats;
 use crate::queueing::Report;
 use crate::queueing::meter::Percentiles;
 use crate::shard::ShardStats;
-use crate::shard::protocol::{BUCKETS_US, EchoStats, Histogram, STATES};
+use crate::shard::protocol::{BUCKETS_US, EchoStats, Histogram, PACKETS, STATES};
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -123,6 +123,11 @@ fn checks(page: &mut Page<'_>, shards: &ShardStats) -> fmt::Result {
         "cpra_checks_overdue",
         "Checks that took so much longer than their type that they were moved to the suspects' workers",
         shards.overdue,
+    )?;
+    page.counters(
+        "cpra_checks_held",
+        "Checks that waited because no more echo requests (or SYNs of half-open checks) may leave in a second",
+        PACKETS.into_iter().zip(shards.held).map(|(packet, count)| ([("bound", packet)], count)),
     )?;
     page.histogram("cpra_schedule_lag", "From the due time until the check left the waiting room", &shards.lag)?;
     page.histogram("cpra_pulse_latency", "From the due time until the check was judged", &shards.latency)?;

@@ -265,6 +265,8 @@ pub struct ShardStats {
     pub skipped_busy: u64,
     /// Checks that took so much longer than their kind that they became the suspects'.
     pub overdue: u64,
+    /// Checks that waited because of a bound of packets, in the order of [`PACKETS`].
+    pub held: [u64; PACKETS.len()],
     /// Leaving the ready list − due.
     pub lag: Histogram,
     /// Due → judged.
@@ -283,6 +285,9 @@ pub struct ShardStats {
     pub sizing: Vec<Report>,
     pub echoes: EchoStats,
 }
+
+/// The packets that are bounded, by name.
+pub const PACKETS: [&str; 2] = ["echo", "syn"];
 
 /// What a driver's sockets for echo requests have seen; the shard itself hears of what is its own only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -322,6 +327,9 @@ impl ShardStats {
         self.missed += other.missed;
         self.skipped_busy += other.skipped_busy;
         self.overdue += other.overdue;
+        for (mine, theirs) in self.held.iter_mut().zip(other.held) {
+            *mine += theirs;
+        }
         self.ready += other.ready;
         self.in_flight += other.in_flight;
         self.slots += other.slots;
@@ -349,6 +357,7 @@ impl Default for ShardStats {
             missed: 0,
             skipped_busy: 0,
             overdue: 0,
+            held: [0; PACKETS.len()],
             lag: Histogram::default(),
             latency: Histogram::default(),
             duration: Default::default(),
