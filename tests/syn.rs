@@ -119,8 +119,8 @@ fn router_rules() -> Result<(), String> {
              ip6 daddr fd78::3 reject with icmpv6 type admin-prohibited
              ip daddr 10.78.0.4 reject with tcp reset
              ip6 daddr fd78::4 reject with tcp reset
-             ip daddr 10.78.0.5 numgen inc mod 2 0 drop
-             ip6 daddr fd78::5 numgen inc mod 2 0 drop
+             ip daddr 10.78.0.5 tcp flags syn numgen inc mod 2 0 drop
+             ip6 daddr fd78::5 tcp flags syn numgen inc mod 2 0 drop
            }
          }")
 }
@@ -173,7 +173,7 @@ fn what_a_network_says_is_what_a_connect_is_told() {
         }
         assert_eq!((engine.syns as usize, engine.connects), (2 * NETWORK.len(), 0));
         assert_eq!(net.target.within(connections), "", "nothing is left at the target");
-        for listener in listeners {
+        for listener in &listeners {
             let accepted = listener.accept().map_err(|error| error.kind()).map(|_| ());
             assert_eq!(accepted, Err(std::io::ErrorKind::WouldBlock), "it has heard of nothing");
         }
@@ -244,7 +244,7 @@ fn a_lost_syn_is_sent_again() {
         let net = Net::new()?;
         net.router.within(router_rules)?;
         let _listeners = net.target.within(listen);
-        // Every second one is dropped, the first of them first.
+        // Every second one is dropped, beginning with the first.
         let monitored = [knock("10.78.0.5", OPEN), knock("fd78::5", OPEN)];
         let mut eyes = Eyes::open(8)?;
         let mut engine = eyes.engine(&monitored, 8);

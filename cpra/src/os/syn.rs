@@ -21,8 +21,8 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrLike as _, SockaddrStorage, getsockname, setsockopt, socket,
-    sockopt,
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrLike as _, SockaddrStorage, getsockname, setsockopt,
+    socket, sockopt,
 };
 
 pub use self::ports::Ports;
@@ -159,7 +159,8 @@ impl Knocker {
         let address = SocketAddr::new(destination(address.ip()), address.port());
         let door = self.doors[Family::of(&address) as usize].as_ref().map_err(|&errno| Echo::NoSocket(errno))?;
         let source = door.source_for(address.ip()).map_err(Echo::Unsent)?;
-        let ticket = signals.number(slot).filter(|&ticket| ticket < TICKETS_MAX).ok_or(Echo::NoSocket(Errno::ENOBUFS))?;
+        let ticket =
+            signals.number(slot).filter(|&ticket| ticket < TICKETS_MAX).ok_or(Echo::NoSocket(Errno::ENOBUFS))?;
         let mark = Mark::new(&self.key, ticket, generation, address, signals.ports());
         signals.expect(&Expected {
             kind: Kind::Syn,
@@ -174,7 +175,12 @@ impl Knocker {
         Ok(Departure::cut(address.ip(), packet, length))
     }
 
-    fn send_batch(&mut self, family: Family, batch: &[(Knock, Departure<PACKET_MAX>)], heard: &mut Vec<Event<'static>>) {
+    fn send_batch(
+        &mut self,
+        family: Family,
+        batch: &[(Knock, Departure<PACKET_MAX>)],
+        heard: &mut Vec<Event<'static>>,
+    ) {
         let Ok(door) = &self.doors[family as usize] else { return };
         let mut left = batch;
         while !left.is_empty() {

@@ -87,7 +87,13 @@ pub(super) fn compare(networks: &[Network], probers: &[Prober], rate: u32, secon
             }
         }
         if let [(first, more), .., (last, less)] = saturated[..] {
-            println!("\n{}: p99 of {} is {:.1} × that of {}\n", network.as_str(), first.words(), more / less, last.words());
+            println!(
+                "\n{}: p99 of {} is {:.1} × that of {}\n",
+                network.as_str(),
+                first.words(),
+                more / less,
+                last.words()
+            );
         }
     }
     Ok(())
