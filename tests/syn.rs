@@ -159,7 +159,6 @@ fn what_a_network_says_is_what_a_connect_is_told() {
         let mut eyes = Eyes::open(64)?;
         let monitored: Vec<Monitored> =
             NETWORK.iter().map(|(host, port, ..)| knock(host, *port).within(Duration::from_millis(700))).collect();
-        let connects: Vec<Monitored> = monitored.iter().map(connect).collect();
         let mut engine = eyes.engine(&monitored, 64);
         for round in 0..2 {
             engine.idle(Duration::from_secs(round));
@@ -177,11 +176,16 @@ fn what_a_network_says_is_what_a_connect_is_told() {
             let accepted = listener.accept().map_err(|error| error.kind()).map(|_| ());
             assert_eq!(accepted, Err(std::io::ErrorKind::WouldBlock), "it has heard of nothing");
         }
-        // The kernel's own connects agree.
-        let mut engine = Engine::on(&connects.iter().collect::<Vec<_>>(), 64);
-        for ((host, port, code, _), outcome) in NETWORK.iter().zip(engine.check_all()) {
+        // The kernel's own connects agree. (Of an ICMP error that is there before its call has returned, as on links within
+        // one host, it speaks only when it sends the SYN again.)
+        let is_told = |row: &Row| !row.3.contains(", says ") || row.3.contains("host unreachable") && row.0.contains("78");
+        let rows: Vec<(&Row, Monitored)> =
+            NETWORK.iter().zip(&monitored).filter(|(row, _)| is_told(row)).map(|(row, m)| (row, connect(m))).collect();
+        let mut engine = Engine::on(&rows.iter().map(|(_, connect)| connect).collect::<Vec<_>>(), 64);
+        for ((host, port, code, _), outcome) in rows.iter().map(|(row, _)| row).zip(engine.check_all()) {
             assert_eq!(outcome.code.as_str(), *code, "{host}:{port} {:?}", outcome.evidence);
         }
+        assert_eq!(engine.syns, 0);
         Ok(())
     });
 }
