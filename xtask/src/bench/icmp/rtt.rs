@@ -153,7 +153,7 @@ fn told(load: &Load, _prober: Prober) -> anyhow::Result<Value> {
             pinger.push(Ping { slot, generation, address, sequence: 0 });
             sent += 1;
         }
-        pinger.send(&mut heard);
+        pinger.send(&mut None, &mut heard);
         let next = Duration::from_millis(now.as_millis() as u64 + 1);
         std::thread::sleep(next.saturating_sub(start.elapsed()));
     }
