@@ -284,6 +284,15 @@ pub struct ShardStats {
     /// How many workers each class has, and why.
     pub sizing: Vec<Report>,
     pub echoes: EchoStats,
+    pub syns: SynStats,
+}
+
+/// What a driver has sent and seen for half-open checks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SynStats {
+    pub sent: u64,
+    /// SYN-ACKs, resets, and errors that quote a SYN.
+    pub answered: u64,
 }
 
 /// The packets that are bounded, by name.
@@ -343,6 +352,8 @@ impl ShardStats {
         self.echoes.signalled += other.echoes.signalled;
         self.echoes.strange += other.echoes.strange;
         self.echoes.overflowed += other.echoes.overflowed;
+        self.syns.sent += other.syns.sent;
+        self.syns.answered += other.syns.answered;
         Report::merge_all(&mut self.sizing, &other.sizing);
     }
 }
@@ -370,6 +381,7 @@ impl Default for ShardStats {
             stalls: 0,
             sizing: Vec::new(),
             echoes: EchoStats::default(),
+            syns: SynStats::default(),
         }
     }
 }
