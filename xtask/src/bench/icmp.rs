@@ -24,6 +24,7 @@ use anyhow::{Context, bail, ensure};
 use cpra::daemon::{self, Plan};
 use cpra::domain::monitor::IcmpCheck;
 use cpra::domain::{Check, Host, Monitor, Policy, Target};
+use cpra::os::ebpf::{Demand, Mode, Settings, Signals};
 use cpra::queueing::Setup;
 use cpra::units::Span;
 use cpra::world::Catalog;
@@ -94,16 +95,24 @@ pub(crate) enum Prober {
     SendOnly,
     Bare,
     Socket,
+    Ebpf,
     FpingSpread,
     FpingAtOnce,
 }
 
 impl Prober {
-    const ALL: [Self; 5] = [Self::SendOnly, Self::Bare, Self::Socket, Self::FpingSpread, Self::FpingAtOnce];
+    const ALL: [Self; 6] = [Self::SendOnly, Self::Bare, Self::Socket, Self::Ebpf, Self::FpingSpread, Self::FpingAtOnce];
 
     /// The daemon.
     const fn is_ours(self) -> bool {
-        matches!(self, Self::Socket)
+        matches!(self, Self::Socket | Self::Ebpf)
+    }
+
+    /// What programs in the kernel do for it.
+    fn signals(self) -> anyhow::Result<Signals> {
+        let mode = if self == Self::Ebpf { Mode::Require } else { Mode::Off };
+        let demand = Demand { shards: daemon::shards_for(2), slots: SLOTS, ports: (0, 0), seed: daemon::seed() as u32 };
+        Ok(Signals::start(&Settings { mode, ..Settings::default() }, demand)?)
     }
 
     const fn as_str(self) -> &'static str {
@@ -111,6 +120,7 @@ impl Prober {
             Self::SendOnly => "send-only",
             Self::Bare => "bare",
             Self::Socket => "socket",
+            Self::Ebpf => "ebpf",
             Self::FpingSpread => "fping-spread",
             Self::FpingAtOnce => "fping-at-once",
         }
@@ -121,11 +131,15 @@ impl Prober {
             Self::SendOnly => "send only",
             Self::Bare => "bare loop",
             Self::Socket => "cpra, socket",
+            Self::Ebpf => "cpra, ebpf",
             Self::FpingSpread => "fping, spread",
             Self::FpingAtOnce => "fping, at once",
         }
     }
 }
+
+/// Checks that may be under way at a time.
+const SLOTS: u32 = 16_384;
 
 #[derive(clap::Args)]
 pub(crate) struct Load {
@@ -256,7 +270,7 @@ pub(crate) fn load(load: &Load) -> anyhow::Result<()> {
     let figures = match load.prober {
         Prober::Bare => bare::probe(load, true)?,
         Prober::SendOnly => bare::probe(load, false)?,
-        Prober::Socket => whole(load)?,
+        Prober::Socket | Prober::Ebpf => whole(load)?,
         Prober::FpingSpread | Prober::FpingAtOnce => bail!("fping is a program of its own"),
     };
     let Window { checks, named, seconds, cpu } = figures;
@@ -288,7 +302,8 @@ fn whole(load: &Load) -> anyhow::Result<Window> {
     let at = api.local_addr()?;
     let folder = std::env::temp_dir();
     let catalog = Catalog::build(monitors, daemon::shards_for(2))?;
-    let plan = Plan { pulse: Setup::fixed(16_384), batch_size: 2048, ..Plan::new(catalog, api, folder) };
+    let signals = load.prober.signals()?;
+    let plan = Plan { pulse: Setup::fixed(SLOTS), batch_size: 2048, signals, ..Plan::new(catalog, api, folder) };
     let _daemon = daemon::start(plan)?;
     // The first checks are spread over up to five seconds; then everything is up.
     let patience = Instant::now() + Duration::from_secs(20);
@@ -305,7 +320,8 @@ fn whole(load: &Load) -> anyhow::Result<Window> {
     let grown = |sample: &str| anyhow::Ok(after.sample(sample)? - before.sample(sample)?);
     let checks = grown("cpra_checks_total{type=\"icmp\",outcome=\"L3OK\"}")?;
     ensure!(grown("cpra_checks_missed_total")? == 0.0, "checks were missed");
-    let named = checks;
+    let signalled = grown("cpra_icmp_signalled_total")?;
+    let named = if load.prober == Prober::Ebpf { signalled } else { checks - signalled };
     Ok(Window { checks, named, seconds, cpu })
 }
 
