@@ -28,9 +28,9 @@ use cpra::os::ebpf::{Demand, Mode, Settings, Signals};
 use cpra::queueing::Setup;
 use cpra::units::Span;
 use cpra::world::Catalog;
-use serde_json::{Value, json};
 
-use super::child::{self, Process};
+use super::beside::{self, Cost, Window};
+use super::child;
 use super::far::{self, Far};
 use super::pace::Account;
 use super::pulse;
@@ -181,57 +181,13 @@ fn compare(options: &Options, networks: &[Network], probers: &[Prober]) -> anyho
                     costs.push(cost);
                 }
             }
-            let costs = costs.into_iter().map(median).collect::<Vec<_>>();
-            print_table(network, rate, probers, &costs);
+            let rows: Vec<_> =
+                probers.iter().map(|prober| prober.words()).zip(costs.into_iter().map(beside::median)).collect();
+            println!("\n{}, {rate} checks/s:\n", network.as_str());
+            beside::print_table(&rows, &[Prober::Bare.words(), Prober::FpingSpread.words()]);
         }
     }
     Ok(())
-}
-
-/// What a run came to.
-#[derive(Clone, Copy)]
-struct Cost {
-    /// Microseconds of processor time per check.
-    each: f64,
-    /// Checks per second that it came to.
-    rate: f64,
-    /// Percent of the checks that the backend named did.
-    share: f64,
-}
-
-impl std::fmt::Display for Cost {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:.2} µs each at {:.0}/s, {:.1} % by this backend", self.each, self.rate, self.share)
-    }
-}
-
-/// The run whose cost is the middle one.
-fn median(mut costs: Vec<Cost>) -> Cost {
-    costs.sort_by(|a, b| a.each.total_cmp(&b.each));
-    costs[costs.len() / 2]
-}
-
-fn print_table(network: Network, rate: u32, probers: &[Prober], costs: &[Cost]) {
-    let of = |wanted| probers.iter().zip(costs).find(|(prober, _)| **prober == wanted).map(|(_, cost)| cost.each);
-    let ratio = |of: Option<f64>, cost: &Cost| of.map_or("–".into(), |of| format!("{:.2} ×", of / cost.each));
-    println!(
-        "\n{}, {rate} checks/s:\n\n| prober | CPU per check | per CPU second | of the bare loop | of fping, spread | checks/s | \
-         by this backend |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-        network.as_str()
-    );
-    for (prober, cost) in probers.iter().zip(costs) {
-        println!(
-            "| {} | {:.2} µs | {:.0} | {} | {} | {:.0} | {:.1} % |",
-            prober.words(),
-            cost.each,
-            1e6 / cost.each,
-            ratio(of(Prober::Bare), cost),
-            ratio(of(Prober::FpingSpread), cost),
-            cost.rate,
-            cost.share,
-        );
-    }
-    println!();
 }
 
 impl Load {
@@ -245,21 +201,7 @@ impl Load {
             ["icmp-load", "--rate", &rate, "--seconds", &seconds, "--network", self.network.as_str(), "--prober"];
         let mut arguments = arguments.map(str::to_owned).to_vec();
         arguments.push(self.prober.as_str().to_owned());
-        let mut process = Process::own(&arguments)?;
-        // The daemon tells its story on the same output.
-        let line = loop {
-            let line = process.line()?;
-            if line.starts_with('{') {
-                break line;
-            }
-        };
-        let result: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
-        let number = |key: &str| result[key].as_f64().with_context(|| format!("no {key}: {line}"));
-        let (checks, named) = (number("checks")?, number("named")?);
-        let rate = checks / number("seconds")?;
-        ensure!((rate / f64::from(self.rate) - 1.0).abs() < 0.03, "{rate:.0} checks/s, not about {}", self.rate);
-        ensure!(named >= checks * 0.99, "only {named} of {checks} verdicts came from the backend named: {line}");
-        Ok(Cost { each: number("cpu_us")? / checks, rate, share: named / checks * 100.0 })
+        Cost::of_run(&arguments, self.rate)
     }
 }
 
@@ -273,19 +215,9 @@ pub(crate) fn load(load: &Load) -> anyhow::Result<()> {
         Prober::Socket | Prober::Ebpf => whole(load)?,
         Prober::FpingSpread | Prober::FpingAtOnce => bail!("fping is a program of its own"),
     };
-    let Window { checks, named, seconds, cpu } = figures;
-    println!("{}", json!({ "checks": checks, "named": named, "seconds": seconds, "cpu_us": cpu.as_micros() as u64 }));
+    figures.print();
     // What remains ends with the process, which only the figures were wanted of.
     std::process::exit(0);
-}
-
-/// What happened while it was measured.
-struct Window {
-    checks: f64,
-    /// Of these, what the backend named did.
-    named: f64,
-    seconds: f64,
-    cpu: Duration,
 }
 
 fn whole(load: &Load) -> anyhow::Result<Window> {

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use super::{Cost, Load, Prober};
+use super::{Load, Prober};
+use crate::bench::beside::Cost;
 use crate::bench::child;
 use crate::bench::pace::{Account, cpu_of};
 
@@ -57,5 +58,5 @@ fn probe(load: &Load, file: &std::path::Path) -> anyhow::Result<Cost> {
     ensure!(received >= sent * 0.99, "fping lost {} of {sent}", sent - received);
     // A round takes a second, or longer where it cannot keep up; of the last one it may do everything at once.
     let rate = sent / elapsed.max(f64::from(rounds));
-    Ok(Cost { each: cpu.as_secs_f64() * 1e6 / (rate * f64::from(load.seconds)), rate, share: 100.0 })
+    Ok(Cost { each: cpu.as_secs_f64() * 1e6 / (rate * f64::from(load.seconds)), rate, share: received / sent })
 }
