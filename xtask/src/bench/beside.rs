@@ -41,14 +41,7 @@ pub(crate) struct Cost {
 impl Cost {
     /// Of a run of this program, which prints a [`Window`] and must keep up with the rate.
     pub(crate) fn of_run(arguments: &[String], wanted: u32) -> anyhow::Result<Self> {
-        let mut process = Process::own(arguments)?;
-        // The daemon tells its story on the same output.
-        let line = loop {
-            let line = process.line()?;
-            if line.starts_with('{') {
-                break line;
-            }
-        };
+        let line = Process::own(arguments)?.last_line()?;
         let result: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
         let number = |key: &str| result[key].as_f64().with_context(|| format!("no {key}: {line}"));
         let (checks, named) = (number("checks")?, number("named")?);

@@ -37,6 +37,7 @@ use super::pulse;
 
 mod bare;
 mod fping;
+pub(crate) mod memory;
 pub(crate) mod rtt;
 
 #[derive(clap::Args)]
@@ -56,12 +57,26 @@ pub(crate) struct Options {
     /// Who is measured [default: all]
     #[arg(long, value_enum, value_delimiter = ',')]
     probers: Vec<Prober>,
-    /// Only the error of round trips
-    #[arg(long)]
-    only_rtt: bool,
+    /// What is measured [default: all]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    parts: Vec<Part>,
     /// Already built for release (set by the command itself)
     #[arg(long, hide = true)]
     built: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Part {
+    /// Processor time per check
+    Cost,
+    /// The error of round trips with a saturated core
+    Rtt,
+    /// Bytes per target
+    Memory,
+}
+
+impl Part {
+    const ALL: [Self; 3] = [Self::Cost, Self::Rtt, Self::Memory];
 }
 
 /// Where the targets are.
@@ -161,10 +176,15 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     println!("machine: {}; network: {}", pulse::machine(), namespace.as_deref().unwrap_or("a namespace of its own"));
     let networks: &[Network] = if options.networks.is_empty() { &Network::ALL } else { &options.networks };
     let probers: &[Prober] = if options.probers.is_empty() { &Prober::ALL } else { &options.probers };
-    if !options.only_rtt {
-        compare(options, networks, probers)?;
+    let parts: &[Part] = if options.parts.is_empty() { &Part::ALL } else { &options.parts };
+    for part in parts {
+        match part {
+            Part::Cost => compare(options, networks, probers)?,
+            Part::Rtt => rtt::compare(networks, probers, options.rates[0], options.seconds)?,
+            Part::Memory => memory::compare(probers)?,
+        }
     }
-    rtt::compare(networks, probers, options.rates[0], options.seconds)
+    Ok(())
 }
 
 /// What a check costs each prober.
@@ -221,22 +241,9 @@ pub(crate) fn load(load: &Load) -> anyhow::Result<()> {
 }
 
 fn whole(load: &Load) -> anyhow::Result<Window> {
-    let monitors = (0..load.rate).map(|index| {
-        let policy = Policy::new(
-            Check::Icmp(IcmpCheck { count: 1, max_loss: 0, max_rtt: None }),
-            Span::from_secs(1),
-            Span::from_millis(500),
-        );
-        let target = Target { host: Host::Literal(load.network.target(index).into()), port: 0, path: "".into() };
-        Monitor { name: format!("m/{index}").into(), enabled: true, target, policy }
-    });
     let api = TcpListener::bind("127.0.0.1:0")?;
     let at = api.local_addr()?;
-    let folder = std::env::temp_dir();
-    let catalog = Catalog::build(monitors, daemon::shards_for(2))?;
-    let signals = load.prober.signals()?;
-    let plan = Plan { pulse: Setup::fixed(SLOTS), batch_size: 2048, signals, ..Plan::new(catalog, api, folder) };
-    let _daemon = daemon::start(plan)?;
+    let _daemon = start(load.network, load.rate, Span::from_secs(1), load.prober, api)?;
     // The first checks are spread over up to five seconds; then everything is up.
     let patience = Instant::now() + Duration::from_secs(20);
     while Page::of(at)?.sample("cpra_monitors{state=\"up\"}")? < f64::from(load.rate) {
@@ -255,6 +262,26 @@ fn whole(load: &Load) -> anyhow::Result<Window> {
     let signalled = grown("cpra_icmp_signalled_total")?;
     let named = if load.prober == Prober::Ebpf { signalled } else { checks - signalled };
     Ok(Window { checks, named, seconds, cpu })
+}
+
+/// The daemon, with so many targets.
+fn start(
+    network: Network,
+    targets: u32,
+    interval: Span,
+    prober: Prober,
+    api: TcpListener,
+) -> anyhow::Result<daemon::Daemon> {
+    let policy =
+        Policy::new(Check::Icmp(IcmpCheck { count: 1, max_loss: 0, max_rtt: None }), interval, Span::from_millis(500));
+    let monitors = (0..targets).map(|index| {
+        let target = Target { host: Host::Literal(network.target(index).into()), port: 0, path: "".into() };
+        Monitor { name: format!("m/{index}").into(), enabled: true, target, policy: policy.clone() }
+    });
+    let catalog = Catalog::build(monitors, daemon::shards_for(2))?;
+    let (pulse, signals) = (Setup::fixed(SLOTS), prober.signals()?);
+    let plan = Plan { pulse, batch_size: 2048, signals, ..Plan::new(catalog, api, std::env::temp_dir()) };
+    Ok(daemon::start(plan)?)
 }
 
 /// A page of metrics.

@@ -41,6 +41,9 @@ pub(crate) enum Bench {
     /// One run of round trips (started by `icmp`)
     #[command(hide = true)]
     IcmpRtt(icmp::rtt::Load),
+    /// One run of the memory per target (started by `icmp`)
+    #[command(hide = true)]
+    IcmpMemory(icmp::memory::Load),
     /// Uses a core up (started by `icmp`)
     #[command(hide = true)]
     Spin,
@@ -86,6 +89,7 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::Syn(options) => syn::run(options),
         Bench::SynLoad(load) => syn::load(load),
         Bench::IcmpRtt(load) => icmp::rtt::load(load),
+        Bench::IcmpMemory(load) => icmp::memory::load(load),
         Bench::Spin => icmp::rtt::spin(),
         Bench::Far => far::run(),
         Bench::Tls(options) => tls::run(options),
