@@ -16,6 +16,8 @@ mod daemon;
 mod manners;
 #[path = "process/notices.rs"]
 mod notices;
+#[path = "process/privilege.rs"]
+mod privilege;
 #[path = "process/signals.rs"]
 mod signals;
 #[path = "process/sources.rs"]

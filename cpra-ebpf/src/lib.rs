@@ -6,6 +6,7 @@
 //! | `cpra_out` | TCX or clsact, egress | stamps echo requests and SYNs that carry the cookie of a ticket |
 //! | `cpra_in` | TCX or clsact, ingress | takes their answers: replies, SYN-ACKs, RSTs, ICMP errors |
 //! | `cpra_in_xdp` | XDP, where it is configured | the same, earlier |
+//! | `cpra_connect` | tracepoint `inet_sock_set_state` | stamps when a socket of the pool asks for a connection, and when that stands |
 //!
 //! **They interfere with nothing.** The only packet ever dropped is an echo reply that carries our cookie and whose
 //! return is in the ring already. SYN-ACKs are passed on, so that the kernel, which knows no such connection, answers
@@ -18,11 +19,13 @@
 #![no_main]
 
 mod packet;
+mod sockets;
 mod tickets;
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
-use aya_ebpf::macros::{classifier, xdp};
-use aya_ebpf::programs::{TcContext, XdpContext};
+use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
+use aya_ebpf::macros::{btf_tracepoint, classifier, xdp};
+use aya_ebpf::programs::{BtfTracePointContext, TcContext, XdpContext};
 
 use packet::{Frame, Segment};
 
@@ -44,6 +47,28 @@ pub fn cpra_in(context: TcContext) -> i32 {
 pub fn cpra_in_xdp(context: XdpContext) -> u32 {
     let taken = Frame::of(&context).and_then(|frame| packet::incoming(&frame));
     if taken == Some(true) { xdp_action::XDP_DROP } else { xdp_action::XDP_PASS }
+}
+
+/// States of a TCP socket, as the kernel numbers them.
+mod state {
+    pub const ESTABLISHED: i32 = 1;
+    pub const SYN_SENT: i32 = 2;
+    pub const CLOSE: i32 = 7;
+}
+
+/// The tracepoint's arguments are the socket, its state before, and its state from now on.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn cpra_connect(context: BtfTracePointContext) -> i32 {
+    // It is every socket's of this host: the states come first, and nearly all that is not ours ends here.
+    let stands = match (context.arg::<i32>(1), context.arg::<i32>(2)) {
+        (state::CLOSE, state::SYN_SENT) => false,
+        (state::SYN_SENT, state::ESTABLISHED) => true,
+        _ => return 0,
+    };
+    // SAFETY: the kernel itself says that this is a socket.
+    let cookie = unsafe { bpf_get_socket_cookie(context.arg(0)) };
+    let _ = if stands { sockets::stands(cookie) } else { sockets::asks(cookie) };
+    0
 }
 
 #[unsafe(no_mangle)]

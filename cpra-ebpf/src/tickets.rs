@@ -15,7 +15,7 @@ static SETTINGS: Settings = Settings { tag: 0, tickets: 0, port: 0, ports: 0 };
 
 /// By number; the loader makes as many as there are slots.
 #[map]
-static TICKETS: Array<Ticket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+pub static TICKETS: Array<Ticket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// By [`Count`].
 #[map]

@@ -27,7 +27,7 @@ mod running;
 
 use std::io;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
@@ -45,6 +45,7 @@ use crate::os::desk_loop::{self, DeskBoard, DeskLoop};
 use crate::os::ebpf::{self, ShardSignals, Signals as KernelSignals};
 use crate::os::histograms::{self, SharedRecording};
 use crate::os::local::LocalSocket;
+use crate::os::privilege::{self, Privilege, PrivilegeError};
 use crate::os::resolve;
 use crate::os::shard_loop::{self, ShardBoard, ShardLoop};
 use crate::os::signals::{Signals, Wish};
@@ -96,6 +97,8 @@ pub struct Plan {
     pub histograms: histograms::Settings,
     /// What programs in the kernel see.
     pub signals: KernelSignals,
+    /// What the process keeps of the powers that it was started with.
+    pub privilege: Privilege,
 }
 
 impl Plan {
@@ -123,6 +126,7 @@ impl Plan {
             scripts: spawn::Settings::default(),
             histograms: histograms::Settings::default(),
             signals: KernelSignals::Off,
+            privilege: Privilege::default(),
         }
     }
 }
@@ -143,6 +147,8 @@ pub enum StartError {
     Thread { thread: &'static str, error: io::Error },
     #[error(transparent)]
     Ring(#[from] uring::RingError),
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
     #[error("cannot make a descriptor: {0}")]
     Descriptor(#[from] io::Error),
 }
@@ -175,12 +181,20 @@ pub fn shards_for(cores: usize) -> u8 {
     u8::try_from(if cores <= 2 { 1 } else { cores - 1 }).unwrap_or(u8::MAX)
 }
 
-/// Starts every thread.
+/// Becomes who the daemon is to be, and starts every thread.
+///
+/// In this order: what takes powers that are not kept; then these are given up; then threads, which inherit what is left.
+/// Where nothing is to be kept in the end ([`Privilege::give_up`]), the shards give theirs up when their sockets are open,
+/// and what they need beforehand is started without any.
 ///
 /// # Errors
-/// When a thread, a descriptor or the ring cannot be had. Threads that were started end with the process.
+/// When the process cannot become that user, or a thread, a descriptor or the ring cannot be had. Threads that were started
+/// end with the process.
 pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let now = Clock.now();
+    let privilege = plan.privilege;
+    privilege.assume()?;
+    tell_of_folder(&privilege, &plan.state_dir);
     let catalog = Arc::new(plan.catalog);
     let shard_count = catalog.shards();
     let desk_door = WakeFd::new()?;
@@ -188,13 +202,17 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let doors = (0..shard_count).map(|_| WakeFd::new()).collect::<io::Result<Vec<_>>>()?;
     let bells: Vec<Bell> = doors.iter().map(WakeFd::bell).collect();
     let resolve::Started { resolvers, board: resolver_board, .. } =
-        resolve::spawn(plan.resolver, QUEUE_COMMANDS, bells.clone())?;
-    let (script_ends, scripts) = spawn::spawn(plan.scripts, QUEUE_COMMANDS, bells.clone())?;
+        without_powers(&privilege, || resolve::spawn(plan.resolver, QUEUE_COMMANDS, bells.clone()))??;
+    let (script_ends, scripts) =
+        without_powers(&privilege, || spawn::spawn(plan.scripts, QUEUE_COMMANDS, bells.clone()))??;
     let mut script_ends = script_ends.into_iter();
 
     let (mut signals, ebpf) = match plan.signals {
         KernelSignals::Off | KernelSignals::Without(_) => (Vec::new(), None),
-        KernelSignals::On(mut loaded) => (loaded.shards(), Some(loaded.follow()?)),
+        KernelSignals::On(mut loaded) => {
+            let signals = loaded.shards();
+            (signals, Some(without_powers(&privilege, || loaded.follow())??))
+        }
     };
     let mut signals = signals.drain(..);
 
@@ -236,9 +254,11 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
             catalog: Arc::clone(&catalog),
             contexts: Arc::clone(&plan.contexts),
             signals: signals.next(),
+            privilege: privilege.clone(),
         };
         shards.push(start_shard(machine, options, mailbox, door, bell)?);
     }
+    privilege.give_up()?;
 
     let code_recording = SharedRecording::of_notices();
     let sources = exchanges.into_iter().zip(&shards);
@@ -332,6 +352,26 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     })
 }
 
+/// Starts a thread by one that has given up its powers, since a thread has what its maker had.
+fn without_powers<T: Send>(privilege: &Privilege, start: impl FnOnce() -> T + Send) -> Result<T, PrivilegeError> {
+    if !privilege.is_dropped() {
+        return Ok(start());
+    }
+    let body = || privilege.give_up().map(|()| start());
+    thread::scope(|scope| scope.spawn(body).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Whose folder it is, is the administrator's to say; but nobody should find out by what is missing in it.
+fn tell_of_folder(privilege: &Privilege, folder: &Path) {
+    if let Some(user) = privilege.becomes().filter(|_| !privilege::may_write(folder)) {
+        let (user, folder) = (&user.name, folder.display());
+        tracing::warn!(
+            "the state folder {folder} cannot be written by {user}: histograms are not kept there; `install -d -o {user} \
+             {folder}`"
+        );
+    }
+}
+
 fn spawn<T: Send + 'static>(
     name: &'static str,
     body: impl FnOnce() -> T + Send + 'static,
@@ -345,6 +385,7 @@ struct Machine {
     catalog: Arc<Catalog>,
     contexts: Arc<dyn Contexts>,
     signals: Option<ShardSignals>,
+    privilege: Privilege,
 }
 
 /// A ring belongs to the thread that made it, so that the thread itself says whether it could be made.
@@ -357,7 +398,7 @@ fn start_shard(
 ) -> Result<ShardHandle, StartError> {
     let board = Arc::new(ShardBoard::default());
     let (ready, outcome) = mpsc::channel();
-    let Machine { settings, catalog, contexts, signals } = machine;
+    let Machine { settings, catalog, contexts, signals, privilege } = machine;
     let name = format!("cpra-shard-{}", settings.shard);
     let (shard_board, shard_bell) = (Arc::clone(&board), bell.clone());
     let body = move || {
@@ -385,6 +426,11 @@ fn start_shard(
                 return Ok(());
             }
         };
+        // Its sockets are open.
+        if let Err(error) = privilege.give_up() {
+            let _ = ready.send(Err(StartError::from(error)));
+            return Ok(());
+        }
         let _ = ready.send(Ok(()));
         let result = driver.run();
         if let Err(error) = &result {

@@ -53,14 +53,14 @@ pub enum TokenError {
 }
 
 impl Token {
-    /// Reads a token file, which must not be readable or writable by others.
+    /// Reads a token file, which must not be readable or writable by others than root and the user `own`, who runs cpra.
     ///
     /// # Errors
     /// See [`TokenError`].
-    pub fn read(path: &Path) -> Result<Self, TokenError> {
+    pub fn read(path: &Path, own: u32) -> Result<Self, TokenError> {
         let mut file = File::open(path)?;
         // Of the file that is open: the path may lead elsewhere a moment later.
-        judge(&file.metadata()?, local::own_uid())?;
+        judge(&file.metadata()?, own)?;
         let mut bytes = Vec::new();
         std::io::Read::by_ref(&mut file).take(API_TOKEN_MAX as u64 + 2).read_to_end(&mut bytes)?;
         Self::of(&bytes)
@@ -191,12 +191,12 @@ mod tests {
         fs::write(&path, TOKEN).expect("written");
         for (mode, trusted) in [(0o600, true), (0o640, true), (0o400, true), (0o644, false), (0o660, false)] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is ours");
-            assert_eq!(Token::read(&path).is_ok(), trusted, "{mode:o}");
+            assert_eq!(Token::read(&path, local::own_uid()).is_ok(), trusted, "{mode:o}");
         }
-        let error = Token::read(&path).expect_err("mode 660").to_string();
+        let error = Token::read(&path, local::own_uid()).expect_err("mode 660").to_string();
         assert!(error.contains("0660") && error.contains("chmod 600"), "{error}");
-        assert!(matches!(Token::read(folder.path()), Err(TokenError::NoFile)));
-        assert!(matches!(Token::read(&folder.path().join("no")), Err(TokenError::Unreadable(_))));
+        assert!(matches!(Token::read(folder.path(), local::own_uid()), Err(TokenError::NoFile)));
+        assert!(matches!(Token::read(&folder.path().join("no"), local::own_uid()), Err(TokenError::Unreadable(_))));
         let foreign = fs::metadata("/proc/self/status").expect("it is there");
         assert!(matches!(judge(&foreign, 0), Err(TokenError::Open { .. })));
     }

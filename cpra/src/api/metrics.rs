@@ -133,6 +133,11 @@ fn checks(page: &mut Page<'_>, shards: &ShardStats) -> fmt::Result {
             .into_iter()
             .zip(&shards.duration)
             .map(|(kind, histogram)| ([("type", kind.as_str())], histogram)),
+    )?;
+    page.histogram(
+        "cpra_connect_rtt",
+        "From the SYN until the connection stood, by the kernel's clock, of the connects that it was known of",
+        &shards.connect_rtt,
     )
 }
 

@@ -31,7 +31,10 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 pub use self::run::run;
 use crate::config::daemon::{Flags, LogFormat};
-use crate::config::{self, Diagnostics, Folders, Provider, Settings};
+use crate::config::{self, Diagnostic, Diagnostics, Folders, Provider, Settings, Severity};
+use crate::domain::Check;
+use crate::os::local;
+use crate::os::privilege::{Privilege, PrivilegeError};
 
 /// Checks services, tells people when they fail and when they are back.
 #[derive(Clone, Debug, Parser)]
@@ -171,10 +174,7 @@ impl Args {
 
     /// The folders of this process, with the log folders of `settings`.
     pub fn folders(&self, settings: &Settings) -> Folders {
-        use std::os::unix::fs::MetadataExt;
-        // The owner of our own /proc entry is the effective user; asking the kernel directly is for the drivers.
-        let is_root = std::fs::metadata("/proc/self").is_ok_and(|entry| entry.uid() == 0);
-        let mut folders = Folders::of_process(is_root);
+        let mut folders = Folders::of_process(local::own_uid() == 0);
         if let Some(log_dirs) = &settings.security.log_dirs {
             folders.log_dirs.clone_from(log_dirs);
         }
@@ -191,7 +191,24 @@ impl Args {
 /// `--check-config`: every diagnostic to stderr, the summary to stdout.
 pub fn check_config(args: &Args) -> ExitCode {
     let (settings, mut diagnostics) = args.settings();
-    let report = config::read_all(&args.yaml, &args.folders(&settings), &mut |_monitor| {});
+    let mut scripts = false;
+    let report = config::read_all(&args.yaml, &args.folders(&settings), &mut |monitor| {
+        scripts |= matches!(monitor.policy.check, Check::Script(_));
+    });
+    if let Err(error) = Privilege::decide(&run::wish(&settings, scripts)) {
+        // Who looks at the file may be somebody else than who starts the daemon.
+        let severity =
+            if matches!(error, PrivilegeError::NotRoot { .. }) { Severity::Warning } else { Severity::Error };
+        let file = args.config.as_deref().map_or("settings".into(), |path| path.to_string_lossy());
+        diagnostics.push(Diagnostic {
+            severity,
+            file: file.into(),
+            position: None,
+            subject: None,
+            message: error.to_string().into(),
+            excerpt: None,
+        });
+    }
     let text = summary::of(&report, &args.yaml);
     let notes = summary::notes(&report);
     diagnostics.append(report.diagnostics);

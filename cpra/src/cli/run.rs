@@ -8,17 +8,19 @@ use std::sync::Arc;
 use super::{Args, plural, summary};
 use crate::api;
 use crate::api::access::Token;
-use crate::config::daemon::LogFormat;
+use crate::config::daemon::{EbpfHook, EbpfMode, LogFormat};
 use crate::config::{self, Diagnostics, Folders, Report, Settings};
 use crate::daemon::{self, Plan};
+use crate::domain::Check;
 use crate::os::clock::Clock;
 use crate::os::ebpf;
 use crate::os::histograms;
 use crate::os::limits::NofileLimit;
-use crate::os::local::LocalSocket;
+use crate::os::local::{self, LocalSocket};
 use crate::os::logging;
 use crate::os::ping;
 use crate::os::preflight::{self, Demand, Severity};
+use crate::os::privilege::{Privilege, Wish};
 use crate::os::resolve;
 use crate::os::signals::Signals;
 use crate::os::spawn;
@@ -58,6 +60,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
     let files = NofileLimit::raise()?;
     let shards = daemon::shards_for(std::thread::available_parallelism().map_or(1, usize::from));
     let loaded = load(args, &settings, shards)?;
+    let privilege = Privilege::decide(&wish(&settings, runs_scripts(&loaded.catalog)))?;
     let contexts = secure(&loaded.catalog)?;
     let api = api::listen::bind(settings.api.listen)?;
     let profile = if args.pprof { api::profile::bind(args.pprof_addr) } else { None };
@@ -71,16 +74,32 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
     }
     let folders = args.folders(&settings);
     let local = local_socket(&settings, &folders)?;
-    let token = token(&settings)?;
+    if let (Some(local), Some(user)) = (&local, privilege.becomes())
+        && let Err(error) = local.give_to(user)
+    {
+        let (path, user) = (local.path().display(), &user.name);
+        tracing::warn!("{path} stays root's, so that {user} cannot use it: {error}");
+    }
+    let token = token(&settings, privilege.becomes().map_or_else(local::own_uid, |user| user.user))?;
     let demand = ebpf::Demand {
         shards,
         slots: pulse.shared_by(u32::from(shards)).bounds.max,
         ports: (0, 0),
         seed: daemon::seed() as u32,
     };
-    let kernel = ebpf::Signals::start(&ebpf::Settings::default(), demand)?;
+    let kernel = ebpf::Signals::start(&ebpf(&settings), demand)?;
     let sizing = format!("pulse: {presize}   code: {}", plural(code.bounds.min as usize, "worker"));
-    banner(args, &settings, &loaded, Clock.now().since(began), &sizing, &kernel, &findings);
+    let user = privilege.to_string();
+    banner(
+        args,
+        &settings,
+        &loaded,
+        Clock.now().since(began),
+        &Stand { sizing, kernel: kernel.to_string(), user, findings: findings.len() },
+    );
+    for notice in privilege.notices() {
+        tracing::info!("{notice}");
+    }
     let plan = Plan {
         instance,
         catalog: loaded.catalog,
@@ -105,6 +124,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
             interval: settings.histograms.interval,
         },
         signals: kernel,
+        privilege,
     };
     let daemon = daemon::start(plan)?;
     // A clean end is a success even where a notice was left behind: that was told, loudly, and is not undone by 1.
@@ -133,9 +153,10 @@ fn local_socket(settings: &Settings, folders: &Folders) -> anyhow::Result<Option
     }
 }
 
-fn token(settings: &Settings) -> anyhow::Result<Option<Token>> {
+/// `own` is who will run.
+fn token(settings: &Settings, own: u32) -> anyhow::Result<Option<Token>> {
     let Some(path) = &settings.api.token_file else { return Ok(None) };
-    match Token::read(path) {
+    match Token::read(path, own) {
         Ok(token) => Ok(Some(token)),
         Err(error) => anyhow::bail!("[api] token_file {} {error}", path.display()),
     }
@@ -197,6 +218,34 @@ pub(super) fn resolver(settings: &Settings) -> resolve::Settings {
         timeout: timeout.unwrap_or(default.timeout),
         ..default
     }
+}
+
+fn ebpf(settings: &Settings) -> ebpf::Settings {
+    let config::daemon::Ebpf { mode, hook, interfaces } = &settings.ebpf;
+    ebpf::Settings {
+        mode: match mode {
+            EbpfMode::Auto => ebpf::Mode::Auto,
+            EbpfMode::Require => ebpf::Mode::Require,
+            EbpfMode::Off => ebpf::Mode::Off,
+        },
+        hook: match hook {
+            EbpfHook::Auto => ebpf::Hook::Auto,
+            EbpfHook::Tcx => ebpf::Hook::Tcx,
+            EbpfHook::Clsact => ebpf::Hook::Clsact,
+            EbpfHook::Xdp => ebpf::Hook::Xdp,
+        },
+        interfaces: ebpf::Interfaces::named(interfaces.iter().cloned()),
+    }
+}
+
+/// What `[security]` wants of this process, where the monitors run scripts or do not.
+pub(super) fn wish(settings: &Settings, scripts: bool) -> Wish<'_> {
+    let config::daemon::Security { user, drop_capabilities, script_user, .. } = &settings.security;
+    Wish { user: user.as_deref(), drop_capabilities: *drop_capabilities, scripts, script_user: script_user.as_deref() }
+}
+
+fn runs_scripts(catalog: &Catalog) -> bool {
+    catalog.policies().iter().any(|policy| matches!(policy.check, Check::Script(_)))
 }
 
 pub(super) fn scripts(settings: &Settings) -> spawn::Settings {
@@ -275,15 +324,17 @@ fn tell(diagnostics: &Diagnostics) -> bool {
     diagnostics.errors() == 0
 }
 
-fn banner(
-    args: &Args,
-    settings: &Settings,
-    loaded: &Loaded,
-    took: Span,
-    sizing: &str,
-    kernel: &ebpf::Signals,
-    findings: &[api::Finding],
-) {
+/// How the daemon stands, in the words of the banner.
+struct Stand {
+    sizing: String,
+    /// Whether programs in the kernel help.
+    kernel: String,
+    /// Whom it runs as.
+    user: String,
+    findings: usize,
+}
+
+fn banner(args: &Args, settings: &Settings, loaded: &Loaded, took: Span, stand: &Stand) {
     let monitors = match args.yaml.first() {
         Some(_) if loaded.found => {
             let text = summary::of(&loaded.report, &args.yaml);
@@ -294,16 +345,17 @@ fn banner(
             "no monitors: name a file with --yaml FILE (configs/quickstart.yaml is a tour of one minute)".to_owned()
         }
     };
-    let limits = if findings.is_empty() {
-        "enough for these monitors".to_owned()
-    } else {
-        plural(findings.len(), "finding") + ", see the log"
+    let Stand { sizing, kernel, user, findings } = stand;
+    let limits = match *findings {
+        0 => "enough for these monitors".to_owned(),
+        some => plural(some, "finding") + ", see the log",
     };
     let text = format!(
         "cpra {version}  {monitors}\n  \
          backends  io_uring: on   eBPF: {kernel}   store: memory (incidents do not survive a restart)\n  \
          sizing    {sizing}\n  \
-         limits    {limits}\n{notes}  \
+         limits    {limits}\n  \
+         user      {user}\n{notes}  \
          open      {url}      stop: Ctrl-C\n",
         version = env!("CARGO_PKG_VERSION"),
         notes = summary::notes(&loaded.report),

@@ -25,8 +25,8 @@ mod sections;
 
 pub use providers::Provider;
 pub use sections::{
-    Api, Blind, Breaker, Code, Ebpf, Fallback, Histograms, Intervention, Log, LogFormat, Pulse, Resolver, Security,
-    Share, Store, Watchdog, listen,
+    Api, Blind, Breaker, Code, Ebpf, EbpfHook, EbpfMode, Fallback, Histograms, Intervention, Log, LogFormat, Pulse,
+    Resolver, Security, Share, Store, Watchdog, listen,
 };
 
 /// Everything the daemon can be told, with its defaults.
@@ -95,18 +95,18 @@ pub const SCHEMA: [(&str, &[&str]); 13] = [
     ),
     ("code", &["fallback", "repeat_interval", "min_workers", "max_workers", "slo"]),
     ("log", &["format"]),
-    ("security", &["user", "script_user", "log_dirs", "secret_dirs"]),
+    ("security", &["user", "drop_capabilities", "script_user", "log_dirs", "secret_dirs"]),
     ("store", &["path"]),
     ("resolver", &["servers", "timeout", "prefer"]),
     ("blind", &["canaries"]),
-    ("ebpf", &["mode"]),
+    ("ebpf", &["mode", "hook", "interfaces"]),
     ("watchdog", &["url", "interval"]),
     ("histograms", &["dir", "interval"]),
 ];
 
 /// Checked, and without effect so far: sections as a whole, and single keys.
-const LATER_SECTIONS: [&str; 4] = ["intervention", "blind", "ebpf", "watchdog"];
-const LATER_KEYS: [(&str, &[&str]); 2] = [("code", &["repeat_interval"]), ("security", &["user"])];
+const LATER_SECTIONS: [&str; 3] = ["intervention", "blind", "watchdog"];
+const LATER_KEYS: [(&str, &[&str]); 1] = [("code", &["repeat_interval"])];
 
 /// The environment variable that beats a key. A table such as `breaker` has none.
 pub fn variable(section: &str, key: &str) -> Option<String> {
@@ -370,7 +370,7 @@ fn environment_root(section: &str, key: &str, written: &str) -> Node {
     };
     let value = match key {
         "log_dirs" | "secret_dirs" => list(written, ':'),
-        "servers" | "allow" | "canaries" => list(written, ','),
+        "servers" | "allow" | "canaries" | "interfaces" => list(written, ','),
         _ => Node::scalar(at, written.into(), false),
     };
     match section {

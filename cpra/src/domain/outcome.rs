@@ -255,13 +255,14 @@ impl fmt::Display for Code {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Latency {
     pub resolve: Span,
-    /// Start of the connect until it stood.
+    /// Start of the connect until it stood; where the kernel tells, from its SYN until the answer was there.
     pub connect: Span,
     /// The TLS handshake, with what plain text came before it.
     pub tls: Span,
     /// Request sent until the first byte of the answer; of echo requests, the mean round trip.
     pub first_byte: Span,
-    /// Start of the attempt (name resolution included) until judged.
+    /// Start of the attempt (name resolution included) until judged, our own delays included: verdicts depend on it, and
+    /// none may depend on what the kernel happens to tell.
     pub total: Span,
 }
 

@@ -10,8 +10,12 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _}
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{AtFlags, OFlag, open};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use nix::unistd::geteuid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid, fchownat, geteuid};
+
+use super::user::Identity;
 
 /// `sun_path` has 108 bytes, with the zero at its end.
 const PATH_MAX: usize = 107;
@@ -25,6 +29,8 @@ pub struct LocalSocket {
     path: PathBuf,
     /// Device and inode of the file.
     file: (u64, u64),
+    /// The folder of the file, if it was made for it.
+    made: Option<(PathBuf, (u64, u64))>,
 }
 
 /// Why there is no socket. The texts end with what to do, but for the flag that names another path.
@@ -51,8 +57,11 @@ impl LocalSocket {
             return Err(LocalError::Long { path: path.to_owned(), length });
         }
         let other = |error| LocalError::Other { path: path.to_owned(), error };
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let mut made = None;
+        if let Some(folder) = folder.filter(|folder| !folder.exists()) {
             fs::create_dir_all(folder).map_err(other)?;
+            made = Some((folder.to_owned(), identity(folder).map_err(other)?));
         }
         let listener = match UnixListener::bind(path) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -64,11 +73,21 @@ impl LocalSocket {
         // Until here the umask decided. Whoever came in meanwhile is asked for its credentials all the same.
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(other)?;
         let file = identity(path).map_err(other)?;
-        Ok(Self { listener, path: path.to_owned(), file })
+        Ok(Self { listener, path: path.to_owned(), file, made })
     }
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Makes it another user's, and the folder that was made for it: root binds it, and the user that the daemon becomes
+    /// is the one who may connect, and who removes the file in the end.
+    ///
+    /// # Errors
+    /// As the system's.
+    pub fn give_to(&self, user: &Identity) -> io::Result<()> {
+        give(&self.path, self.file, user)?;
+        self.made.as_ref().map_or(Ok(()), |(folder, file)| give(folder, *file, user))
     }
 
     /// Another handle of the listening socket.
@@ -87,6 +106,18 @@ impl Drop for LocalSocket {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Makes the very file that was seen at `path` another user's: whoever may write to its folder could have put something
+/// else there meanwhile.
+fn give(path: &Path, seen: (u64, u64), user: &Identity) -> io::Result<()> {
+    let file = fs::File::from(open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?);
+    let found = file.metadata()?;
+    if (found.dev(), found.ino()) != seen {
+        return Err(io::Error::other("it was replaced by something else"));
+    }
+    let (user, group) = (Uid::from_raw(user.user), Gid::from_raw(user.group));
+    Ok(fchownat(&file, "", Some(user), Some(group), AtFlags::AT_EMPTY_PATH)?)
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {

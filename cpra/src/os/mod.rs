@@ -5,9 +5,10 @@
 //! `ebpf` is what the kernel itself sees of them,
 //! `wake` is the door that queues knock at, `lane` runs the futures that deliver notices, `resolve` turns names into
 //! addresses, `spawn` runs scripts, `clock` is the only reader of clocks, `host` counts what this machine itself does to
-//! packets, `histograms` writes down what the pipelines measure, `limits` and `preflight` say before the start what it can bear, `local` is the unix socket of the command
-//! line, `logging`, `story` and `stream`
-//! write to people. `unsafe` lives here and nowhere above.
+//! packets, `histograms` writes down what the pipelines measure, `limits` and `preflight` say before the start what it can
+//! bear, `privilege` keeps of root's powers what is needed, `user` knows whom a name stands for, `ebpf` are programs in the
+//! kernel, `local` is the unix socket of the command line, `logging`, `story` and `stream` write to people. `unsafe` lives
+//! here and nowhere above.
 
 pub mod clock;
 pub mod desk_loop;
@@ -20,6 +21,7 @@ pub mod local;
 pub mod logging;
 pub mod ping;
 pub mod preflight;
+pub mod privilege;
 pub mod resolve;
 pub mod shard_loop;
 pub mod signals;
@@ -29,5 +31,6 @@ pub mod story;
 pub mod stream;
 pub mod tls;
 pub mod uring;
+pub mod user;
 pub mod wait;
 pub mod wake;

@@ -28,7 +28,6 @@ mod launch;
 mod run;
 #[cfg(test)]
 mod tests;
-mod user;
 mod wait;
 
 use std::collections::VecDeque;
@@ -47,8 +46,9 @@ use nix::unistd::pipe2;
 
 use self::launch::{Failure, Launched, Launcher};
 use self::run::{Output, Phase, Place, Run, Runs, Source, Why, token};
-use self::user::Identity;
 use super::clock::Clock;
+use super::privilege::{self, Capabilities};
+use super::user::Identity;
 use super::wake::WakeFd;
 use crate::domain::{Check, Policy};
 use crate::pipeline::{Bell, Receiver, Sender, bounded};
@@ -62,7 +62,8 @@ use crate::units::{Generation, Instant, Slot, Span};
 /// How scripts are run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// `[security] script_user`: whom scripts run as when this process is root. Else they run as this process does.
+    /// `[security] script_user`: whom scripts run as when this process is root or was, and has kept what it takes to
+    /// become others ([`privilege`]). Else they run as this process does.
     pub user: Box<str>,
     /// Set-user-ID programs (sudo, ping and check_icmp on some systems) gain nothing when scripts run them.
     pub no_new_privileges: bool,
@@ -72,7 +73,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { user: "nobody".into(), no_new_privileges: true, running_max: SCRIPTS_RUNNING_MAX }
+        Self { user: privilege::SCRIPT_USER.into(), no_new_privileges: true, running_max: SCRIPTS_RUNNING_MAX }
     }
 }
 
@@ -430,10 +431,12 @@ impl Driver {
     }
 
     fn identity(&self) -> Result<Option<Identity>, String> {
-        if !launch::is_root() {
+        // Root that has lost that power must not run them as root by accident: then they do not run at all.
+        let may_become_others = Capabilities::of_this_thread().has(Capabilities::OF_OTHERS_SCRIPTS);
+        if !launch::is_root() && !may_become_others {
             return Ok(None);
         }
-        let identity = Identity::find(&self.settings.user)?;
+        let identity = Identity::find(&self.settings.user, "script_user")?;
         if identity.is_root() {
             tracing::warn!("scripts run as root: whoever may write one of them owns this host");
             return Ok(None);

@@ -42,7 +42,7 @@ impl Core {
         flight.resolve = Span::ZERO;
         c.timing_mut(flight.monitor).place = Place::Flight;
         self.slots.change(slot, State::Flight(flight));
-        self.set_out(slot, now + policy.timeout, &mut ops, effects);
+        self.set_out(slot, now, now + policy.timeout, &mut ops, effects);
         self.ops = ops;
     }
 
@@ -60,8 +60,16 @@ impl Core {
     }
 
     /// An attempt begins, or goes on elsewhere.
-    pub(super) fn set_out(&mut self, slot: Slot, deadline: Instant, ops: &mut Ops, effects: &mut Effects) {
+    pub(super) fn set_out(
+        &mut self,
+        slot: Slot,
+        now: Instant,
+        deadline: Instant,
+        ops: &mut Ops,
+        effects: &mut Effects,
+    ) {
         if let State::Flight(flight) = &mut self.slots.entry(slot).state {
+            flight.asked = now;
             flight.deadline = deadline;
         }
         self.slots.set_deadline(slot, Some(deadline));
@@ -121,9 +129,37 @@ impl Core {
         effects: &mut Effects,
     ) {
         let current = self.slots.get(slot).is_some_and(|entry| entry.generation == generation);
+        if current {
+            self.note_echo(slot, echo, now);
+        }
         if current || planted::is(Bug::LateEchoAccepted) {
             self.drive(c, slot, now, effects, |probe, request, ops| probe.echoed(request, sequence, echo, now, ops));
         }
+    }
+
+    /// What of an echo check's time was ours. Only where there is one request: between several of them there are gaps that
+    /// we leave on purpose, and a worker is busy with them.
+    fn note_echo(&mut self, slot: Slot, echo: Echo, now: Instant) {
+        let Echo::Reply { rtt } = echo else { return };
+        let State::Flight(flight) = &mut self.slots.entry(slot).state else { return };
+        let policy = self.catalog.policy(MonitorId::new(self.shard, flight.monitor));
+        if matches!(&policy.check, Check::Icmp(check) if check.count == 1) {
+            flight.ours = flight.ours + (now.since(flight.asked) - rtt);
+        }
+    }
+
+    /// Keeps a handshake only if it can be that of the attempt's connect, and notes what of the time was ours.
+    fn note_handshake<'a>(&mut self, completion: &Completion<'a>, now: Instant) -> Completion<'a> {
+        let mut noted = *completion;
+        let Some(handshake) = noted.handshake.take() else { return noted };
+        let State::Flight(flight) = &mut self.slots.entry(completion.slot).state else { return noted };
+        let is_its = completion.kind == OpKind::Connect && completion.result.is_ok();
+        if is_its && handshake.fits(flight.asked, now) {
+            flight.ours = flight.ours + (now.since(flight.asked) - handshake.took());
+            self.stats.connect_rtt.record(handshake.took());
+            noted.handshake = Some(handshake);
+        }
+        noted
     }
 
     /// Lets the probe of a slot in flight take something, does what it wants, and ends the attempt if it is judged.
@@ -181,7 +217,8 @@ impl Core {
             entry.completed(completion.kind);
         }
         let receiving = entry.is_pending(OpKind::Recv);
-        match &mut entry.state {
+        let completion = &self.note_handshake(completion, now);
+        match &mut self.slots.entry(slot).state {
             State::Flight(flight) => {
                 let costly = flight.probe.is_costly(completion);
                 let late = flight.probe.behind_since().is_some() || costly && self.handshakes_left == 0;
@@ -370,21 +407,25 @@ impl Core {
 
     /// A worker is free again. Whose times were these? Those of a check that was overdue and ended well are its kind's,
     /// which was slower than it used to be; one that was overdue and failed held its kind's worker until it was found so.
+    ///
+    /// What the kernel knows to have been our own delay is no part of a service: were it, a busy processor would look like
+    /// slow targets, be answered with more workers, and be busier still.
     fn worker_ended(&mut self, flight: &Flight, policy: &Policy, verdict: Verdict, now: Instant) {
         let result = now.since(self.clock.instant(flight.due));
+        let service = now.since(flight.slotted) - flight.ours;
         let kind = policy.check.kind();
         // For people, all checks of a kind are alike.
-        self.recording.record(kind as usize, Measure::Service, now.since(flight.slotted));
+        self.recording.record(kind as usize, Measure::Service, service);
         self.recording.record(kind as usize, Measure::Result, result);
         let kind = Class::of(kind);
         let was_overdue = flight.seated != flight.slotted;
         if was_overdue && matches!(verdict, Verdict::Ok | Verdict::Warn) {
-            self.classes.ended(kind, now.since(flight.slotted), result);
-        } else {
+            self.classes.ended(kind, service, result);
+        } else if was_overdue {
             self.classes.ended(flight.class, now.since(flight.seated), result);
-            if was_overdue {
-                self.classes.held(kind, flight.seated.since(flight.slotted));
-            }
+            self.classes.held(kind, flight.seated.since(flight.slotted));
+        } else {
+            self.classes.ended(flight.class, service, result);
         }
     }
 

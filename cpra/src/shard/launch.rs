@@ -160,6 +160,8 @@ impl Core {
             slotted: now,
             started,
             attempt_started: started,
+            asked: now,
+            ours: Span::ZERO,
             deadline: started + policy.timeout,
             attempt: 1,
             leg: None,
@@ -174,7 +176,7 @@ impl Core {
         c.timing_mut(waiting.monitor).place = Place::Flight;
         self.slots.change(slot, State::Flight(flight));
         let begins = if planted::is(Bug::TimeoutFromQueue) { self.clock.instant(waiting.due) } else { started };
-        self.set_out(slot, begins + policy.timeout, &mut ops, effects);
+        self.set_out(slot, now, begins + policy.timeout, &mut ops, effects);
         self.ops = ops;
         true
     }

@@ -258,8 +258,10 @@ pub struct ShardStats {
     pub lag: Histogram,
     /// Due → judged.
     pub latency: Histogram,
-    /// The attempts themselves, by kind.
+    /// The attempts themselves, by kind, as this process saw them.
     pub duration: [Histogram; CheckKind::ALL.len()],
+    /// SYN → SYN-ACK by the kernel's clock, of the connects for which it is known.
+    pub connect_rtt: Histogram,
     pub ready: u64,
     pub in_flight: u64,
     pub slots: u64,
@@ -299,6 +301,7 @@ impl ShardStats {
         }
         self.lag.merge(&other.lag);
         self.latency.merge(&other.latency);
+        self.connect_rtt.merge(&other.connect_rtt);
         self.degraded += other.degraded;
         self.lost += other.lost;
         self.missed += other.missed;
@@ -332,6 +335,7 @@ impl Default for ShardStats {
             lag: Histogram::default(),
             latency: Histogram::default(),
             duration: Default::default(),
+            connect_rtt: Histogram::default(),
             ready: 0,
             in_flight: 0,
             slots: 0,

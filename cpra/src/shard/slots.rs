@@ -48,6 +48,11 @@ pub(super) struct Flight {
     /// When the first attempt began: its name was asked for, or its slot taken. Waiting for a slot is not part of it.
     pub(super) started: Instant,
     pub(super) attempt_started: Instant,
+    /// When the attempt, or its last leg, asked for its connect or its echo request.
+    pub(super) asked: Instant,
+    /// How long this process took to send what it was asked to, and to look at what came for it, as far as the kernel
+    /// tells: the target, and the way to it, had no part in that.
+    pub(super) ours: Span,
     /// When the attempt's time is up; the slot's own deadline may be earlier, where the probe wished to be woken.
     pub(super) deadline: Instant,
     /// Counts from 1.

@@ -2,6 +2,7 @@
 
 mod errands;
 mod handshakes;
+mod kernel;
 mod recording;
 mod sizing;
 
@@ -100,7 +101,7 @@ impl Bench {
         let events = answers.iter().map(|&(kind, result, data)| {
             let more = !data.is_empty();
             let (slot, generation, local) = (Slot(0), self.generation, false);
-            Event::Completed(Completion { slot, generation, kind, result, more, local, data })
+            Event::Completed(Completion { slot, generation, kind, result, more, local, data, handshake: None })
         });
         self.step(events.collect());
     }
@@ -165,7 +166,16 @@ impl Bench {
             }
             let (slot, generation) = (Slot(0), self.generation);
             let completions = ended.into_iter().map(|(kind, result)| {
-                Event::Completed(Completion { slot, generation, kind, result, more: false, local: false, data: &[] })
+                Event::Completed(Completion {
+                    slot,
+                    generation,
+                    kind,
+                    result,
+                    more: false,
+                    local: false,
+                    data: &[],
+                    handshake: None,
+                })
             });
             events = completions.collect();
         }

@@ -49,7 +49,7 @@ pub const BEHAVIOURS: [&str; 15] = [
     "half alive",
 ];
 
-pub const TURNS: [&str; 36] = [
+pub const TURNS: [&str; 38] = [
     "a check was overdue",
     "a line was longer than its workers",
     "a read was cut short",
@@ -86,6 +86,8 @@ pub const TURNS: [&str; 36] = [
     "a job was late",
     "a job called while the desk was full",
     "a call was missed while the loop stood still",
+    "a handshake was told of by the kernel",
+    "a handshake was told of that cannot have been",
 ];
 
 impl Coverage {

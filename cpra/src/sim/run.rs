@@ -572,6 +572,8 @@ impl Run {
             coverage.add(Section::Turn, "a server scolded for idleness", counts.scolded);
             coverage.add(Section::Turn, "a connect won against its disconnect", counts.connect_won);
             coverage.add(Section::Turn, "a connect lost against its disconnect", counts.connect_lost);
+            coverage.add(Section::Turn, "a handshake was told of by the kernel", counts.stamped);
+            coverage.add(Section::Turn, "a handshake was told of that cannot have been", counts.misstamped);
         }
         Report {
             seed: self.plan.seed,

@@ -21,6 +21,10 @@ const LIST_MAX: usize = 1_000;
 const SERVERS_MAX: usize = 8;
 const SERVER_PORT: u16 = 53;
 
+const INTERFACES_MAX: usize = 256;
+/// `IFNAMSIZ` without the zero at its end.
+const INTERFACE_NAME_MAX: usize = 15;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Api {
     pub listen: SocketAddr,
@@ -102,8 +106,10 @@ pub enum LogFormat {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Security {
-    /// Whom the daemon becomes.
+    /// Whom the daemon becomes when it was started as root.
     pub user: Option<Box<str>>,
+    /// Nothing is kept of root's powers once it has started.
+    pub drop_capabilities: bool,
     /// Whom scripts run as when the daemon is root.
     pub script_user: Option<Box<str>>,
     /// Folders for `notify: log`; `None` for the defaults of [`Folders`](crate::config::Folders).
@@ -134,13 +140,36 @@ pub struct Blind {
     pub canaries: Vec<Box<str>>,
 }
 
+/// Programs of ours in the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ebpf {
+    pub mode: EbpfMode,
+    pub hook: EbpfHook,
+    /// Interfaces by name, a `*` at the end standing for any ending; all of them, but for the ports of a bridge or a bond,
+    /// if none is named.
+    pub interfaces: Vec<Box<str>>,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ebpf {
+pub enum EbpfMode {
     /// Where the kernel lets us.
     #[default]
     Auto,
-    On,
+    /// No start without.
+    Require,
     Off,
+}
+
+/// Where in an interface's path the programs stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EbpfHook {
+    /// The first of tcx and clsact that the kernel has.
+    #[default]
+    Auto,
+    Tcx,
+    Clsact,
+    /// On the way in; on the way out as with `Auto`.
+    Xdp,
 }
 
 /// Who notices that cpra itself is gone: a url that is called again and again.
@@ -311,6 +340,7 @@ impl Log {
 impl Security {
     pub(super) fn read(&mut self, section: &Section<'_>, findings: &mut Findings) {
         set(&mut self.user, section, findings, "user", some(user));
+        set(&mut self.drop_capabilities, section, findings, "drop_capabilities", value::boolean);
         set(&mut self.script_user, section, findings, "script_user", some(user));
         set(&mut self.log_dirs, section, findings, "log_dirs", some(folders));
         set(&mut self.secret_dirs, section, findings, "secret_dirs", some(folders));
@@ -341,13 +371,22 @@ impl Blind {
 
 impl Ebpf {
     pub(super) fn read(&mut self, section: &Section<'_>, findings: &mut Findings) {
-        set(
-            self,
-            section,
-            findings,
-            "mode",
-            value::choice(&[("auto", Self::Auto), ("on", Self::On), ("off", Self::Off)]),
-        );
+        set(&mut self.mode, section, findings, "mode", |node| {
+            let modes = [("auto", EbpfMode::Auto), ("require", EbpfMode::Require), ("off", EbpfMode::Off)];
+            value::choice(&modes)(node).map_err(|wrong| match value::text(node) {
+                // What earlier versions took, and what people try.
+                Ok(yes) if ["on", "true", "yes"].iter().any(|word| word.eq_ignore_ascii_case(yes)) => format!(
+                    "{} does not say what to do where the kernel has no place for it: write \"auto\" to go on without, \
+                     \"require\" not to start",
+                    quoted(yes)
+                ),
+                _ => wrong,
+            })
+        });
+        let hooks =
+            [("auto", EbpfHook::Auto), ("tcx", EbpfHook::Tcx), ("clsact", EbpfHook::Clsact), ("xdp", EbpfHook::Xdp)];
+        set(&mut self.hook, section, findings, "hook", value::choice(&hooks));
+        set(&mut self.interfaces, section, findings, "interfaces", interfaces);
     }
 }
 
@@ -432,6 +471,26 @@ fn words(node: &Node) -> Result<Vec<Box<str>>, String> {
         return Err(format!("has {} values: at most {LIST_MAX}", items.len()));
     }
     items.into_iter().map(|item| value::line(255)(item).map(Box::from)).collect()
+}
+
+/// Names of interfaces, or their beginnings.
+fn interfaces(node: &Node) -> Result<Vec<Box<str>>, String> {
+    let items = value::items(node)?;
+    if items.len() > INTERFACES_MAX {
+        return Err(format!("has {} names: at most {INTERFACES_MAX}", items.len()));
+    }
+    let interface = |item: &Node| {
+        let name = value::text(item)?;
+        let stem = name.strip_suffix('*').unwrap_or(name);
+        let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'*');
+        let is_name = !name.is_empty() && stem.len() <= INTERFACE_NAME_MAX && stem.bytes().all(is_plain);
+        if is_name && !matches!(name, "." | "..") {
+            Ok(name.into())
+        } else {
+            Err(format!("{} is no name of an interface: write it like \"eth0\", or \"veth*\" for many", quoted(name)))
+        }
+    };
+    items.into_iter().map(interface).collect()
 }
 
 fn servers(node: &Node) -> Result<Vec<SocketAddr>, String> {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Settings;
-use crate::config::daemon::{Breaker, Ebpf, Flags, LogFormat, SCHEMA, Share, variable};
+use crate::config::daemon::{Breaker, EbpfHook, EbpfMode, Flags, LogFormat, SCHEMA, Share, variable};
 use crate::ring::Family;
 use crate::units::Span;
 
@@ -73,6 +73,15 @@ fn every_key_changes_the_settings() {
         ("[log]\nformat = \"json\"", |s| s.log.format = LogFormat::Json),
         ("[security]\nlog_dirs = [\"/a\", \"/b\"]", |s| s.security.log_dirs = Some(vec!["/a".into(), "/b".into()])),
         ("[security]\nsecret_dirs = [\"/a\"]", |s| s.security.secret_dirs = Some(vec!["/a".into()])),
+        ("[security]\nuser = \"cpra\"", |s| s.security.user = Some("cpra".into())),
+        ("[security]\ndrop_capabilities = true", |s| s.security.drop_capabilities = true),
+        ("[ebpf]\nmode = \"off\"", |s| s.ebpf.mode = EbpfMode::Off),
+        ("[ebpf]\nmode = \"require\"", |s| s.ebpf.mode = EbpfMode::Require),
+        ("[ebpf]\nhook = \"xdp\"", |s| s.ebpf.hook = EbpfHook::Xdp),
+        ("[ebpf]\nhook = \"clsact\"", |s| s.ebpf.hook = EbpfHook::Clsact),
+        ("[ebpf]\ninterfaces = [\"eth0\", \"veth*\"]", |s| {
+            s.ebpf.interfaces = vec!["eth0".into(), "veth*".into()];
+        }),
         ("[security]\nscript_user = \"nobody\"", |s| s.security.script_user = Some("nobody".into())),
         ("[api]\nsocket = \"/run/x.sock\"", |s| s.api.socket = Some("/run/x.sock".into())),
         ("[api]\ntoken_file = \"/etc/cpra/token\"", |s| s.api.token_file = Some("/etc/cpra/token".into())),
@@ -108,9 +117,7 @@ fn every_key_changes_the_settings() {
         ("[intervention]\nallow = [\"docker\"]", |s| s.intervention.allow = Some(vec!["docker".into()])),
         ("[intervention]\ndry_run = true", |s| s.intervention.dry_run = true),
         ("[code]\nrepeat_interval = \"1h\"", |s| s.code.repeat_interval = Some(Span::from_secs(3_600))),
-        ("[security]\nuser = \"cpra\"", |s| s.security.user = Some("cpra".into())),
         ("[blind]\ncanaries = [\"a\"]", |s| s.blind.canaries = vec!["a".into()]),
-        ("[ebpf]\nmode = \"off\"", |s| s.ebpf = Ebpf::Off),
         ("[watchdog]\nurl = \"https://w.example/x\"", |s| s.watchdog.url = Some("https://w.example/x".into())),
         ("[watchdog]\ninterval = \"10s\"", |s| s.watchdog.interval = Span::from_secs(10)),
     ];
@@ -203,6 +210,37 @@ fn promises_and_bounds_must_go_together() {
     }
     // A short promise alone is no contradiction: how long one may wait follows from it.
     assert_eq!(read("[pulse]\nslo = \"5ms\"").1, Vec::<String>::new());
+}
+
+#[test]
+fn the_kernels_part_is_told_in_words_that_say_what_else_to_do() {
+    for (text, expected) in [
+        (
+            "[ebpf]\nmode = \"on\"",
+            "c.toml:2:8: mode \"on\" does not say what to do where the kernel has no place for it: write \"auto\" to go on \
+             without, \"require\" not to start",
+        ),
+        ("[ebpf]\nmode = \"of\"", "c.toml:2:8: mode \"of\" is unknown, did you mean \"off\"?"),
+        ("[ebpf]\nhook = \"tc\"", "c.toml:2:8: hook \"tc\" is unknown, did you mean \"tcx\"?"),
+        (
+            "[ebpf]\ninterfaces = [\"eth0\", \"a/b\"]",
+            "c.toml:2:14: interfaces \"a/b\" is no name of an interface: write it like \"eth0\", or \"veth*\" for many",
+        ),
+        (
+            "[ebpf]\ninterfaces = \"*eth\"",
+            "c.toml:2:14: interfaces \"*eth\" is no name of an interface: write it like \"eth0\", or \"veth*\" for many",
+        ),
+        (
+            "[ebpf]\ninterfaces = \"sixteen-letters0\"",
+            "c.toml:2:14: interfaces \"sixteen-letters0\" is no name of an interface: write it like \"eth0\", or \"veth*\" \
+             for many",
+        ),
+    ] {
+        let (settings, said) = read(text);
+        let found: Vec<&str> = said.iter().filter_map(|text| text.lines().next()).collect();
+        assert_eq!(found, [expected], "{text}");
+        assert_eq!(settings, Settings::default(), "{text}");
+    }
 }
 
 /// What the variables of the original come to, with those of ours beside them, and what is said.

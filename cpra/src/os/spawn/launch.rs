@@ -29,8 +29,8 @@ use std::ptr;
 use nix::errno::Errno as NixErrno;
 use nix::libc::{self, c_char, c_int, c_long, c_void};
 
-use super::user::Identity;
 use crate::domain::monitor::ScriptCheck;
+use crate::os::user::Identity;
 use crate::ring::Errno;
 use crate::units::limits::{
     SCRIPT_CPU_SECONDS_MAX, SCRIPT_DATA_MAX, SCRIPT_FILE_SIZE_MAX, SCRIPT_OPEN_FILES_MAX, SCRIPT_PROCESSES_MAX,
@@ -314,6 +314,8 @@ unsafe fn become_program(plan: &mut Plan<'_>) -> Result<(), c_int> {
             done(libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0).into())?;
         }
         plan.step = Step::Privileges;
+        // What a service manager gives to an ordinary user goes on to all that it executes, but for this.
+        done(libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0).into())?;
         if launcher.no_new_privileges {
             done(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).into())?;
         }

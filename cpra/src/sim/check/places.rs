@@ -144,9 +144,19 @@ impl Checker {
             self.fail("streak", now, text);
         }
         self.take_census(step, &places);
+        self.look_at_handshakes(step);
         let log = &mut self.shards[usize::from(shard)];
         log.last_step = now;
         log.in_flight = machine.in_flight();
+    }
+
+    /// Only what the kernel told truly is counted. Some of that may be too old by now to be anyone's.
+    fn look_at_handshakes(&mut self, step: &Stepped<'_>) {
+        let (counted, told) = (&step.machine.stats().connect_rtt, step.ring.counts());
+        if counted.count() > told.stamped || counted.sum > told.stamped_sum {
+            let text = format!("{} handshakes of {} in sum, but {told:?}", counted.count(), counted.sum);
+            self.fail("handshakes", step.now, text);
+        }
     }
 
     fn look_at(&mut self, step: &Stepped<'_>, watch: usize, place: Place, transitions: &mut Vec<&Transition>) {
