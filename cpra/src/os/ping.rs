@@ -47,7 +47,7 @@ use crate::units::limits::{
 use crate::units::{Generation, Instant, Slot, Span};
 use crate::wire::icmp::{self, Cookie, Echoed, Key};
 
-mod batch;
+pub(super) mod batch;
 mod filter;
 
 use batch::{Arrivals, Departure};
@@ -313,8 +313,8 @@ impl Pinger {
     }
 }
 
-fn seed() -> io::Result<[u8; Key::SEED]> {
-    let mut seed = [0; Key::SEED];
+pub(super) fn seed<const N: usize>() -> io::Result<[u8; N]> {
+    let mut seed = [0; N];
     // SAFETY: the buffer is writable for its own length. Up to 256 bytes come whole once the kernel has any.
     let count = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
     if usize::try_from(count) == Ok(seed.len()) { Ok(seed) } else { Err(io::Error::last_os_error()) }

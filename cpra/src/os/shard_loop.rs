@@ -24,7 +24,7 @@ use super::wait::WaitPolicy;
 use super::wake::WakeFd;
 use crate::domain::Check;
 use crate::pipeline::{Bell, Receiver, Sender};
-use crate::probe::errand::{Errand, ErrandEnd};
+use crate::probe::errand::{Echo, Errand, ErrandEnd};
 use crate::queueing::recording::Recording;
 use crate::ring::{Errno, Op, Ring as _, Wait};
 use crate::shard::protocol::{Command, CommandKind, MonitorState, Resolution, Transition};
@@ -358,6 +358,11 @@ impl ShardLoop {
                 }
                 Effect::Ping { slot, generation, address, sequence } => {
                     self.pinger.push(Ping { slot, generation, address, sequence });
+                }
+                // Nothing here says that half-open checks can be had.
+                Effect::Syn { slot, generation, attempt, .. } => {
+                    let echo = Echo::NoSocket(Errno::EINVAL);
+                    answers.push(Event::Echoed { slot, generation, sequence: attempt, echo });
                 }
                 Effect::Resolve { name } => self.unasked.push_back(name),
                 Effect::SampleHost => {

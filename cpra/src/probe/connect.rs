@@ -11,9 +11,9 @@ pub(super) fn took(completion: &Completion<'_>, asked: Instant, now: Instant) ->
     completion.handshake.map_or_else(|| now.since(asked), Handshake::took)
 }
 
-/// The connect failed after `waited`.
-pub(super) fn failed(request: &Request<'_>, completion: &Completion<'_>, errno: Errno, waited: Span) -> Outcome {
-    let mut code = Code::of_connect_error(errno, completion.local);
+/// The connect failed after `waited`; `local` is [`crate::ring::Completion::local`].
+pub(super) fn failed(request: &Request<'_>, local: bool, errno: Errno, waited: Span) -> Outcome {
+    let mut code = Code::of_connect_error(errno, local);
     if planted::is(Bug::FailureOfOursCountsAsTargets) && errno == Errno::EADDRNOTAVAIL {
         code = Code::L4Con;
     }

@@ -114,7 +114,7 @@ impl HttpProbe {
                 None
             }
             (OpKind::Connect, Err(errno)) => {
-                let outcome = connect::failed(request, completion, errno, now.since(self.began));
+                let outcome = connect::failed(request, completion.local, errno, now.since(self.began));
                 let outcome = words::in_full(request, outcome);
                 Some(Judgement { outcome, then: Then::Disconnect })
             }

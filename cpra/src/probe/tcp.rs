@@ -66,7 +66,7 @@ impl TcpProbe {
                 None
             }
             (OpKind::Connect, Err(errno)) => {
-                let outcome = connect::failed(request, completion, errno, now.since(self.started));
+                let outcome = connect::failed(request, completion.local, errno, now.since(self.started));
                 Some(Judgement { outcome, then: Then::Disconnect })
             }
             (OpKind::Send, Ok(_)) if check.expect.is_empty() => {

@@ -30,15 +30,17 @@ impl Core {
             unreachable!("only paused checks are relaunched")
         };
         let policy = Arc::clone(self.policy(flight.monitor));
+        self.slots.entry(slot).wired = self.is_wired(&policy.check);
         self.fit_socket(slot, &flight.address, effects);
         let target = self.catalog.target(self.id(flight.monitor));
         let (address, contexts) = (flight.address, &*self.contexts);
         let request = Request { policy: &policy, target, address, hop: None, contexts };
         let mut ops = std::mem::take(&mut self.ops);
         flight.leg = None;
-        flight.probe = Probe::start(&request, now, &mut ops);
+        flight.probe = self.begin(&request, now, &mut ops);
         flight.attempt_started = now;
         flight.reused = false;
+        flight.unseen = false;
         flight.resolve = Span::ZERO;
         c.timing_mut(flight.monitor).place = Place::Flight;
         self.slots.change(slot, State::Flight(flight));
@@ -116,7 +118,7 @@ impl Core {
         self.settle(c, slot, now, effects);
     }
 
-    /// What came back for an echo request.
+    /// What came back for an echo request or a SYN.
     #[expect(clippy::too_many_arguments, reason = "the fields of one event")]
     pub(super) fn echoed(
         &mut self,
@@ -391,6 +393,10 @@ impl Core {
             let evidence = format!("the name took {} of {}: {}", flight.resolve, policy.timeout, outcome.cause());
             outcome = Outcome { code: Code::Void(VoidReason::Resolver), ..outcome }.with_evidence(&evidence);
         }
+        if flight.unseen && outcome.code == Code::L4Tout {
+            let evidence = format!("answers to half-open checks were not seen all the while: {}", outcome.cause());
+            outcome = Outcome { code: Code::Void(VoidReason::Signals), ..outcome }.with_evidence(&evidence);
+        }
         if outcome.code.is_timeout() {
             c.timing_mut(flight.monitor).place = Place::Judging;
             self.judging.push_back(TimedOut {
@@ -500,6 +506,8 @@ impl Core {
             let (address, deadline) = (flight.address.ip(), flight.deadline);
             let pings = ops.pings.drain(..);
             effects.list.extend(pings.map(|sequence| Effect::Ping { slot, generation, address, sequence }));
+            let (address, syn) = (flight.address, ops.syn.take());
+            effects.list.extend(syn.map(|attempt| Effect::Syn { slot, generation, address, attempt }));
             if let Some(wake) = ops.wake {
                 self.slots.set_deadline(slot, Some(wake.min(deadline)));
             }

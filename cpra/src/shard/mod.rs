@@ -116,6 +116,8 @@ struct Core {
     starved: bool,
     desk_full: bool,
     draining: bool,
+    /// Whether half-open checks can be had.
+    half_open: bool,
     ops: Ops,
     expired: Vec<Slot>,
 }
@@ -171,6 +173,7 @@ impl Shard {
                 starved: false,
                 desk_full: false,
                 draining: false,
+                half_open: false,
                 ops: Ops::default(),
                 expired: Vec::new(),
             },
@@ -300,6 +303,7 @@ impl Core {
                 let states = states.map(|&index| self.monitor_state(c, index, now)).collect();
                 effects.list.push(Effect::Report { token: *token, states });
             }
+            Event::HalfOpen(can) => self.set_half_open(*can),
             Event::DeskFull(full) => self.desk_full = *full,
             Event::Drain => self.draining = true,
         }

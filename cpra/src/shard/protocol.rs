@@ -1,6 +1,6 @@
 //! What goes into a shard and what comes out of it, as values.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use crate::domain::health::Phase;
@@ -32,13 +32,16 @@ pub enum Event<'a> {
         generation: Generation,
         end: Box<ErrandEnd>,
     },
-    /// Something came back for an [`Effect::Ping`], or it could not be sent. Need not come at all.
+    /// Something came back for an [`Effect::Ping`] or an [`Effect::Syn`], or it could not be sent. Need not come at all.
     Echoed {
         slot: Slot,
         generation: Generation,
         sequence: u16,
         echo: Echo,
     },
+    /// Whether half-open checks can be had from now on: a driver that can says so. While they cannot, those who ask for
+    /// them connect.
+    HalfOpen(bool),
     /// The answer to [`Effect::Resolve`]. Always comes, within [`crate::units::limits::RESOLVE_MAX`].
     Resolved {
         name: Box<str>,
@@ -102,6 +105,14 @@ pub enum Effect {
         generation: Generation,
         address: IpAddr,
         sequence: u16,
+    },
+    /// Send a SYN, the `attempt`th of its check, and bring what it opens at the peer to an end; answered by
+    /// [`Event::Echoed`] with `attempt` as the sequence number, perhaps.
+    Syn {
+        slot: Slot,
+        generation: Generation,
+        address: SocketAddr,
+        attempt: u16,
     },
     Resolve {
         name: Box<str>,

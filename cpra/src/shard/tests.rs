@@ -1,6 +1,7 @@
 //! A shard whose completions are given by hand, on one slot: what happens when more than one check wants it.
 
 mod errands;
+mod half_open;
 mod handshakes;
 mod kernel;
 mod recording;
@@ -40,6 +41,10 @@ struct Bench {
     /// Errands and recalls, by their slots' generations.
     errands: Vec<Generation>,
     recalls: Vec<Generation>,
+    /// SYNs: when, for which generation of the slot, which attempt.
+    syns: Vec<(Instant, Generation, u16)>,
+    /// Sockets that were asked for.
+    opened: usize,
     host_asked: bool,
     /// Packets that this host has dropped.
     drops: u64,
@@ -77,6 +82,8 @@ impl Bench {
             disconnected: false,
             errands: Vec::new(),
             recalls: Vec::new(),
+            syns: Vec::new(),
+            opened: 0,
             host_asked: false,
             drops: 0,
             asked: Vec::new(),
@@ -145,6 +152,8 @@ impl Bench {
                     }
                     Effect::Errand { generation, .. } => self.errands.push(generation),
                     Effect::Recall { generation, .. } => self.recalls.push(generation),
+                    Effect::Syn { generation, attempt, .. } => self.syns.push((self.now, generation, attempt)),
+                    Effect::Open { .. } => self.opened += 1,
                     Effect::SampleHost => self.host_asked = true,
                     Effect::Resolve { name } => self.asked.push(name),
                     _ => {}

@@ -49,7 +49,7 @@ pub const BEHAVIOURS: [&str; 15] = [
     "half alive",
 ];
 
-pub const TURNS: [&str; 38] = [
+pub const TURNS: [&str; 41] = [
     "a check was overdue",
     "a line was longer than its workers",
     "a read was cut short",
@@ -88,6 +88,9 @@ pub const TURNS: [&str; 38] = [
     "a call was missed while the loop stood still",
     "a handshake was told of by the kernel",
     "a handshake was told of that cannot have been",
+    "a SYN was sent again",
+    "an answer to a SYN was not seen",
+    "a half-open check was tried again by a connect",
 ];
 
 impl Coverage {
@@ -169,7 +172,8 @@ const fn is_reachable(code: Code) -> bool {
             | VoidReason::Stall
             | VoidReason::Internal
             | VoidReason::NotRunnable
-            | VoidReason::Unknown,
+            | VoidReason::Unknown
+            | VoidReason::Signals,
         ) => true,
     }
 }

@@ -16,7 +16,7 @@ use super::network::{Behaviour, Target};
 use super::resolver::Name;
 use super::server::{Framing, Keeps, Server};
 use crate::domain::monitor::{
-    About, CheckKind, CodeRule, Dispatch, DnsCheck, IcmpCheck, MaxLatency, PushCheck, RecordType, ScriptCheck,
+    About, CheckKind, CodeRule, Dispatch, DnsCheck, IcmpCheck, MaxLatency, PushCheck, RecordType, ScriptCheck, TcpMode,
 };
 use crate::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, StatusSet, TcpCheck};
 use crate::queueing::{Bounds, Setup};
@@ -242,7 +242,7 @@ impl Draft {
         let keep_alive = sharing > 1 || self.rng.u8(0..3) == 0;
         let server = self.server(&policy, keep_alive, tight);
         let latency = self.latency(&policy, tight || nature == Nature::Rock);
-        let timed = sharing == 1 && matches!(kind, CheckKind::Http | CheckKind::Tcp);
+        let timed = sharing == 1 && matches!(kind, CheckKind::Http | CheckKind::Tcp) && !policy.check.is_half_open();
         if timed && nature != Nature::Rock && latency <= policy.timeout.scaled(1, 80) && self.rng.u8(0..3) == 0 {
             // Only an answer in pieces, or this host's own lateness, takes as long as that.
             policy.max_latency = Some(MaxLatency { limit: policy.timeout.scaled(4, 5), fails: self.rng.bool() });
@@ -408,7 +408,10 @@ impl Draft {
 fn check_of(kind: CheckKind, rng: &mut Rng, number: usize) -> Check {
     match kind {
         CheckKind::Http => check(rng, false, &Server::default()),
-        CheckKind::Tcp => Check::Tcp(TcpCheck::default()),
+        CheckKind::Tcp => {
+            let mode = if rng.u8(0..5) < 2 { TcpMode::Syn } else { TcpMode::Connect };
+            Check::Tcp(TcpCheck { mode, ..TcpCheck::default() })
+        }
         CheckKind::Icmp => {
             let max_loss = [0, 34, 50][rng.usize(0..3)];
             Check::Icmp(IcmpCheck { count: rng.u8(1..=4), max_loss, max_rtt: None })

@@ -123,6 +123,15 @@ pub const ECHOES_PER_TURN_MAX: usize = 16_384;
 /// ICMP errors taken by one look.
 pub const ECHO_ERRORS_PER_TURN_MAX: usize = 16_384;
 
+/// A SYN of a half-open check that nothing answers is sent again after so long, then after twice as long each time, as
+/// RFC 6298 has it ...
+pub const SYN_RETRY_AFTER: Span = Span::from_secs(1);
+/// ... and so often, as Linux does (`net.ipv4.tcp_syn_retries`): the last one waits for a minute.
+pub const SYN_RETRIES_MAX: u16 = 6;
+
+/// Source ports that SYNs leave by: four bits more by which an answer is known.
+pub const SYN_PORTS: u16 = 16;
+
 /// Redirects that one check follows.
 pub const REDIRECTS_MAX: u8 = 10;
 /// A connection that a redirect leads away from gets this long for the peer's FIN: the attempt waits for it.

@@ -69,10 +69,14 @@ pub enum Bug {
     SuspectsForgotten,
     /// The worker of a check that took too long is never free again.
     OverdueKeepsWorker,
+    /// A half-open check goes out although nobody would see its answer.
+    HalfOpenWithoutEyes,
+    /// The silence that a half-open check met while nobody looked condemns the target.
+    UnseenCountsAsSilence,
 }
 
 impl Bug {
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::LostGreen,
         Self::DoubledRed,
         Self::OverwrittenNotice,
@@ -104,6 +108,8 @@ impl Bug {
         Self::ExpiredAddressUsed,
         Self::SuspectsForgotten,
         Self::OverdueKeepsWorker,
+        Self::HalfOpenWithoutEyes,
+        Self::UnseenCountsAsSilence,
     ];
 }
 

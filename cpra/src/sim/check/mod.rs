@@ -28,7 +28,7 @@ use self::calls::Calls;
 pub(super) use self::notices::Notices;
 pub(super) use self::places::Stepped;
 use self::streak::Streak;
-use super::coverage::Coverage;
+use super::coverage::{Coverage, Section};
 use super::plan::{Plan, Planned};
 use crate::domain::monitor::CheckKind;
 use crate::domain::{Code, HostRef};
@@ -92,6 +92,10 @@ struct Watch {
     answered: Option<Answered>,
     /// The current check's, by their numbers in the ring, or among the trips.
     attempts: Vec<usize>,
+    /// Whether those are trips; and how many there were before them that went the other way. Only a half-open check has
+    /// both.
+    travels: bool,
+    former: usize,
     /// When the last of them ended, if its judgement waits for something else.
     ended: Option<Instant>,
     /// The last sign of being looked after.
@@ -108,6 +112,24 @@ struct Watch {
     calls: Calls,
 }
 
+impl Watch {
+    /// The check's attempts are forgotten.
+    fn forget_attempts(&mut self) {
+        self.attempts.clear();
+        self.former = 0;
+    }
+
+    /// The attempts of the way that the last one went. None where that was the other one.
+    fn attempts_by(&self, travels: bool) -> &[usize] {
+        if self.travels == travels { &self.attempts } else { &[] }
+    }
+
+    /// Attempts of the check so far, all of them.
+    fn tries(&self) -> usize {
+        self.former + self.attempts.len()
+    }
+}
+
 /// What is known of one shard.
 #[derive(Debug)]
 struct ShardLog {
@@ -122,6 +144,8 @@ struct ShardLog {
     stood_still: Vec<(Instant, Instant)>,
     /// When the host's counters were read.
     readings: Vec<Instant>,
+    /// When it heard that nobody sees what answers SYNs.
+    blinded: Vec<Instant>,
     /// Nobody can be blamed for not having been checked before.
     excused: Instant,
     desk_full: bool,
@@ -183,6 +207,7 @@ impl Checker {
                 stalls: Vec::new(),
                 stood_still: Vec::new(),
                 readings: Vec::new(),
+                blinded: Vec::new(),
                 excused: now,
                 desk_full: false,
                 draining: false,
@@ -218,6 +243,8 @@ impl Checker {
                     resolve: None,
                     answered: None,
                     attempts: Vec::new(),
+                    travels: false,
+                    former: 0,
                     ended: None,
                     alive: now,
                     streak: Streak::new(enabled),
@@ -247,6 +274,19 @@ impl Checker {
         for log in &mut self.shards {
             log.excused = log.excused.max(until);
         }
+    }
+
+    /// An attempt begins: the next one of its way, or the first after those that went the other way.
+    fn note_attempt(&mut self, watch: usize, number: usize, travels: bool) {
+        let seen = &mut self.watches[watch];
+        if std::mem::replace(&mut seen.travels, travels) != travels {
+            seen.former += seen.attempts.len();
+            if !seen.attempts.is_empty() && !travels {
+                self.coverage.hit(Section::Turn, "a half-open check was tried again by a connect");
+            }
+            seen.attempts.clear();
+        }
+        seen.attempts.push(number);
     }
 
     fn planned(&self, watch: usize) -> &Planned {

@@ -46,6 +46,11 @@ impl Checker {
             | Event::Begun { .. }
             | Event::Returned { .. }
             | Event::Echoed { .. } => {}
+            Event::HalfOpen(can) => {
+                if !can {
+                    log.blinded.push(now);
+                }
+            }
             Event::Pushed { index, ok, .. } => {
                 let watch = log.first + *index as usize;
                 self.called(watch, *ok, now);
@@ -85,7 +90,7 @@ impl Checker {
                         seen.epoch = epoch;
                         seen.streak = super::Streak::new(false);
                         seen.void_since = None;
-                        seen.attempts.clear();
+                        seen.forget_attempts();
                         seen.check_started = None;
                         seen.due = None;
                         seen.calls = Calls::default();
@@ -190,7 +195,7 @@ impl Checker {
             let warned = std::mem::take(&mut self.watches[watch].warned);
             self.follow(watch, &state, &[(code, warned)], now, transitions);
             let seen = &mut self.watches[watch];
-            seen.attempts.clear();
+            seen.forget_attempts();
             seen.check_started = None;
             seen.alive = now;
         }
@@ -204,7 +209,7 @@ impl Checker {
         // Judged and asked for again within one step.
         self.watches[watch].asked_now |= place == Place::Ready && self.watches[watch].asked_at == Some(now);
         if place == Place::Nowhere {
-            self.watches[watch].attempts.clear();
+            self.watches[watch].forget_attempts();
         }
     }
 

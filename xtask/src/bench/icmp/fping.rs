@@ -50,7 +50,8 @@ fn probe(load: &Load, file: &std::path::Path) -> anyhow::Result<Cost> {
     let output = process.wait_with_output()?;
     let text = String::from_utf8_lossy(&output.stderr);
     let number = |words: &str| {
-        let line = text.lines().find(|line| line.contains(words)).with_context(|| format!("fping says no {words}"))?;
+        let line = text.lines().find(|line| line.contains(words));
+        let line = line.with_context(|| format!("fping ({}) says no {words}: {:.200}", output.status, text.trim()))?;
         line.split_whitespace().next().and_then(|number| number.parse::<f64>().ok()).with_context(|| line.to_owned())
     };
     let (sent, received) = (number("ICMP Echos sent")?, number("ICMP Echo Replies received")?);
