@@ -67,6 +67,11 @@ impl Collector for Snapshot {
         names(&mut page, &self.source.resolver_stats())?;
         pipelines(&mut page, &self.source.pipelines())?;
         echoes(&mut page, &shards.echoes)?;
+        page.counters(
+            "cpra_syn_packets",
+            "SYNs of half-open checks that left, and what came back for them (SYN-ACKs, resets, errors)",
+            [([("direction", "out")], shards.syns.sent), ([("direction", "in")], shards.syns.answered)],
+        )?;
         let results = ["written", "failed"].into_iter().zip(self.source.dump_stats());
         page.counters(
             "cpra_histogram_dumps",

@@ -282,6 +282,15 @@ pub struct ShardStats {
     /// How many workers each class has, and why.
     pub sizing: Vec<Report>,
     pub echoes: EchoStats,
+    pub syns: SynStats,
+}
+
+/// What a driver has sent and seen for half-open checks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SynStats {
+    pub sent: u64,
+    /// SYN-ACKs, resets, and errors that quote a SYN.
+    pub answered: u64,
 }
 
 /// What a driver's sockets for echo requests have seen; the shard itself hears of what is its own only.
@@ -329,6 +338,8 @@ impl ShardStats {
         self.echoes.forged += other.echoes.forged;
         self.echoes.dropped += other.echoes.dropped;
         self.echoes.signalled += other.echoes.signalled;
+        self.syns.sent += other.syns.sent;
+        self.syns.answered += other.syns.answered;
         Report::merge_all(&mut self.sizing, &other.sizing);
     }
 }
@@ -355,6 +366,7 @@ impl Default for ShardStats {
             stalls: 0,
             sizing: Vec::new(),
             echoes: EchoStats::default(),
+            syns: SynStats::default(),
         }
     }
 }

@@ -117,6 +117,11 @@ impl ShardSignals {
         if slot.0 < self.settings.tickets { Some(self.shard as u32 * self.settings.tickets + slot.0) } else { None }
     }
 
+    /// The number after this shard's last one.
+    pub const fn numbers_end(&self) -> u32 {
+        (self.shard as u32 + 1).saturating_mul(self.settings.tickets)
+    }
+
     fn ticket(&self, slot: Slot) -> Option<&SharedTicket> {
         self.tickets.get(self.number(slot)?)
     }
@@ -214,6 +219,7 @@ fn settle(
     request.cookie = 0;
     let echo = match answer {
         Answer::Reply => Echo::Reply { rtt },
+        Answer::Refused if request.kind == Kind::Syn => Echo::Refused { rtt },
         Answer::Refused => return None,
         Answer::Error => Echo::Error { kind, code, from },
     };
