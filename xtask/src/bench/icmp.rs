@@ -16,24 +16,17 @@
 //!
 //! Then the error of round trips with a saturated core ([`rtt`]), and the memory per target ([`memory`]).
 
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::net::Ipv4Addr;
 
-use anyhow::{Context, bail, ensure};
-use cpra::daemon::{self, Plan};
+use anyhow::{Context, bail};
+use cpra::domain::Check;
 use cpra::domain::monitor::IcmpCheck;
-use cpra::domain::{Check, Host, Monitor, Policy, Target};
-use cpra::os::ebpf::{Demand, Mode, Settings, Signals};
-use cpra::queueing::Setup;
 use cpra::units::Span;
-use cpra::world::Catalog;
 
 use super::beside::{self, Cost, Window};
-use super::child;
 use super::far::{self, Far};
-use super::pace::Account;
-use super::pulse;
+use super::whole::Alike;
+use super::{child, pulse};
 
 mod bare;
 mod fping;
@@ -123,13 +116,6 @@ impl Prober {
         matches!(self, Self::Socket | Self::Ebpf)
     }
 
-    /// What programs in the kernel do for it.
-    fn signals(self) -> anyhow::Result<Signals> {
-        let mode = if self == Self::Ebpf { Mode::Require } else { Mode::Off };
-        let demand = Demand { shards: daemon::shards_for(2), slots: SLOTS, ports: (0, 0), seed: daemon::seed() as u32 };
-        Ok(Signals::start(&Settings { mode, ..Settings::default() }, demand)?)
-    }
-
     const fn as_str(self) -> &'static str {
         match self {
             Self::SendOnly => "send-only",
@@ -152,9 +138,6 @@ impl Prober {
         }
     }
 }
-
-/// Checks that may be under way at a time.
-const SLOTS: u32 = 16_384;
 
 #[derive(clap::Args)]
 pub(crate) struct Load {
@@ -241,64 +224,21 @@ pub(crate) fn load(load: &Load) -> anyhow::Result<()> {
 }
 
 fn whole(load: &Load) -> anyhow::Result<Window> {
-    let api = TcpListener::bind("127.0.0.1:0")?;
-    let at = api.local_addr()?;
-    let _daemon = start(load.network, load.rate, Span::from_secs(1), load.prober, api)?;
-    // The first checks are spread over up to five seconds; then everything is up.
-    let patience = Instant::now() + Duration::from_secs(20);
-    while Page::of(at)?.sample("cpra_monitors{state=\"up\"}")? < f64::from(load.rate) {
-        if Instant::now() > patience {
-            bail!("not all are up");
-        }
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    std::thread::sleep(Duration::from_secs(2));
-    let (before, account, began) = (Page::of(at)?, Account::of_all(), Instant::now());
-    std::thread::sleep(Duration::from_secs(load.seconds.into()));
-    let (cpu, seconds, after) = (account.spent(), began.elapsed().as_secs_f64(), Page::of(at)?);
-    let grown = |sample: &str| anyhow::Ok(after.sample(sample)? - before.sample(sample)?);
-    let checks = grown("cpra_checks_total{type=\"icmp\",outcome=\"L3OK\"}")?;
-    ensure!(grown("cpra_checks_missed_total")? == 0.0, "checks were missed");
-    let signalled = grown("cpra_icmp_signalled_total")?;
-    let named = if load.prober == Prober::Ebpf { signalled } else { checks - signalled };
-    Ok(Window { checks, named, seconds, cpu })
+    let is_signalled = load.prober == Prober::Ebpf;
+    let done = "cpra_checks_total{type=\"icmp\",outcome=\"L3OK\"}";
+    monitors(load.network, load.rate, Span::from_secs(1)).measure(
+        is_signalled,
+        load.seconds,
+        done,
+        |checks, before, after| {
+            let signalled = after.since(before, "cpra_icmp_signalled_total")?;
+            Ok(if is_signalled { signalled } else { checks - signalled })
+        },
+    )
 }
 
-/// The daemon, with so many targets.
-fn start(
-    network: Network,
-    targets: u32,
-    interval: Span,
-    prober: Prober,
-    api: TcpListener,
-) -> anyhow::Result<daemon::Daemon> {
-    let policy =
-        Policy::new(Check::Icmp(IcmpCheck { count: 1, max_loss: 0, max_rtt: None }), interval, Span::from_millis(500));
-    let monitors = (0..targets).map(|index| {
-        let target = Target { host: Host::Literal(network.target(index).into()), port: 0, path: "".into() };
-        Monitor { name: format!("m/{index}").into(), enabled: true, target, policy: policy.clone() }
-    });
-    let catalog = Catalog::build(monitors, daemon::shards_for(2))?;
-    let (pulse, signals) = (Setup::fixed(SLOTS), prober.signals()?);
-    let plan = Plan { pulse, batch_size: 2048, signals, ..Plan::new(catalog, api, std::env::temp_dir()) };
-    Ok(daemon::start(plan)?)
-}
-
-/// A page of metrics.
-struct Page(String);
-
-impl Page {
-    fn of(api: SocketAddr) -> anyhow::Result<Self> {
-        let mut stream = TcpStream::connect(api)?;
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page)?;
-        Ok(Self(page))
-    }
-
-    /// By name and labels as printed; what is not there has not happened.
-    fn sample(&self, name: &str) -> anyhow::Result<f64> {
-        let value = self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.map_or(Ok(0.0), |value| value.trim().parse().context("a number"))
-    }
+/// One echo request for each check.
+fn monitors(network: Network, count: u32, interval: Span) -> Alike<impl Fn(u32) -> Ipv4Addr> {
+    let check = Check::Icmp(IcmpCheck { count: 1, max_loss: 0, max_rtt: None });
+    Alike { check, count, interval, address: move |index| network.target(index), port: 0 }
 }

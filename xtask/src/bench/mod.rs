@@ -20,6 +20,7 @@ mod steps;
 mod syn;
 mod target;
 mod tls;
+mod whole;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -33,7 +34,7 @@ pub(crate) enum Bench {
     /// One run of either (started by `icmp`)
     #[command(hide = true)]
     IcmpLoad(icmp::Load),
-    /// CPU per half-open check of a port: a bare loop, and masscan
+    /// CPU per half-open check of a port: the daemon beside a bare loop, and masscan
     Syn(syn::Options),
     /// One run of either (started by `syn`)
     #[command(hide = true)]

@@ -4,6 +4,7 @@
 //! | prober | what it does |
 //! | --- | --- |
 //! | bare loop | `sendmmsg` every millisecond on a raw socket, `recvmmsg` of what comes to its port: nothing but counting |
+//! | cpra | the daemon, `type: tcp` with `mode: syn`: answers are seen by eBPF |
 //! | masscan | Debian's: packets by AF_PACKET, answers by pcap, no socket either; each target once, at the same rate |
 //!
 //! Each is a process of its own, and all of one rate run in turn. What counts is the processor time of the whole process,
@@ -16,12 +17,16 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use cpra::domain::monitor::TcpMode;
+use cpra::domain::{Check, TcpCheck};
+use cpra::units::Span;
 use nix::libc;
 use nix::sys::socket::SockProtocol;
 
 use super::beside::{self, Cost, Window};
 use super::far::{self, Far};
 use super::pace::{Account, cpu_of_children};
+use super::whole::Alike;
 use super::{child, pulse, raw};
 
 #[derive(clap::Args)]
@@ -46,15 +51,17 @@ pub(crate) struct Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Prober {
     Bare,
+    Cpra,
     Masscan,
 }
 
 impl Prober {
-    const ALL: [Self; 2] = [Self::Bare, Self::Masscan];
+    const ALL: [Self; 3] = [Self::Bare, Self::Cpra, Self::Masscan];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Bare => "bare",
+            Self::Cpra => "cpra",
             Self::Masscan => "masscan",
         }
     }
@@ -62,6 +69,7 @@ impl Prober {
     const fn words(self) -> &'static str {
         match self {
             Self::Bare => "bare loop",
+            Self::Cpra => "cpra",
             Self::Masscan => "masscan",
         }
     }
@@ -120,11 +128,22 @@ pub(crate) fn load(load: &Load) -> anyhow::Result<()> {
     child::raise_open_files()?;
     let window = match load.prober {
         Prober::Bare => bare(load)?,
+        Prober::Cpra => whole(load)?,
         Prober::Masscan => bail!("masscan is a program of its own"),
     };
     window.print();
     // What remains ends with the process, which only the figures were wanted of.
     std::process::exit(0);
+}
+
+fn whole(load: &Load) -> anyhow::Result<Window> {
+    let check = Check::Tcp(TcpCheck { mode: TcpMode::Syn, ..TcpCheck::default() });
+    let monitors =
+        Alike { check, count: load.rate, interval: Span::from_secs(1), address: far::target, port: far::PORT };
+    let done = "cpra_checks_total{type=\"tcp\",outcome=\"L4OK\"}";
+    monitors.measure(true, load.seconds, done, |_, before, after| {
+        after.since(before, "cpra_syn_packets_total{direction=\"in\"}")
+    })
 }
 
 /// Where the bare loop and masscan send from: outside of what the kernel gives to others.

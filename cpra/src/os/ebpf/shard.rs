@@ -72,7 +72,18 @@ impl ShardSignals {
         ring: RingBuf<MapData>,
         whole: Arc<AtomicBool>,
     ) -> Self {
-        Self { shard, settings, tickets, counts, heeded, ring, whole, awaited: Vec::new(), overflowed: 0, heard: [0; 2] }
+        Self {
+            shard,
+            settings,
+            tickets,
+            counts,
+            heeded,
+            ring,
+            whole,
+            awaited: Vec::new(),
+            overflowed: 0,
+            heard: [0; 2],
+        }
     }
 
     /// What this shard's echo requests are to be told by.

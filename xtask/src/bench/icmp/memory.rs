@@ -2,14 +2,13 @@
 //! The difference is per target; what stands once (code, rings, tickets for every slot) falls out of it.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use cpra::units::Span;
 use serde_json::{Value, json};
 
-use super::{Network, Page, Prober};
+use super::{Network, Prober};
 use crate::bench::child::{self, Process};
 
 #[derive(clap::Args)]
@@ -57,12 +56,11 @@ pub(super) fn compare(probers: &[Prober]) -> anyhow::Result<()> {
 pub(crate) fn load(load: &Load) -> anyhow::Result<()> {
     child::die_with_parent()?;
     child::raise_open_files()?;
-    let api = TcpListener::bind("127.0.0.1:0")?;
-    let at = api.local_addr()?;
-    let _daemon = super::start(Network::Lo, load.targets, Span::from_secs(INTERVAL_SECONDS), load.prober, api)?;
+    let monitors = super::monitors(Network::Lo, load.targets, Span::from_secs(INTERVAL_SECONDS));
+    let (_daemon, api) = monitors.start(load.prober == Prober::Ebpf)?;
     // Everything has been checked at least once.
     std::thread::sleep(Duration::from_secs(INTERVAL_SECONDS + 5));
-    let up = Page::of(at)?.sample("cpra_monitors{state=\"up\"}")?;
+    let up = api.page()?.sample("cpra_monitors{state=\"up\"}")?;
     ensure!(up >= f64::from(load.targets) * 0.99, "only {up} of {} are up", load.targets);
     let resident = child::resident_bytes(std::process::id())?;
     println!("{}", json!({ "resident": resident, "tables": tables()? }));

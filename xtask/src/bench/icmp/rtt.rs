@@ -24,9 +24,10 @@ use nix::sys::socket::{
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use super::{Network, Prober, SLOTS};
+use super::{Network, Prober};
 use crate::bench::child::{self, Process};
 use crate::bench::far::Far;
+use crate::bench::whole::{self, SLOTS};
 
 #[derive(clap::Args)]
 pub(crate) struct Load {
@@ -130,7 +131,7 @@ pub(crate) fn load(load: &Load) -> anyhow::Result<()> {
 fn told(load: &Load, prober: Prober) -> anyhow::Result<Value> {
     let mut pinger = Pinger::new()?;
     // The programs stay as long as what loaded them.
-    let mut loaded = prober.signals()?;
+    let mut loaded = whole::signals(prober == Prober::Ebpf, None)?;
     let mut signals = match &mut loaded {
         Signals::On(loaded) => loaded.shards().into_iter().next(),
         Signals::Off | Signals::Without(_) => None,
