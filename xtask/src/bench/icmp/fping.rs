@@ -1,6 +1,10 @@
 //! Debian's `fping`, at as many targets in the same time.
 //!
 //! `fping -q -s -b 28 -p 1000 -i … -c … -f targets`: messages as long as the daemon's, one to each target a second.
+//!
+//! One process cannot do more than 6,500 a second: it runs out of sequence numbers, of which it keeps each for ten seconds.
+//! Nor can several share the work well, since each is shown the answers to all. So it gets as many targets as one process
+//! can do, which is the kindest to it.
 
 use std::fmt::Write as _;
 use std::process::{Command, Stdio};
@@ -15,24 +19,29 @@ use crate::bench::pace::{Account, cpu_of};
 
 /// Bytes of a message without its ICMP header.
 const DATA: &str = "28";
+/// Targets that are sent to all at once ...
+const AT_ONCE_MAX: u32 = 6_000;
+/// ... and with pauses in between, each of which takes longer than it is meant to.
+const SPREAD_MAX: u32 = 4_000;
 const WARM_UP: Duration = Duration::from_secs(2);
 
 pub(super) fn measure(load: &Load) -> anyhow::Result<Cost> {
+    let count = load.rate.min(if load.prober == Prober::FpingSpread { SPREAD_MAX } else { AT_ONCE_MAX });
     let mut targets = String::new();
-    for index in 0..load.rate {
+    for index in 0..count {
         let _ = writeln!(targets, "{}", load.network.target(index));
     }
     let file = std::env::temp_dir().join(format!("cpra-bench-{}.targets", std::process::id()));
     std::fs::write(&file, targets).with_context(|| file.display().to_string())?;
-    let outcome = probe(load, &file);
+    let outcome = probe(load, count, &file);
     let _ = std::fs::remove_file(&file);
     outcome
 }
 
-fn probe(load: &Load, file: &std::path::Path) -> anyhow::Result<Cost> {
+fn probe(load: &Load, count: u32, file: &std::path::Path) -> anyhow::Result<Cost> {
     // Milliseconds from one request to the next.
     let gap = match load.prober {
-        Prober::FpingSpread => 1_000.0 / f64::from(load.rate),
+        Prober::FpingSpread => 1_000.0 / f64::from(count),
         _ => 0.0,
     };
     let rounds = load.seconds + 2 * WARM_UP.as_secs() as u32;
