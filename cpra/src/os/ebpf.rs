@@ -207,6 +207,8 @@ fn load(settings: &Settings, demand: Demand) -> Result<Loaded, SignalError> {
         }
     }
     let counts = Arc::new(Mapped::new(array(&mut ebpf, "COUNTS")?, Count::ALL.len()).map_err(SignalError::Tables)?);
+    let heeded = Mapped::new(array(&mut ebpf, "HEEDED")?, SHARDS_MAX.into()).map_err(SignalError::Tables)?;
+    let heeded = Arc::new(heeded);
     let table = Mapped::new(array(&mut ebpf, "TICKETS")?, tickets as usize).map_err(SignalError::Tables)?;
     let table = Arc::new(table);
     let whole = Arc::new(AtomicBool::new(false));
@@ -219,6 +221,7 @@ fn load(settings: &Settings, demand: Demand) -> Result<Loaded, SignalError> {
             shared,
             Arc::clone(&table),
             Arc::clone(&counts),
+            Arc::clone(&heeded),
             ring,
             Arc::clone(&whole),
         ));
