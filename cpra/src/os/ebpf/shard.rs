@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use aya::maps::{MapData, RingBuf};
 use cpra_common::{Answer, Count, Return, Settings, fold_bytes};
 
+use super::connects::Connects;
 use super::mapped::{Mapped, SharedTicket};
 use crate::probe::errand::Echo;
 use crate::shard::Event;
@@ -51,6 +52,8 @@ pub struct ShardSignals {
     tickets: Arc<Mapped<SharedTicket>>,
     counts: Arc<Mapped<AtomicU64>>,
     ring: RingBuf<MapData>,
+    /// Until the ring of the shard's sockets takes it.
+    connects: Option<Connects>,
     whole: Arc<AtomicBool>,
     /// By slot, as far as slots were used.
     awaited: Vec<Awaited>,
@@ -67,9 +70,21 @@ impl ShardSignals {
         tickets: Arc<Mapped<SharedTicket>>,
         counts: Arc<Mapped<AtomicU64>>,
         ring: RingBuf<MapData>,
+        connects: Option<Connects>,
         whole: Arc<AtomicBool>,
     ) -> Self {
-        Self { shard, settings, tickets, counts, ring, whole, awaited: Vec::new(), overflowed: 0, heard: [0; 2] }
+        Self {
+            shard,
+            settings,
+            tickets,
+            counts,
+            ring,
+            connects,
+            whole,
+            awaited: Vec::new(),
+            overflowed: 0,
+            heard: [0; 2],
+        }
     }
 
     /// What this shard's echo requests are to be told by.
@@ -80,6 +95,11 @@ impl ShardSignals {
     /// The first source port for SYNs, and how many there are.
     pub const fn ports(&self) -> (u16, u16) {
         (self.settings.port, self.settings.ports)
+    }
+
+    /// What tells of the shard's connects, once.
+    pub fn connects(&mut self) -> Option<Connects> {
+        self.connects.take()
     }
 
     /// Whether every interface that requests may leave by has our programs.
