@@ -56,10 +56,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../cpra-ebpf/object/cp
 /// Why there are no signals.
 #[derive(Debug, Error)]
 pub enum SignalError {
-    #[error(
-        "this process may not load eBPF programs: run it as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (for \
-         example `AmbientCapabilities=` in the unit file)"
-    )]
+    #[error("needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
     Forbidden,
     #[error("this kernel has no eBPF (it answers {0}): boot one that is built with CONFIG_BPF_SYSCALL")]
     NoEbpf(io::Error),
@@ -215,6 +212,8 @@ fn load(settings: &Settings, demand: Demand) -> Result<Loaded, SignalError> {
     // Programs are loaded with the descriptors of their maps: all of them before the first map is taken.
     let sockets = sockets(&mut ebpf);
     let counts = Arc::new(Mapped::new(array(&mut ebpf, "COUNTS")?, Count::ALL.len()).map_err(SignalError::Tables)?);
+    let heeded = Mapped::new(array(&mut ebpf, "HEEDED")?, SHARDS_MAX.into()).map_err(SignalError::Tables)?;
+    let heeded = Arc::new(heeded);
     let table = Mapped::new(array(&mut ebpf, "TICKETS")?, tickets as usize).map_err(SignalError::Tables)?;
     let table = Arc::new(table);
     let whole = Arc::new(AtomicBool::new(false));
@@ -231,6 +230,7 @@ fn load(settings: &Settings, demand: Demand) -> Result<Loaded, SignalError> {
             shared,
             Arc::clone(&table),
             Arc::clone(&counts),
+            Arc::clone(&heeded),
             ring,
             connects,
             Arc::clone(&whole),

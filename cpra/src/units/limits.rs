@@ -111,6 +111,12 @@ pub const TRAILERS_MAX: usize = 8 * 1024;
 /// One request as sent: line, headers and body.
 pub const REQUEST_MAX: usize = 64 * 1024;
 
+/// Packets a second, over all shards, of those that no peer's window slows down.
+pub const PACKET_RATES: std::ops::RangeInclusive<u64> = 1_000..=100_000_000;
+pub const PACKET_RATE: u32 = 200_000;
+/// Who waits for a bound of packets looks again after this long, or later: one wake-up for many packets.
+pub const HELD_PAUSE: Span = Span::from_millis(1);
+
 /// Between two echo requests of one attempt, at most; a short timeout makes it shorter.
 pub const ECHO_GAP_MAX: Span = Span::from_millis(200);
 /// Echo requests handed to the kernel by one call, and replies taken from it by one. All requests of a call have one send

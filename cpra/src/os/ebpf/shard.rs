@@ -51,6 +51,8 @@ pub struct ShardSignals {
     settings: Settings,
     tickets: Arc<Mapped<SharedTicket>>,
     counts: Arc<Mapped<AtomicU64>>,
+    /// By shard.
+    heeded: Arc<Mapped<AtomicU64>>,
     ring: RingBuf<MapData>,
     /// Until the ring of the shard's sockets takes it.
     connects: Option<Connects>,
@@ -69,6 +71,7 @@ impl ShardSignals {
         settings: Settings,
         tickets: Arc<Mapped<SharedTicket>>,
         counts: Arc<Mapped<AtomicU64>>,
+        heeded: Arc<Mapped<AtomicU64>>,
         ring: RingBuf<MapData>,
         connects: Option<Connects>,
         whole: Arc<AtomicBool>,
@@ -78,6 +81,7 @@ impl ShardSignals {
             settings,
             tickets,
             counts,
+            heeded,
             ring,
             connects,
             whole,
@@ -112,6 +116,14 @@ impl ShardSignals {
         self.ring.as_fd()
     }
 
+    /// Whether a return may end the next sleeps. When many come, looking often is cheaper than to be woken by each; one that
+    /// comes while this changes waits for the next look.
+    pub fn heed(&self, heed: bool) {
+        if let Some(heeded) = self.heeded.get(self.shard.into()) {
+            heeded.store(heed.into(), Ordering::SeqCst);
+        }
+    }
+
     /// Answers of which the programs told us.
     pub const fn heard(&self, kind: Kind) -> u64 {
         self.heard[kind as usize]
@@ -121,9 +133,20 @@ impl ShardSignals {
         self.counts.get(what as u32).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
+    /// Answers that were strange, and those that overflowed. They are counted for all shards together, so that only the
+    /// first tells.
+    pub fn troubles(&self) -> (u64, u64) {
+        if self.shard == 0 { (self.count(Count::Strange), self.count(Count::Overflowed)) } else { (0, 0) }
+    }
+
     /// The number of a slot's ticket; `None` for slots that have none.
     pub const fn number(&self, slot: Slot) -> Option<u32> {
         if slot.0 < self.settings.tickets { Some(self.shard as u32 * self.settings.tickets + slot.0) } else { None }
+    }
+
+    /// The number after this shard's last one.
+    pub const fn numbers_end(&self) -> u32 {
+        (self.shard as u32 + 1).saturating_mul(self.settings.tickets)
     }
 
     fn ticket(&self, slot: Slot) -> Option<&SharedTicket> {
@@ -223,6 +246,7 @@ fn settle(
     request.cookie = 0;
     let echo = match answer {
         Answer::Reply => Echo::Reply { rtt },
+        Answer::Refused if request.kind == Kind::Syn => Echo::Refused { rtt },
         Answer::Refused => return None,
         Answer::Error => Echo::Error { kind, code, from },
     };
