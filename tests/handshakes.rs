@@ -12,7 +12,7 @@ use std::time::Duration;
 use cpra::os::clock::Clock;
 use cpra::os::ebpf::{Demand, Interfaces, Loaded, Mode, Settings, Signals};
 use cpra::os::uring::{Options, UringRing};
-use cpra::ring::{Errno, Family, Handshake, Op, OpKind, Ring, Wait};
+use cpra::ring::{Errno, Family, Handshake, Op, Ring, Wait};
 use cpra::units::{Generation, Instant, Slot, Span};
 
 /// Slots with a ticket.
@@ -105,7 +105,7 @@ fn who_looks_late_is_told_when_it_was() {
         }
         let (result, handshake, _) = done(ring, slot, &Op::Connect(nobody), Duration::ZERO);
         assert_eq!((result, handshake), (Err(Errno::ECONNREFUSED), None));
-        done(ring, slot, &Op::Disconnect, Duration::ZERO);
+        assert_eq!(done(ring, slot, &Op::Disconnect, Duration::ZERO).0, Ok(0));
     }
 }
 
@@ -124,7 +124,7 @@ fn a_slot_keeps_its_handshakes_when_its_socket_is_another() {
         let (result, handshake, now) = done(&mut ring, slot, &Op::Connect(address), LATE);
         assert_eq!(result, Ok(0));
         assert_quick(asked, handshake, now);
-        done(&mut ring, slot, &Op::Disconnect, Duration::ZERO);
+        assert_eq!(done(&mut ring, slot, &Op::Disconnect, Duration::ZERO).0, Ok(0));
         ring.close(slot);
     }
 }

@@ -225,16 +225,9 @@ fn load(settings: &Settings, demand: Demand) -> Result<Loaded, SignalError> {
             Some(sockets) => Some(Connects::new(sockets, Arc::clone(&table), shard, shared.tickets)?),
             None => None,
         };
-        shards.push(ShardSignals::new(
-            shard,
-            shared,
-            Arc::clone(&table),
-            Arc::clone(&counts),
-            Arc::clone(&heeded),
-            ring,
-            connects,
-            Arc::clone(&whole),
-        ));
+        let (counts, heeded, whole) = (Arc::clone(&counts), Arc::clone(&heeded), Arc::clone(&whole));
+        let signals = ShardSignals::new(shard, shared, Arc::clone(&table), counts, heeded, ring, whole);
+        shards.push(signals.with_connects(connects));
     }
     let holder = Holder::attached(ebpf, places, settings.interfaces.clone(), whole)?;
     Ok(Loaded { holder, shards })

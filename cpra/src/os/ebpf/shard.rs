@@ -73,7 +73,6 @@ impl ShardSignals {
         counts: Arc<Mapped<AtomicU64>>,
         heeded: Arc<Mapped<AtomicU64>>,
         ring: RingBuf<MapData>,
-        connects: Option<Connects>,
         whole: Arc<AtomicBool>,
     ) -> Self {
         Self {
@@ -83,7 +82,7 @@ impl ShardSignals {
             counts,
             heeded,
             ring,
-            connects,
+            connects: None,
             whole,
             awaited: Vec::new(),
             overflowed: 0,
@@ -99,6 +98,11 @@ impl ShardSignals {
     /// The first source port for SYNs, and how many there are.
     pub const fn ports(&self) -> (u16, u16) {
         (self.settings.port, self.settings.ports)
+    }
+
+    #[must_use]
+    pub(super) fn with_connects(self, connects: Option<Connects>) -> Self {
+        Self { connects, ..self }
     }
 
     /// What tells of the shard's connects, once.
