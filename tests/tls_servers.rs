@@ -396,7 +396,7 @@ fn an_answer_that_only_its_end_completes_needs_an_end_that_is_said() {
 }
 
 fn talk(send: &str, expect: &str) -> TcpCheck {
-    TcpCheck { tls: None, send: send.as_bytes().into(), expect: expect.as_bytes().into() }
+    TcpCheck { send: send.as_bytes().into(), expect: expect.as_bytes().into(), ..TcpCheck::default() }
 }
 
 #[test]

@@ -160,7 +160,16 @@ impl Bench {
             .iter()
             .map(|&(slot, generation, kind, result)| {
                 let (more, local, data) = (false, false, &[][..]);
-                shard_protocol::Event::Completed(Completion { slot, generation, kind, result, more, local, data })
+                shard_protocol::Event::Completed(Completion {
+                    slot,
+                    generation,
+                    kind,
+                    result,
+                    more,
+                    local,
+                    data,
+                    handshake: None,
+                })
             })
             .chain(commands.into_iter().map(shard_protocol::Event::Command))
             .collect();

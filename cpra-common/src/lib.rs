@@ -34,7 +34,7 @@ pub struct Ticket {
     pub returned: u64,
     /// Who was asked: [`fold`] of the address.
     pub peer: u32,
-    /// How it was answered: [`Answer`], kind, code and 0, as bytes. Written before `returned`.
+    /// How it was answered: [`Answer`], ICMP type and code, 0. Written after `returned`; all zero until then.
     pub answer: [u8; 4],
 }
 
@@ -80,6 +80,33 @@ pub struct Settings {
     pub ports: u16,
 }
 
+impl Settings {
+    /// As they lie in the memory of this host.
+    pub fn to_bytes(&self) -> [u8; size_of::<Self>()] {
+        let [t0, t1, t2, t3] = self.tag.to_ne_bytes();
+        let [n0, n1, n2, n3] = self.tickets.to_ne_bytes();
+        let ([p0, p1], [c0, c1]) = (self.port.to_ne_bytes(), self.ports.to_ne_bytes());
+        [t0, t1, t2, t3, n0, n1, n2, n3, p0, p1, c0, c1]
+    }
+}
+
+impl Return {
+    /// Reads what a program put into a ring; `None` if it is not that long.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (index, rest) = bytes.split_first_chunk()?;
+        let (answer, rest) = rest.split_first_chunk()?;
+        let (cookie, rest) = rest.split_first_chunk()?;
+        let (rtt, rest) = rest.split_first_chunk()?;
+        Some(Self {
+            index: u32::from_ne_bytes(*index),
+            answer: *answer,
+            cookie: u64::from_ne_bytes(*cookie),
+            rtt: u64::from_ne_bytes(*rtt),
+            from: *rest.first_chunk()?,
+        })
+    }
+}
+
 /// Bits of [`Settings::tag`] that name the shard.
 pub const TAG_SHARD_BITS: u32 = 4;
 
@@ -99,6 +126,18 @@ pub enum Count {
     Connected = 4,
 }
 
+impl Answer {
+    /// By the first byte of a ticket's `answer`.
+    pub const fn of(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Reply,
+            2 => Self::Refused,
+            3 => Self::Error,
+            _ => return None,
+        })
+    }
+}
+
 impl Count {
     pub const ALL: [Self; 5] = [Self::Sent, Self::Returned, Self::Strange, Self::Overflowed, Self::Connected];
 }
@@ -110,10 +149,34 @@ pub const fn fold(words: [u32; 4]) -> u32 {
     words[0] ^ words[1] ^ words[2] ^ words[3]
 }
 
+/// The same of an IPv6 address, or of an IPv4 one as `::ffff:a.b.c.d`.
+pub const fn fold_bytes(bytes: [u8; 16]) -> u32 {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
+    fold([
+        u32::from_ne_bytes([a, b, c, d]),
+        u32::from_ne_bytes([e, f, g, h]),
+        u32::from_ne_bytes([i, j, k, l]),
+        u32::from_ne_bytes([m, n, o, p]),
+    ])
+}
+
 /// The words of `::ffff:a.b.c.d` in the order of the wire.
 #[inline(always)]
 pub const fn mapped(address: u32) -> [u32; 4] {
     [0, 0, 0xFFFF_u32.to_be(), address]
+}
+
+/// The sequence number of the SYN that a ticket stands for: its number above, and as much of a keyed hash below as there
+/// is room for.
+#[inline(always)]
+pub const fn syn_sequence(index: u32, hash: u32) -> u32 {
+    index << (32 - INDEX_BITS) | hash & ((1 << (32 - INDEX_BITS)) - 1)
+}
+
+/// The number of the ticket that a SYN's sequence number names.
+#[inline(always)]
+pub const fn syn_index(sequence: u32) -> u32 {
+    sequence >> (32 - INDEX_BITS)
 }
 
 /// The cookie of a SYN: its sequence number, and the ports on our side and the other, each in the order of the wire.
@@ -126,3 +189,43 @@ const _: () = assert!(size_of::<Ticket>() == 32 && align_of::<Ticket>() == 8);
 const _: () = assert!(size_of::<Return>() == 40 && align_of::<Return>() == 8);
 const _: () = assert!(size_of::<Settings>() == 12 && align_of::<Settings>() == 4);
 const _: () = assert!(SHARDS_MAX as u32 == 1 << TAG_SHARD_BITS);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_sequence_number_are_kept_apart() {
+        for index in [0, 1, 65_536, (1 << INDEX_BITS) - 1] {
+            for hash in [0, 1, u32::MAX] {
+                assert_eq!(syn_index(syn_sequence(index, hash)), index);
+            }
+        }
+        assert_ne!(syn_sequence(7, 1), syn_sequence(7, 2));
+    }
+
+    #[test]
+    fn records_are_read_field_by_field() {
+        let mut bytes = [0; size_of::<Return>()];
+        bytes[..4].copy_from_slice(&7_u32.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&[3, 11, 0, 0]);
+        bytes[8..16].copy_from_slice(&0x0102_0304_0506_0708_u64.to_ne_bytes());
+        bytes[16..24].copy_from_slice(&55_u64.to_ne_bytes());
+        bytes[24..].copy_from_slice(&[9; 16]);
+        let cookie = 0x0102_0304_0506_0708;
+        assert_eq!(
+            Return::from_bytes(&bytes),
+            Some(Return { index: 7, answer: [3, 11, 0, 0], cookie, rtt: 55, from: [9; 16] })
+        );
+        assert_eq!(Return::from_bytes(&bytes[..39]), None);
+        assert_eq!(Answer::of(bytes[4]), Some(Answer::Error));
+    }
+
+    #[test]
+    fn an_address_is_folded_alike_on_both_sides() {
+        let v4 = mapped(u32::from_ne_bytes([192, 0, 2, 1]));
+        let bytes = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 192, 0, 2, 1_u8];
+        assert_eq!(fold(v4), fold_bytes(bytes));
+        assert_ne!(fold(v4), fold(mapped(u32::from_ne_bytes([192, 0, 2, 2]))));
+    }
+}

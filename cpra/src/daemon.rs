@@ -10,6 +10,7 @@
 //! | `cpra-resolve` | names into addresses, questions of dns checks (tokio) | its bell, epoll | when the shards have gone |
 //! | `cpra-spawn` | scripts ([`crate::os::spawn`]) | its bell, what they write, their ends | when the shards have gone, after its scripts |
 //! | `cpra-histogram` | writes histograms down ([`crate::os::histograms`]) | its queue, its interval | when told, after a last dump |
+//! | `cpra-ebpf` | programs in the kernel, at interfaces that come and go ([`crate::os::ebpf`]) | netlink | when the shards have gone |
 //! | `cpra-control` | API on TCP and the unix socket, metrics, profiles (tokio) | epoll | when told |
 //!
 //! Between them are bounded queues of [`crate::pipeline`] and a few atomics; no thread waits for another one's lock
@@ -41,7 +42,7 @@ use crate::domain::Destination;
 use crate::notify::{LogDirs, lane};
 use crate::os::clock::Clock;
 use crate::os::desk_loop::{self, DeskBoard, DeskLoop};
-use crate::os::ebpf;
+use crate::os::ebpf::{self, ShardSignals, Signals as KernelSignals};
 use crate::os::histograms::{self, SharedRecording};
 use crate::os::local::LocalSocket;
 use crate::os::privilege::{self, Privilege, PrivilegeError};
@@ -96,7 +97,8 @@ pub struct Plan {
     pub contexts: Arc<dyn Contexts>,
     pub scripts: spawn::Settings,
     pub histograms: histograms::Settings,
-    pub ebpf: ebpf::Settings,
+    /// What programs in the kernel see.
+    pub signals: KernelSignals,
     /// What the process keeps of the powers that it was started with.
     pub privilege: Privilege,
 }
@@ -126,7 +128,7 @@ impl Plan {
             contexts: Arc::new(Unloaded),
             scripts: spawn::Settings::default(),
             histograms: histograms::Settings::default(),
-            ebpf: ebpf::Settings { mode: ebpf::Mode::Off, ..ebpf::Settings::default() },
+            signals: KernelSignals::Off,
             privilege: Privilege::default(),
         }
     }
@@ -158,6 +160,7 @@ pub enum StartError {
 pub struct Daemon {
     shards: Vec<ShardHandle>,
     scripts: spawn::Handle,
+    ebpf: Option<ebpf::Follower>,
     desk: JoinHandle<()>,
     desk_board: Arc<DeskBoard>,
     desk_bell: Bell,
@@ -207,6 +210,15 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         without_powers(&privilege, || spawn::spawn(plan.scripts, QUEUE_COMMANDS, bells.clone()))??;
     let mut script_ends = script_ends.into_iter();
 
+    let (mut signals, ebpf) = match plan.signals {
+        KernelSignals::Off | KernelSignals::Without(_) => (Vec::new(), None),
+        KernelSignals::On(mut loaded) => {
+            let signals = loaded.shards();
+            (signals, Some(without_powers(&privilege, || loaded.follow())??))
+        }
+    };
+    let mut signals = signals.drain(..);
+
     let mut shards = Vec::new();
     let mut shard_asks = Vec::new();
     let mut shard_calls = Vec::new();
@@ -244,6 +256,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
             settings,
             catalog: Arc::clone(&catalog),
             contexts: Arc::clone(&plan.contexts),
+            signals: signals.next(),
             privilege: privilege.clone(),
             rates: plan.rates.shared_by(u32::from(shard_count)),
         };
@@ -329,6 +342,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     Ok(Daemon {
         shards,
         scripts,
+        ebpf,
         desk,
         desk_board,
         desk_bell,
@@ -374,6 +388,7 @@ struct Machine {
     settings: shard::Settings,
     catalog: Arc<Catalog>,
     contexts: Arc<dyn Contexts>,
+    signals: Option<ShardSignals>,
     privilege: Privilege,
     rates: shard::Rates,
 }
@@ -388,7 +403,7 @@ fn start_shard(
 ) -> Result<ShardHandle, StartError> {
     let board = Arc::new(ShardBoard::default());
     let (ready, outcome) = mpsc::channel();
-    let Machine { settings, catalog, contexts, privilege, rates } = machine;
+    let Machine { settings, catalog, contexts, signals, privilege, rates } = machine;
     let name = format!("cpra-shard-{}", settings.shard);
     let (shard_board, shard_bell) = (Arc::clone(&board), bell.clone());
     let body = move || {
@@ -401,6 +416,7 @@ fn start_shard(
         };
         let shard = Shard::new(&settings, Arc::clone(&catalog), Clock.now()).secured_by(contexts).bounded_by(rates);
         let driver = ShardLoop::new(shard, ring, mailbox, &door, shard_bell, shard_board)
+            .and_then(|driver| driver.signalled(signals))
             .and_then(|mut driver| driver.open_pinger(&catalog).map(|means| (driver, means)));
         let driver = match driver {
             Ok((driver, means)) => {
@@ -455,7 +471,7 @@ pub fn abort_on_panic() {
 }
 
 /// A seed that differs between processes: for jitter and the random part of identifiers, not for secrets.
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     let mut bytes = [0; 8];
     match std::fs::File::open("/dev/urandom").and_then(|mut file| io::Read::read_exact(&mut file, &mut bytes)) {
         Ok(()) => u64::from_ne_bytes(bytes),
@@ -548,6 +564,9 @@ impl Daemon {
             Waited::Done => {}
             Waited::Late => tracing::error!("the thread that runs scripts hangs and is left behind"),
             Waited::Hurried => return exit_at_once(&self.scripts),
+        }
+        if let Some(ebpf) = self.ebpf {
+            ebpf.stop();
         }
         self.dumps.end();
         match wait_until(&hurry, HISTOGRAM_DUMP_WAIT, || self.histograms.is_finished()) {

@@ -19,7 +19,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::units::{Generation, Slot, Span};
+use crate::units::limits::STALL;
+use crate::units::{Generation, Instant, Slot, Span};
 
 /// Which kind of address a slot's socket can connect to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,6 +85,37 @@ pub struct Completion<'a> {
     pub local: bool,
     /// What `Recv` received.
     pub data: &'a [u8],
+    /// Of a `Connect` that succeeded, where something in the kernel has seen it. Nobody may depend on it.
+    pub handshake: Option<Handshake>,
+}
+
+/// When a connection came to stand, as the kernel saw it: without the time that we took to hand the connect over and to
+/// take its completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handshake {
+    /// The SYN was about to leave.
+    pub sent: Instant,
+    /// The SYN-ACK was there.
+    pub stood: Instant,
+}
+
+impl Handshake {
+    pub const fn took(self) -> Span {
+        self.stood.since(self.sent)
+    }
+
+    /// Whether it can be the handshake of a connect that was asked for at `asked` and whose completion was drained in
+    /// the turn that began at `now`: what was stamped for another, or by a clock gone wrong, is none. It may have stood
+    /// a little after `now`, which is read before the drain.
+    pub fn fits(self, asked: Instant, now: Instant) -> bool {
+        asked <= self.sent && self.sent <= self.stood && self.stood <= now + STALL
+    }
+
+    /// The same, as if all of it had been later.
+    #[must_use]
+    pub fn later(self, by: Span) -> Self {
+        Self { sent: self.sent + by, stood: self.stood + by }
+    }
 }
 
 /// How long [`Ring::enter`] may wait for completions.
@@ -212,6 +244,32 @@ impl fmt::Debug for Errno {
         match self.name() {
             Some(name) => f.write_str(name),
             None => write!(f, "errno {}", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handshake_lies_between_the_asking_and_now() {
+        let at = |nanos| Instant::from_nanos(nanos);
+        let (asked, now) = (at(1_000), at(9_000));
+        for (sent, stood, fits) in [
+            (1_000, 9_000, true),
+            (2_000, 2_000, true),
+            // The clock is read before completions are drained ...
+            (2_000, 9_000 + STALL.as_nanos(), true),
+            // ... but not that long before.
+            (2_000, 9_001 + STALL.as_nanos(), false),
+            (999, 2_000, false),
+            (3_000, 2_000, false),
+            (0, 0, false),
+            (u64::MAX, u64::MAX, false),
+        ] {
+            let handshake = Handshake { sent: at(sent), stood: at(stood) };
+            assert_eq!(handshake.fits(asked, now), fits, "{handshake:?}");
         }
     }
 }

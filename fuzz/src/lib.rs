@@ -36,7 +36,7 @@ pub const fn is_ok(code: Code) -> bool {
 
 /// A completion of the one slot.
 pub fn done(kind: OpKind, result: Result<u32, Errno>, more: bool, data: &[u8]) -> Completion<'_> {
-    Completion { slot: Slot(0), generation: Generation::default(), kind, result, more, local: false, data }
+    Completion { slot: Slot(0), generation: Generation::default(), kind, result, more, local: false, data, handshake: None }
 }
 
 /// Bytes that are taken off the front.

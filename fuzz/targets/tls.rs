@@ -347,7 +347,12 @@ impl Wire<'_> {
 
 fn check(flavour: u8, tls: TlsPolicy, proxy: Option<Proxy>) -> Check {
     let tcp = |send: &[u8], expect: &[u8]| {
-        Check::Tcp(TcpCheck { tls: Some(tls.clone()), send: send.into(), expect: expect.into() })
+        Check::Tcp(TcpCheck {
+            tls: Some(tls.clone()),
+            send: send.into(),
+            expect: expect.into(),
+            ..TcpCheck::default()
+        })
     };
     match flavour & 3 {
         _ if proxy.is_some() => Check::Http(HttpCheck { tls: Some(tls), proxy, ..HttpCheck::default() }),

@@ -394,11 +394,12 @@ impl Engine {
                     scripts.orders.send(spawn::Order { slot, generation, want: Want::Recall }).expect("there is room");
                 }
                 Effect::Errand { .. } => unreachable!("no driver here does that"),
+                Effect::Syn { .. } => unreachable!("no half-open checks without signals"),
                 Effect::Report { .. } => unreachable!("nobody asks"),
             }
         }
         bytes.clear();
-        self.pinger.send(&mut self.mail);
+        self.pinger.send(&mut None, &mut self.mail);
         self.judged.last().map(|(_, outcome)| outcome.clone())
     }
 }

@@ -67,7 +67,7 @@ impl<R: Rig> Deck<R> {
         let mut count = 0;
         rig.ring().reap(&mut |completion: Completion<'_>| {
             count += 1;
-            let Completion { slot, generation, kind, result, more, local, data: bytes } = completion;
+            let Completion { slot, generation, kind, result, more, local, data: bytes, .. } = completion;
             let booked = pending.get(&(slot.0, kind as u8));
             assert_eq!(booked, Some(&generation.0), "{completion:?} for what is not pending");
             if kind == OpKind::Recv {

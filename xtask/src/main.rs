@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod bench;
+mod build_ebpf;
 mod check;
 mod fuzz;
 mod packages;
@@ -43,6 +44,8 @@ enum Command {
     Tidy,
     /// Runs shards and desk in a simulated world, a story per seed
     Sim(sim::Options),
+    /// Makes the object that the daemon loads into the kernel
+    BuildEbpf(build_ebpf::Options),
     /// Figures, and the loops that they are compared with
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -69,6 +72,7 @@ fn run() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Check(options) => check::run(&options),
         Command::Tidy => tidy::run(),
+        Command::BuildEbpf(options) => build_ebpf::run(&options),
         Command::Bench(bench) => bench::run(&bench),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Packages => packages::run(),

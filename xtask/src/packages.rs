@@ -43,6 +43,8 @@ const PACKAGES: &[Package] = &[
         binary: "prometheus-blackbox-exporter",
         why: "the prober that many come from: both judge the same targets",
     },
+    Package { name: "fping", binary: "fping", why: "beside our echo requests in a benchmark" },
+    Package { name: "masscan", binary: "masscan", why: "beside our half-open checks in a benchmark" },
     Package { name: "python3-pip", binary: "pip3", why: "brings the reference reader of histograms" },
     Package { name: "nftables", binary: "nft", why: "drops and rejects packets, fills conntrack" },
 ];

@@ -138,6 +138,11 @@ fn checks(page: &mut Page<'_>, shards: &ShardStats) -> fmt::Result {
             .into_iter()
             .zip(&shards.duration)
             .map(|(kind, histogram)| ([("type", kind.as_str())], histogram)),
+    )?;
+    page.histogram(
+        "cpra_connect_rtt",
+        "From the SYN until the connection stood, by the kernel's clock, of the connects that it was known of",
+        &shards.connect_rtt,
     )
 }
 
@@ -231,6 +236,11 @@ fn echoes(page: &mut Page<'_>, echoes: &EchoStats) -> fmt::Result {
         "cpra_icmp_packets",
         "Echo requests that left, and what came back for them (replies and errors)",
         [([("direction", "out")], echoes.sent), ([("direction", "in")], echoes.received)],
+    )?;
+    page.counter(
+        "cpra_icmp_signalled",
+        "Of what came back for echo requests, what eBPF programs measured and told; sockets took the others",
+        echoes.signalled,
     )?;
     page.counter("cpra_icmp_forged", "Packets made up to look like answers to our echo requests", echoes.forged)?;
     page.counter(

@@ -84,9 +84,22 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         tracing::warn!("{path} stays root's, so that {user} cannot use it: {error}");
     }
     let token = token(&settings, privilege.becomes().map_or_else(local::own_uid, |user| user.user))?;
+    let demand = ebpf::Demand {
+        shards,
+        slots: pulse.shared_by(u32::from(shards)).bounds.max,
+        ports: (0, 0),
+        seed: daemon::seed() as u32,
+    };
+    let kernel = ebpf::Signals::start(&ebpf(&settings), demand)?;
     let sizing = format!("pulse: {presize}   code: {}", plural(code.bounds.min as usize, "worker"));
     let user = privilege.to_string();
-    banner(args, &settings, &loaded, Clock.now().since(began), &Stand { sizing, user, findings: findings.len() });
+    banner(
+        args,
+        &settings,
+        &loaded,
+        Clock.now().since(began),
+        &Stand { sizing, kernel: kernel.to_string(), user, findings: findings.len() },
+    );
     for notice in privilege.notices() {
         tracing::info!("{notice}");
     }
@@ -114,7 +127,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
             dir: settings.histograms.dir.clone(),
             interval: settings.histograms.interval,
         },
-        ebpf: ebpf(&settings),
+        signals: kernel,
         privilege,
     };
     let daemon = daemon::start(plan)?;
@@ -330,6 +343,8 @@ fn tell(diagnostics: &Diagnostics) -> bool {
 /// How the daemon stands, in the words of the banner.
 struct Stand {
     sizing: String,
+    /// Whether programs in the kernel help.
+    kernel: String,
     /// Whom it runs as.
     user: String,
     findings: usize,
@@ -346,14 +361,14 @@ fn banner(args: &Args, settings: &Settings, loaded: &Loaded, took: Span, stand: 
             "no monitors: name a file with --yaml FILE (configs/quickstart.yaml is a tour of one minute)".to_owned()
         }
     };
-    let Stand { sizing, user, findings } = stand;
+    let Stand { sizing, kernel, user, findings } = stand;
     let limits = match *findings {
         0 => "enough for these monitors".to_owned(),
         some => plural(some, "finding") + ", see the log",
     };
     let text = format!(
         "cpra {version}  {monitors}\n  \
-         backends  io_uring: on   eBPF: off (not in this version)   store: memory (incidents do not survive a restart)\n  \
+         backends  io_uring: on   eBPF: {kernel}   store: memory (incidents do not survive a restart)\n  \
          sizing    {sizing}\n  \
          limits    {limits}\n  \
          user      {user}\n{notes}  \

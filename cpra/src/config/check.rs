@@ -6,13 +6,13 @@ use super::node::{Findings, Node};
 use super::scope::Scope;
 use super::section::{Field, Keys, Section, Switch};
 use super::{address, dns, http, push, script, tls, value};
-use crate::domain::monitor::{CheckKind, IcmpCheck, MaxLatency, TlsPolicy};
+use crate::domain::monitor::{CheckKind, IcmpCheck, MaxLatency, TcpMode, TlsPolicy};
 use crate::domain::{Check, Host, Target, TcpCheck};
 use crate::units::Span;
 use crate::units::limits::{ASSERTION_TEXT_MAX, ECHO_COUNT_MAX, INTERVAL_MAX, REQUEST_MAX, RETRIES_MAX, TIMEOUT_MIN};
 
 const TCP_KEYS: Keys<'static> = Keys {
-    known: &["host", "port", "retries", "tls", "starttls", "send", "expect", "max_latency"],
+    known: &["host", "port", "retries", "mode", "tls", "starttls", "send", "expect", "max_latency"],
     without_effect: &[],
     refused: &[],
 };
@@ -21,6 +21,7 @@ const ICMP_KEYS: Keys<'static> = Keys {
     without_effect: &[],
     refused: &[],
 };
+const TCP_MODES: [(&str, TcpMode); 2] = [("connect", TcpMode::Connect), ("syn", TcpMode::Syn)];
 const LATENCY_KEYS: Keys<'static> = Keys { known: &["limit", "action"], without_effect: &[], refused: &[] };
 
 /// As files name the types; `https` is http whose address must say so.
@@ -148,6 +149,7 @@ fn tcp(config: &Section<'_>, scope: &Scope<'_>, findings: &mut Findings) -> Opti
     let host = config.required(findings, &["host"], "add \"host: ...\" to config", host);
     let port =
         config.required(findings, &["port"], "add \"port: ...\" to config", value::integer(1..=u64::from(u16::MAX)));
+    let mode = config.value(findings, &["mode"], value::choice(&TCP_MODES)).unwrap_or_default();
     let tls = tcp_layer(config, scope, findings);
     let bytes = |max: usize| {
         move |node: &Node| {
@@ -161,10 +163,23 @@ fn tcp(config: &Section<'_>, scope: &Scope<'_>, findings: &mut Findings) -> Opti
     };
     let send = config.value(findings, &["send"], bytes(REQUEST_MAX)).unwrap_or_default();
     let expect = config.value(findings, &["expect"], bytes(ASSERTION_TEXT_MAX)).unwrap_or_default();
+    if mode == TcpMode::Syn {
+        refuse_talk(config, tls.is_some(), findings);
+    }
     let retries = retries(config, findings);
     let port = u16::try_from(port?).ok()?;
-    let check = Check::Tcp(TcpCheck { tls, send, expect });
+    let check = Check::Tcp(TcpCheck { mode, tls, send, expect });
     Some(Sound { check, target: Target { host: host?, port, path: Box::default() }, retries })
+}
+
+/// Half a connection carries nothing.
+fn refuse_talk(config: &Section<'_>, secured: bool, findings: &mut Findings) {
+    let layers: &[&str] = if secured { &["starttls", "tls"] } else { &[] };
+    for &key in layers.iter().chain(&["send", "expect"]) {
+        let Some(field) = config.find(&mut Findings::default(), &[key]) else { continue };
+        let message = format!("{key} needs a connection, and mode syn makes none: remove one of them");
+        findings.0.push(field.finding(Severity::Error, field.at, message));
+    }
 }
 
 /// `tls`, which `starttls` implies.

@@ -159,6 +159,11 @@ impl Check {
         }
     }
 
+    /// Whether it asks for half a connection only.
+    pub const fn is_half_open(&self) -> bool {
+        matches!(self, Self::Tcp(TcpCheck { mode: TcpMode::Syn, .. }))
+    }
+
     /// The TLS layer below the check's own protocol, if there is one.
     pub const fn tls(&self) -> Option<&TlsPolicy> {
         match self {
@@ -197,11 +202,23 @@ impl CheckKind {
 /// Connect; with TLS, the handshake; then perhaps say something and wait for something.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TcpCheck {
+    /// Only a connection can have what follows.
+    pub mode: TcpMode,
     pub tls: Option<TlsPolicy>,
     /// Sent once the connection stands (after the handshake, where there is one).
     pub send: Box<[u8]>,
     /// Bytes that the answer must hold within the first [`crate::units::limits::EXPECT_WINDOW_MAX`].
     pub expect: Box<[u8]>,
+}
+
+/// How far a TCP check goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum TcpMode {
+    /// A connection is made.
+    #[default]
+    Connect,
+    /// Half of one, where this host can: a SYN is sent and its answer looked at, and no socket has it.
+    Syn,
 }
 
 /// How a TLS connection is made, and what its certificate must be.

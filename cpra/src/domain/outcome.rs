@@ -82,6 +82,8 @@ pub enum VoidReason {
     NotRunnable,
     /// The script itself said that it does not know (Nagios exit code 3).
     Unknown,
+    /// What sees the answers to half-open checks was not there all the while.
+    Signals,
 }
 
 impl Code {
@@ -122,11 +124,12 @@ impl Code {
             Self::Void(VoidReason::Internal) => "VOID:INTERNAL",
             Self::Void(VoidReason::NotRunnable) => "VOID:NOEXEC",
             Self::Void(VoidReason::Unknown) => "VOID:UNKNOWN",
+            Self::Void(VoidReason::Signals) => "VOID:SIGNALS",
         }
     }
 
     /// Every code, in the order of [`Code::index`].
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::L3Ok,
         Self::L3Con,
         Self::L3Tout,
@@ -161,6 +164,7 @@ impl Code {
         Self::Void(VoidReason::Internal),
         Self::Void(VoidReason::NotRunnable),
         Self::Void(VoidReason::Unknown),
+        Self::Void(VoidReason::Signals),
     ];
 
     /// A dense number for tables of counters.
@@ -255,13 +259,14 @@ impl fmt::Display for Code {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Latency {
     pub resolve: Span,
-    /// Start of the connect until it stood.
+    /// Start of the connect until it stood; where the kernel tells, from its SYN until the answer was there.
     pub connect: Span,
     /// The TLS handshake, with what plain text came before it.
     pub tls: Span,
     /// Request sent until the first byte of the answer; of echo requests, the mean round trip.
     pub first_byte: Span,
-    /// Start of the attempt (name resolution included) until judged.
+    /// Start of the attempt (name resolution included) until judged, our own delays included: verdicts depend on it, and
+    /// none may depend on what the kernel happens to tell.
     pub total: Span,
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `shard_loop` and `desk_loop` drive the two machines; `solo` lets the first make single checks without the second.
 //! `uring` is the network of the shards, `wait` says how long a shard may sleep in it, `ping` carries its echo requests,
+//! `ebpf` is what the kernel itself sees of them,
 //! `wake` is the door that queues knock at, `lane` runs the futures that deliver notices, `resolve` turns names into
 //! addresses, `spawn` runs scripts, `clock` is the only reader of clocks, `host` counts what this machine itself does to
 //! packets, `histograms` writes down what the pipelines measure, `limits` and `preflight` say before the start what it can

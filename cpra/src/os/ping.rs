@@ -12,6 +12,9 @@
 //!   it keeps to itself otherwise. The price is that an error waits at the socket for whoever calls next: a request that
 //!   seems to fail is tried again, after the queue has been emptied.
 //!
+//! Where there are signals ([`super::ebpf`]), programs in the kernel take the answers that they know before they get here,
+//! and what they leave comes in as without them: late and double answers, those to an older request of the same check.
+//!
 //! Round trips end with the kernel's receive time, not with ours: how long a packet waited for this thread is not the
 //! target's.
 //!
@@ -33,6 +36,7 @@ use nix::sys::socket::{
 };
 
 use super::clock::Clock;
+use super::ebpf::{Expected, Kind, ShardSignals};
 use crate::probe::errand::Echo;
 use crate::ring::{Errno, Family};
 use crate::shard::Event;
@@ -43,7 +47,7 @@ use crate::units::limits::{
 use crate::units::{Generation, Instant, Slot, Span};
 use crate::wire::icmp::{self, Cookie, Echoed, Key};
 
-mod batch;
+pub(super) mod batch;
 mod filter;
 
 use batch::{Arrivals, Departure};
@@ -94,13 +98,15 @@ struct Door {
     family: Family,
     /// `None` until it is tried.
     socket: Option<Result<(OwnedFd, Means), Errno>>,
+    /// Something has left by it: until then nothing can come back, and no turn need look.
+    used: bool,
     /// The kernel's count of drops when it was last looked at; 32 bits wide, and it wraps.
     drops: u32,
 }
 
 impl Door {
     const fn new(family: Family) -> Self {
-        Self { family, socket: None, drops: 0 }
+        Self { family, socket: None, used: false, drops: 0 }
     }
 
     fn socket(&self) -> Option<(BorrowedFd<'_>, Means)> {
@@ -122,6 +128,11 @@ impl Pinger {
             arrivals: Box::default(),
             stats: EchoStats::default(),
         })
+    }
+
+    /// With requests that the programs in the kernel know. Before [`Self::open`].
+    pub fn tag(&mut self, tag: u32) {
+        self.key = self.key.clone().tagged(tag);
     }
 
     /// Makes the sockets, and says by what means they send. What cannot be had is told to each check that needs it.
@@ -153,7 +164,7 @@ impl Pinger {
 
     /// Sends what is queued, and tells what could not be sent. Between batches it takes what has come back: on the
     /// loopback, replies are there before the call returns.
-    pub fn send(&mut self, heard: &mut Vec<Event<'static>>) {
+    pub fn send(&mut self, signals: &mut Option<ShardSignals>, heard: &mut Vec<Event<'static>>) {
         if self.queue.is_empty() {
             return;
         }
@@ -164,23 +175,33 @@ impl Pinger {
             for &ping in of_family {
                 batch.push(ping);
                 if batch.len() == ECHO_BATCH {
-                    self.send_batch(family, &batch, heard);
+                    self.send_batch(family, &batch, signals, heard);
+                    if let Some(signals) = signals {
+                        signals.hear(heard);
+                    }
                     self.receive(heard);
                     batch.clear();
                 }
             }
-            self.send_batch(family, &batch, heard);
+            self.send_batch(family, &batch, signals, heard);
         }
         self.queue = queue;
         self.queue.clear();
     }
 
-    fn send_batch(&mut self, family: Family, pings: &[Ping], heard: &mut Vec<Event<'static>>) {
+    fn send_batch(
+        &mut self,
+        family: Family,
+        pings: &[Ping],
+        signals: &mut Option<ShardSignals>,
+        heard: &mut Vec<Event<'static>>,
+    ) {
         if pings.is_empty() {
             return;
         }
         let unsent = |ping: &Ping, errno| event(ping.slot, ping.generation, ping.sequence, Echo::Unsent(errno));
-        let door = &self.doors[family as usize];
+        let door = &mut self.doors[family as usize];
+        door.used = true;
         let Some((socket, _)) = door.socket() else {
             let errno = door.socket.as_ref().and_then(|opened| opened.as_ref().err()).copied();
             // One that was never tried would be our own mistake.
@@ -193,8 +214,13 @@ impl Pinger {
         let departures: Vec<Departure> = pings
             .iter()
             .map(|ping| {
-                let cookie = Cookie { slot: ping.slot, generation: ping.generation, sent };
-                Departure::new(ping.address, icmp::request(&self.key, ping.address, ping.sequence, &cookie))
+                let &Ping { slot, generation, address, sequence } = ping;
+                let request = icmp::request(&self.key, address, sequence, &Cookie { slot, generation, sent });
+                if let Some(signals) = signals {
+                    let cookie = icmp::proof(&request);
+                    signals.expect(&Expected { kind: Kind::Echo, slot, generation, sequence, address, cookie, sent });
+                }
+                Departure::new(address, request)
             })
             .collect();
         let mut gone = 0;
@@ -228,16 +254,21 @@ impl Pinger {
     /// Takes replies and errors that are there. What comes faster than it is taken waits for the next call.
     pub fn receive(&mut self, heard: &mut Vec<Event<'static>>) {
         let Self { key, doors, arrivals, stats, .. } = self;
-        for door in doors {
+        for door in doors.iter().filter(|door| door.used) {
             let Some((socket, means)) = door.socket() else { continue };
-            hear_errors(socket, door.family, key, stats, heard);
             let mut taken = 0;
             let mut tries = 0;
             while taken < ECHOES_PER_TURN_MAX {
                 let count = match batch::receive(socket, arrivals) {
                     Ok(count) => count,
-                    Err(Errno::EAGAIN) => break,
-                    // An ICMP error that waited for the next call.
+                    Err(Errno::EAGAIN) => {
+                        // The kernel may have told of the errors by another call already.
+                        if taken == 0 {
+                            hear_errors(socket, door.family, key, stats, heard);
+                        }
+                        break;
+                    }
+                    // As long as ICMP errors wait, each call fails with one of them.
                     Err(_) if tries < TRIES_MAX => {
                         tries += 1;
                         hear_errors(socket, door.family, key, stats, heard);
@@ -280,8 +311,8 @@ impl Pinger {
     }
 }
 
-fn seed() -> io::Result<[u8; Key::SEED]> {
-    let mut seed = [0; Key::SEED];
+pub(super) fn seed<const N: usize>() -> io::Result<[u8; N]> {
+    let mut seed = [0; N];
     // SAFETY: the buffer is writable for its own length. Up to 256 bytes come whole once the kernel has any.
     let count = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
     if usize::try_from(count) == Ok(seed.len()) { Ok(seed) } else { Err(io::Error::last_os_error()) }
@@ -402,6 +433,9 @@ fn prepare(socket: &OwnedFd, family: Family, means: Means, key: &Key) -> Result<
         Family::V6 => setsockopt(socket, sockopt::Ipv6RecvErr, &true),
     }
     .map_err(errno)?;
+    if family == Family::V4 {
+        batch::unfragmented(socket.as_fd())?;
+    }
     setsockopt(socket, sockopt::ReceiveTimestampns, &true).map_err(errno)?;
     // Beyond the host's usual limit where that is allowed, else as far as it goes.
     if setsockopt(socket, sockopt::RcvBufForce, &ECHO_RECEIVE_BUFFER).is_err() {

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::clock::Clock;
+use super::ebpf::{Kind, ShardSignals};
 use super::host::HostCounters;
 use super::ping::{Means, Ping, Pinger};
 use super::resolve;
@@ -23,7 +24,7 @@ use super::wait::WaitPolicy;
 use super::wake::WakeFd;
 use crate::domain::Check;
 use crate::pipeline::{Bell, Receiver, Sender};
-use crate::probe::errand::{Errand, ErrandEnd};
+use crate::probe::errand::{Echo, Errand, ErrandEnd};
 use crate::queueing::recording::Recording;
 use crate::ring::{Errno, Op, Ring as _, Wait};
 use crate::shard::protocol::{Command, CommandKind, MonitorState, Resolution, Transition};
@@ -121,6 +122,8 @@ pub struct ShardLoop {
     clock: Clock,
     host: HostCounters,
     pinger: Pinger,
+    /// What programs in the kernel see.
+    signals: Option<ShardSignals>,
     /// How often echoes come.
     echo_wait: WaitPolicy,
     mailbox: Mailbox,
@@ -165,6 +168,7 @@ impl ShardLoop {
             clock: Clock,
             host: HostCounters::new(Path::new("/proc")),
             pinger: Pinger::new()?,
+            signals: None,
             echo_wait: WaitPolicy::new(now),
             mailbox,
             bell,
@@ -186,6 +190,19 @@ impl ShardLoop {
     pub fn watched_by(mut self, onlooker: Onlooker) -> Self {
         self.onlooker = Some(onlooker);
         self
+    }
+
+    /// Lets programs in the kernel tell of answers. Before [`Self::open_pinger`].
+    ///
+    /// # Errors
+    /// If their ring cannot be watched.
+    pub fn signalled(mut self, signals: Option<ShardSignals>) -> io::Result<Self> {
+        if let Some(signals) = &signals {
+            self.ring.watch_socket(signals.ring())?;
+            self.pinger.tag(signals.tag());
+        }
+        self.signals = signals;
+        Ok(self)
     }
 
     /// Makes the sockets for echo requests, where the catalog has checks that send some, and answers by what means those
@@ -218,6 +235,9 @@ impl ShardLoop {
             }
             // What echo requests came to is there before a deadline is judged, as completions are.
             let before = answers.len();
+            if let Some(signals) = &mut self.signals {
+                signals.hear(&mut answers);
+            }
             self.pinger.receive(&mut answers);
             self.echo_wait.observe(now, answers.len() - before);
             let mut events = lend(mem::take(&mut spare));
@@ -339,6 +359,11 @@ impl ShardLoop {
                 Effect::Ping { slot, generation, address, sequence } => {
                     self.pinger.push(Ping { slot, generation, address, sequence });
                 }
+                // Nothing here says that half-open checks can be had.
+                Effect::Syn { slot, generation, attempt, .. } => {
+                    let echo = Echo::NoSocket(Errno::EINVAL);
+                    answers.push(Event::Echoed { slot, generation, sequence: attempt, echo });
+                }
                 Effect::Resolve { name } => self.unasked.push_back(name),
                 Effect::SampleHost => {
                     let mut sample = self.host.sample(self.clock.now());
@@ -357,7 +382,11 @@ impl ShardLoop {
             }
         }
         bytes.clear();
-        self.pinger.send(answers);
+        self.pinger.send(&mut self.signals, answers);
+        if let Some(signals) = &mut self.signals {
+            // On the loopback the answers to the last of them are there.
+            signals.hear(answers);
+        }
         self.mailbox.transitions.send_all(&mut self.backlog);
         self.mailbox.names.send_all(&mut self.unasked);
         self.mailbox.scripts.orders.send_all(&mut self.unordered);
@@ -376,6 +405,10 @@ impl ShardLoop {
         if let Ok(mut stats) = self.board.stats.lock() {
             stats.clone_from(self.shard.stats());
             stats.echoes = self.pinger.stats();
+            if let Some(signals) = &self.signals {
+                stats.echoes.signalled = signals.heard(Kind::Echo);
+                stats.echoes.received += stats.echoes.signalled;
+            }
         }
     }
 

@@ -429,7 +429,16 @@ impl Ring for UringRing {
     fn reap<'a>(&'a mut self, sink: &mut dyn FnMut(Completion<'a>)) {
         while let Some(Ready { slot, generation, kind, result }) = self.ready.pop_front() {
             self.seats.get(slot).end(kind);
-            sink(Completion { slot, generation, kind, result, more: false, local: result.is_err(), data: &[] });
+            sink(Completion {
+                slot,
+                generation,
+                kind,
+                result,
+                more: false,
+                local: result.is_err(),
+                data: &[],
+                handshake: None,
+            });
         }
         let Self { units, seats, again, others, waker, woken, doors, options, .. } = self;
         for unit in units {
@@ -472,6 +481,7 @@ const EMPTY: Completion<'static> = Completion {
     more: false,
     local: false,
     data: &[],
+    handshake: None,
 };
 
 /// What a completion queue entry means for its operation.

@@ -1,8 +1,8 @@
-//! Work of a check that the ring's sockets do not do: programs, questions to name servers, echo requests.
+//! Work of a check that the ring's sockets do not do: programs, questions to name servers, echo requests, SYNs.
 //!
 //! A driver does it and answers. An [`Errand`] is answered exactly once, also after it was recalled; until then its slot
-//! is not free. An echo request ([`Ops::pings`](super::Ops)) leaves nothing pending: what comes back late belongs to an
-//! older generation of the slot, and is dropped.
+//! is not free. An echo request ([`Ops::pings`](super::Ops)) and a SYN ([`Ops::syn`](super::Ops)) leave nothing pending: what
+//! comes back late belongs to an older generation of the slot, and is dropped.
 //!
 //! A driver that lets errands wait says when one begins: an attempt's time counts from then.
 
@@ -71,11 +71,13 @@ pub enum DnsTrouble {
     Malformed(Box<str>),
 }
 
-/// What came of one echo request.
+/// What came of one echo request, or of one SYN of a half-open check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Echo {
     /// Answered; `rtt` is from the packet's way out until its way in, by the best clock that the driver has.
     Reply { rtt: Span },
+    /// A SYN was answered by a reset: nobody listens there.
+    Refused { rtt: Span },
     /// An ICMP error that quotes the request: its type and code, and the router or host that sent it.
     Error { kind: u8, code: u8, from: Option<IpAddr> },
     /// It was not sent.

@@ -31,6 +31,8 @@ use crate::wire::http::{self as wire, Part, Progress, ResponseReader, Stage};
 pub struct HttpProbe {
     /// The connect was asked for; on a kept connection, the request.
     began: Instant,
+    /// How long it took until the connection stood; zero on a kept one.
+    connect: Span,
     /// The request was handed over.
     asked: Instant,
     first_byte: Span,
@@ -84,6 +86,7 @@ impl HttpProbe {
     fn new(request: &Request<'_>, now: Instant, phase: Phase) -> Self {
         Self {
             began: now,
+            connect: Span::ZERO,
             asked: now,
             first_byte: Span::ZERO,
             reader: reader(request),
@@ -103,6 +106,7 @@ impl HttpProbe {
     ) -> Option<Judgement> {
         match (completion.kind, completion.result) {
             (OpKind::Connect, Ok(_)) => {
+                self.connect = connect::took(completion, self.began, now);
                 self.asked = now;
                 self.phase = Phase::Sending;
                 render(request, ops);
@@ -110,7 +114,7 @@ impl HttpProbe {
                 None
             }
             (OpKind::Connect, Err(errno)) => {
-                let outcome = connect::failed(request, completion, errno, now.since(self.began));
+                let outcome = connect::failed(request, completion.local, errno, now.since(self.began));
                 let outcome = words::in_full(request, outcome);
                 Some(Judgement { outcome, then: Then::Disconnect })
             }
@@ -276,9 +280,7 @@ impl HttpProbe {
     }
 
     fn outcome(&self, code: Code) -> Outcome {
-        // On a kept connection both are the same instant.
-        let connect = self.asked.since(self.began);
-        let latency = Latency { connect, first_byte: self.first_byte, ..Latency::default() };
+        let latency = Latency { connect: self.connect, first_byte: self.first_byte, ..Latency::default() };
         Outcome { status: self.reader.status(), latency, ..Outcome::of(code) }
     }
 

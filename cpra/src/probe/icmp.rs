@@ -45,11 +45,12 @@ pub struct IcmpProbe {
     trouble: Option<Trouble>,
 }
 
+/// What an ICMP error says, and who sent it.
 #[derive(Clone, Copy, Debug)]
-struct Trouble {
-    kind: u8,
-    code: u8,
-    from: Option<IpAddr>,
+pub(super) struct Trouble {
+    pub(super) kind: u8,
+    pub(super) code: u8,
+    pub(super) from: Option<IpAddr>,
 }
 
 impl IcmpProbe {
@@ -99,6 +100,8 @@ impl IcmpProbe {
         match echo {
             Echo::Unsent(errno) => return Some(judgement(unsent(request, errno))),
             Echo::NoSocket(errno) => return Some(judgement(no_socket(errno))),
+            // Nothing refuses an echo request but by an error.
+            Echo::Refused { .. } => return None,
             Echo::Reply { .. } | Echo::Error { .. } if !self.settle(sequence) => return None,
             Echo::Reply { rtt } => {
                 self.replies += 1;
@@ -176,7 +179,7 @@ impl IcmpProbe {
 }
 
 impl Trouble {
-    fn words(self, family: Family) -> String {
+    pub(super) fn words(self, family: Family) -> String {
         let words = match icmp::trouble(family, self.kind, self.code) {
             Some(words) => words.to_owned(),
             None => format!("ICMP type {} code {}", self.kind, self.code),
@@ -212,14 +215,17 @@ fn judgement(outcome: Outcome) -> Judgement {
 
 /// This host did not let it out: no route, a full queue, a packet filter.
 fn unsent(request: &Request<'_>, errno: Errno) -> Outcome {
-    let address = request.address.ip();
+    not_sent("echo request", &request.address.ip(), errno)
+}
+
+/// What it is that this host sends none of to whom.
+pub(super) fn not_sent(what: &str, to: &impl std::fmt::Display, errno: Errno) -> Outcome {
     let why = match errno {
         Errno::EAGAIN | Errno::ENOBUFS => "its queues are full".to_owned(),
         Errno::EINVAL => "it takes the address for invalid (a blackhole route?)".to_owned(),
         errno => errno.to_string(),
     };
-    Outcome::of(Code::of_local_error(errno))
-        .with_evidence(&format!("this host sends no echo request to {address}: {why}"))
+    Outcome::of(Code::of_local_error(errno)).with_evidence(&format!("this host sends no {what} to {to}: {why}"))
 }
 
 fn no_socket(errno: Errno) -> Outcome {

@@ -10,6 +10,7 @@ pub mod http;
 pub mod icmp;
 pub mod script;
 mod secure;
+pub mod syn;
 pub mod tcp;
 
 use std::net::SocketAddr;
@@ -112,7 +113,9 @@ pub struct Ops {
     pub errand: Option<Errand>,
     /// Sequence numbers of echo requests to the request's address.
     pub pings: Vec<u16>,
-    /// How many of them may leave now.
+    /// The number of a SYN to the request's address and port: a half-open check's first one, or that again.
+    pub syn: Option<u16>,
+    /// How many of these may leave now.
     pub quota: Quota,
     /// When to call [`Probe::woken`], if nothing comes before. It replaces an earlier wish.
     pub wake: Option<Instant>,
@@ -127,6 +130,7 @@ impl Ops {
         self.bytes.clear();
         self.errand = None;
         self.pings.clear();
+        self.syn = None;
         self.quota = Quota::default();
         self.wake = None;
         self.hop = None;
@@ -170,6 +174,8 @@ pub enum Then {
 #[derive(Debug)]
 pub enum Probe {
     Tcp(tcp::TcpProbe),
+    /// A TCP check that makes half a connection.
+    Syn(syn::SynProbe),
     Http(http::HttpProbe),
     Icmp(icmp::IcmpProbe),
     Script(script::ScriptProbe),
@@ -183,6 +189,16 @@ impl Probe {
     pub fn start(request: &Request<'_>, now: Instant, ops: &mut Ops) -> Self {
         let probe = Self::plain(request, now, ops);
         if request.tls().is_none() { probe } else { Self::Secure(Box::new(SecureProbe::around(probe, now))) }
+    }
+
+    /// Begins without a connection, and makes half of one only. Only for checks that ask for it.
+    pub fn start_half_open(now: Instant, ops: &mut Ops) -> Self {
+        Self::Syn(syn::SynProbe::start(now, ops))
+    }
+
+    /// Whether it waits for what answers a SYN of a half-open check.
+    pub const fn is_half_open(&self) -> bool {
+        matches!(self, Self::Syn(_))
     }
 
     fn plain(request: &Request<'_>, now: Instant, ops: &mut Ops) -> Self {
@@ -207,7 +223,7 @@ impl Probe {
     /// What has to be kept with a connection beside its socket. The attempt is over.
     pub fn into_kept(self) -> Option<Box<Kept>> {
         match self {
-            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) | Self::Dns(_) => None,
+            Self::Tcp(_) | Self::Syn(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) | Self::Dns(_) => None,
             Self::Secure(probe) => probe.into_kept(),
         }
     }
@@ -215,7 +231,7 @@ impl Probe {
     /// Whether taking this costs so much that the shard does only some of it in one step (see [`Probe::put_off`]).
     pub fn is_costly(&self, completion: &Completion<'_>) -> bool {
         match self {
-            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) | Self::Dns(_) => false,
+            Self::Tcp(_) | Self::Syn(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) | Self::Dns(_) => false,
             Self::Secure(probe) => probe.is_costly(completion),
         }
     }
@@ -223,7 +239,7 @@ impl Probe {
     /// Keeps a completion for [`Probe::catch_up`]; what follows it waits behind it. Answers whether it did.
     pub fn put_off(&mut self, completion: &Completion<'_>, now: Instant) -> bool {
         match self {
-            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) | Self::Dns(_) => false,
+            Self::Tcp(_) | Self::Syn(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) | Self::Dns(_) => false,
             Self::Secure(probe) => probe.put_off(completion, now),
         }
     }
@@ -231,7 +247,7 @@ impl Probe {
     /// Since when something waits that was put off.
     pub fn behind_since(&self) -> Option<Instant> {
         match self {
-            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) | Self::Dns(_) => None,
+            Self::Tcp(_) | Self::Syn(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) | Self::Dns(_) => None,
             Self::Secure(probe) => probe.behind_since(),
         }
     }
@@ -239,7 +255,7 @@ impl Probe {
     /// Takes what was put off.
     pub fn catch_up(&mut self, request: &Request<'_>, now: Instant, held: Span, ops: &mut Ops) -> Option<Judgement> {
         match self {
-            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) | Self::Dns(_) => None,
+            Self::Tcp(_) | Self::Syn(_) | Self::Http(_) | Self::Icmp(_) | Self::Script(_) | Self::Dns(_) => None,
             Self::Secure(probe) => probe.catch_up(request, now, held, ops),
         }
     }
@@ -256,13 +272,13 @@ impl Probe {
             Self::Tcp(probe) => probe.on(request, completion, now, ops),
             Self::Http(probe) => probe.on(request, completion, now, ops),
             Self::Secure(probe) => probe.on(request, completion, now, ops),
-            Self::Icmp(_) => unreachable!("echo requests have no socket of their own"),
+            Self::Icmp(_) | Self::Syn(_) => unreachable!("these have no socket of their own"),
             Self::Script(_) => unreachable!("a script has no socket"),
             Self::Dns(_) => unreachable!("the driver has the socket"),
         }
     }
 
-    /// Whether this kind of check uses its slot's socket.
+    /// Whether this kind of check uses its slot's socket, but for [`Probe::start_half_open`].
     pub const fn uses_socket(check: &Check) -> bool {
         match check {
             Check::Tcp(_) | Check::Http(_) => true,
@@ -274,7 +290,7 @@ impl Probe {
     pub fn begun(&mut self) {
         match self {
             Self::Script(probe) => probe.begun(),
-            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Dns(_) | Self::Secure(_) => {}
+            Self::Tcp(_) | Self::Syn(_) | Self::Http(_) | Self::Icmp(_) | Self::Dns(_) | Self::Secure(_) => {}
         }
     }
 
@@ -283,11 +299,13 @@ impl Probe {
         match self {
             Self::Script(probe) => probe.returned(request, end),
             Self::Dns(probe) => probe.returned(request, end, now),
-            Self::Tcp(_) | Self::Http(_) | Self::Icmp(_) | Self::Secure(_) => unreachable!("these run no errands"),
+            Self::Tcp(_) | Self::Syn(_) | Self::Http(_) | Self::Icmp(_) | Self::Secure(_) => {
+                unreachable!("these run no errands")
+            }
         }
     }
 
-    /// Something came back for an echo request.
+    /// Something came back for an echo request, or a SYN of a half-open check.
     pub fn echoed(
         &mut self,
         request: &Request<'_>,
@@ -298,6 +316,7 @@ impl Probe {
     ) -> Option<Judgement> {
         match self {
             Self::Icmp(probe) => probe.echoed(request, sequence, echo, now),
+            Self::Syn(probe) => probe.echoed(request, sequence, echo),
             Self::Tcp(_) | Self::Http(_) | Self::Script(_) | Self::Dns(_) | Self::Secure(_) => None,
         }
     }
@@ -306,6 +325,10 @@ impl Probe {
     pub fn woken(&mut self, request: &Request<'_>, now: Instant, ops: &mut Ops) -> Option<Judgement> {
         match self {
             Self::Icmp(probe) => probe.woken(request, now, ops),
+            Self::Syn(probe) => {
+                probe.woken(now, ops);
+                None
+            }
             Self::Secure(probe) => probe.woken(request, now, ops),
             Self::Tcp(_) | Self::Http(_) | Self::Script(_) | Self::Dns(_) => None,
         }
@@ -318,6 +341,7 @@ impl Probe {
             Self::Http(probe) => probe.expire(request, now),
             Self::Secure(probe) => probe.expire(request, now),
             Self::Icmp(probe) => probe.expire(request, now),
+            Self::Syn(probe) => probe.expire(request, now),
             Self::Script(probe) => probe.expire(request),
             Self::Dns(probe) => probe.expire(request, now),
         }

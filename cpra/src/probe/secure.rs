@@ -27,7 +27,7 @@ use super::http::led;
 use super::{Judgement, Ops, Probe, Request, Then, connect};
 use crate::domain::monitor::Secret;
 use crate::domain::{Check, Code, HostRef, HttpCheck, Outcome, VoidReason};
-use crate::ring::{Completion, Errno, Op, OpKind};
+use crate::ring::{Completion, Errno, Handshake, Op, OpKind};
 use crate::units::limits::{HANDSHAKE_UNREAD_MAX, TLS_JUDGED_MAX, TLS_REFUSAL_WAIT};
 use crate::units::{Generation, Instant, Slot, Span, Timestamp};
 use crate::wire::preamble::{Preamble, Step};
@@ -39,7 +39,9 @@ pub struct SecureProbe {
     stage: Stage,
     session: Option<Box<dyn Session>>,
     began: Instant,
-    /// The connect stood.
+    /// How long it took until the connection stood.
+    connect: Span,
+    /// That it stood was taken: from here on we have to do.
     connected: Instant,
     /// The handshake was done.
     secured: Instant,
@@ -100,6 +102,7 @@ struct Behind {
     slot: Slot,
     generation: Generation,
     connected: bool,
+    handshake: Option<Handshake>,
     received: Vec<u8>,
     /// The peer's FIN, or an error.
     end: Option<Result<u32, Errno>>,
@@ -107,7 +110,8 @@ struct Behind {
 
 impl Behind {
     fn completion<'a>(&self, kind: OpKind, result: Result<u32, Errno>, more: bool, data: &'a [u8]) -> Completion<'a> {
-        Completion { slot: self.slot, generation: self.generation, kind, result, more, local: false, data }
+        let (slot, generation) = (self.slot, self.generation);
+        Completion { slot, generation, kind, result, more, local: false, data, handshake: None }
     }
 }
 
@@ -119,6 +123,7 @@ impl SecureProbe {
             stage: Stage::Connecting,
             session: None,
             began: now,
+            connect: Span::ZERO,
             connected: now,
             secured: now,
             outbox: Vec::new(),
@@ -172,9 +177,11 @@ impl SecureProbe {
         let behind = self.behind.get_or_insert_with(|| {
             let Completion { slot, generation, .. } = *completion;
             let received = Vec::with_capacity(completion.data.len());
-            Box::new(Behind { since: now, slot, generation, connected: false, received, end: None })
+            let (connected, handshake) = (false, None);
+            Box::new(Behind { since: now, slot, generation, connected, handshake, received, end: None })
         });
         behind.connected |= opens;
+        behind.handshake = behind.handshake.or(completion.handshake);
         behind.received.extend_from_slice(completion.data);
         if received {
             self.receiving = completion.more;
@@ -200,7 +207,8 @@ impl SecureProbe {
         self.began += held;
         self.connected += held;
         if behind.connected {
-            let completion = behind.completion(OpKind::Connect, Ok(0), false, &[]);
+            let handshake = behind.handshake.map(|handshake| handshake.later(held));
+            let completion = Completion { handshake, ..behind.completion(OpKind::Connect, Ok(0), false, &[]) };
             if let Some(judgement) = self.on(request, &completion, now, ops) {
                 return Some(judgement);
             }
@@ -231,6 +239,7 @@ impl SecureProbe {
         }
         let judgement = match (completion.kind, completion.result) {
             (OpKind::Connect, Ok(_)) => {
+                self.connect = connect::took(completion, self.began, now);
                 self.connected = now;
                 self.opened(request, now, ops)
             }
@@ -582,7 +591,7 @@ impl SecureProbe {
     /// A completion for the inner probe.
     fn told<'a>(&self, kind: OpKind, result: Result<u32, Errno>, more: bool, data: &'a [u8]) -> Completion<'a> {
         let (slot, generation) = (Slot(0), Generation::default());
-        Completion { slot, generation, kind, result, more, local: false, data }
+        Completion { slot, generation, kind, result, more, local: false, data, handshake: None }
     }
 
     /// Completes a judgement: where the time went, how the certificate is, and how the connection ends.
@@ -622,7 +631,7 @@ impl SecureProbe {
         if matches!(self.stage, Stage::Connecting) {
             return;
         }
-        outcome.latency.connect = self.connected.since(self.began);
+        outcome.latency.connect = self.connect;
         if matches!(self.stage, Stage::Open | Stage::Parting) && !self.resumed {
             outcome.latency.tls = self.secured.since(self.connected);
         }

@@ -21,7 +21,9 @@ pub struct TcpProbe {
 
 #[derive(Debug)]
 struct Talk {
-    /// The connection stood.
+    /// How long it took until the connection stood.
+    connect: Span,
+    /// The peer's turn: what is to be sent was handed over, or, where nothing is, the connection stood.
     began: Instant,
     first_byte: Span,
     /// Everything up to the window's end: the expected may lie across two receipts.
@@ -46,11 +48,14 @@ impl TcpProbe {
         let check = check(request);
         match (completion.kind, completion.result) {
             (OpKind::Connect, Ok(_)) if check.send.is_empty() && check.expect.is_empty() => {
-                Some(self.connected(request, now.since(self.started)))
+                Some(self.connected(request, connect::took(completion, self.started, now)))
             }
             (OpKind::Connect, Ok(_)) => {
                 let (heard, first_byte) = (Vec::new(), Span::ZERO);
-                self.talk = Some(Box::new(Talk { began: now, first_byte, heard, unsent: None }));
+                let connect = connect::took(completion, self.started, now);
+                let stood = completion.handshake.map_or(now, |handshake| handshake.stood);
+                let began = if check.send.is_empty() { stood } else { now };
+                self.talk = Some(Box::new(Talk { connect, began, first_byte, heard, unsent: None }));
                 if !check.send.is_empty() {
                     ops.bytes.extend_from_slice(&check.send);
                     ops.list.push(Op::Send);
@@ -61,12 +66,12 @@ impl TcpProbe {
                 None
             }
             (OpKind::Connect, Err(errno)) => {
-                let outcome = connect::failed(request, completion, errno, now.since(self.started));
+                let outcome = connect::failed(request, completion.local, errno, now.since(self.started));
                 Some(Judgement { outcome, then: Then::Disconnect })
             }
             (OpKind::Send, Ok(_)) if check.expect.is_empty() => {
                 let talk = self.talk.as_ref()?;
-                Some(self.connected(request, talk.began.since(self.started)))
+                Some(self.connected(request, talk.connect))
             }
             (OpKind::Send, Ok(_)) | (OpKind::Disconnect, _) => None,
             (OpKind::Send, Err(errno @ (Errno::ECONNRESET | Errno::EPIPE))) if !check.expect.is_empty() => {
@@ -144,7 +149,7 @@ impl TcpProbe {
 
     fn outcome(&self, code: Code, words: Option<&str>) -> Outcome {
         let latency = self.talk.as_ref().map_or_else(Latency::default, |talk| Latency {
-            connect: talk.began.since(self.started),
+            connect: talk.connect,
             first_byte: talk.first_byte,
             ..Latency::default()
         });

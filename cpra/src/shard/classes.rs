@@ -172,6 +172,11 @@ impl Classes {
         line.ready.pop().map(Next::Ready)
     }
 
+    /// Who will come out of the ready list next, if nothing else does.
+    pub(super) fn ahead(&self, class: Class) -> impl Iterator<Item = u32> + '_ {
+        self.lines[class.index()].ready.iter()
+    }
+
     /// It could not start after all: there is no slot.
     pub(super) fn put_back(&mut self, class: Class, next: Next) {
         let line = self.line(class);

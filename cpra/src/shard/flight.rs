@@ -3,7 +3,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::bounds::Packet;
 use super::classes::Class;
 use super::hops::Leg;
 use super::protocol::{Effect, Effects};
@@ -31,6 +30,7 @@ impl Core {
             unreachable!("only paused checks are relaunched")
         };
         let policy = Arc::clone(self.policy(flight.monitor));
+        self.slots.entry(slot).wired = self.is_wired(&policy.check);
         self.fit_socket(slot, &flight.address, effects);
         let target = self.catalog.target(self.id(flight.monitor));
         let (address, contexts) = (flight.address, &*self.contexts);
@@ -40,13 +40,14 @@ impl Core {
             ops.quota = self.bounds.quota(&policy.check);
         }
         flight.leg = None;
-        flight.probe = Probe::start(&request, now, &mut ops);
+        flight.probe = self.begin(&request, now, &mut ops);
         flight.attempt_started = now;
         flight.reused = false;
+        flight.unseen = false;
         flight.resolve = Span::ZERO;
         c.timing_mut(flight.monitor).place = Place::Flight;
         self.slots.change(slot, State::Flight(flight));
-        self.set_out(slot, now + policy.timeout, &mut ops, effects);
+        self.set_out(slot, now, now + policy.timeout, &mut ops, effects);
         self.ops = ops;
     }
 
@@ -64,8 +65,16 @@ impl Core {
     }
 
     /// An attempt begins, or goes on elsewhere.
-    pub(super) fn set_out(&mut self, slot: Slot, deadline: Instant, ops: &mut Ops, effects: &mut Effects) {
+    pub(super) fn set_out(
+        &mut self,
+        slot: Slot,
+        now: Instant,
+        deadline: Instant,
+        ops: &mut Ops,
+        effects: &mut Effects,
+    ) {
         if let State::Flight(flight) = &mut self.slots.entry(slot).state {
+            flight.asked = now;
             flight.deadline = deadline;
         }
         self.slots.set_deadline(slot, Some(deadline));
@@ -112,7 +121,7 @@ impl Core {
         self.settle(c, slot, now, effects);
     }
 
-    /// What came back for an echo request.
+    /// What came back for an echo request or a SYN.
     #[expect(clippy::too_many_arguments, reason = "the fields of one event")]
     pub(super) fn echoed(
         &mut self,
@@ -125,9 +134,37 @@ impl Core {
         effects: &mut Effects,
     ) {
         let current = self.slots.get(slot).is_some_and(|entry| entry.generation == generation);
+        if current {
+            self.note_echo(slot, echo, now);
+        }
         if current || planted::is(Bug::LateEchoAccepted) {
             self.drive(c, slot, now, effects, |probe, request, ops| probe.echoed(request, sequence, echo, now, ops));
         }
+    }
+
+    /// What of an echo check's time was ours. Only where there is one request: between several of them there are gaps that
+    /// we leave on purpose, and a worker is busy with them.
+    fn note_echo(&mut self, slot: Slot, echo: Echo, now: Instant) {
+        let Echo::Reply { rtt } = echo else { return };
+        let State::Flight(flight) = &mut self.slots.entry(slot).state else { return };
+        let policy = self.catalog.policy(MonitorId::new(self.shard, flight.monitor));
+        if matches!(&policy.check, Check::Icmp(check) if check.count == 1) {
+            flight.ours = flight.ours + (now.since(flight.asked) - rtt);
+        }
+    }
+
+    /// Keeps a handshake only if it can be that of the attempt's connect, and notes what of the time was ours.
+    fn note_handshake<'a>(&mut self, completion: &Completion<'a>, now: Instant) -> Completion<'a> {
+        let mut noted = *completion;
+        let Some(handshake) = noted.handshake.take() else { return noted };
+        let State::Flight(flight) = &mut self.slots.entry(completion.slot).state else { return noted };
+        let is_its = completion.kind == OpKind::Connect && completion.result.is_ok();
+        if is_its && handshake.fits(flight.asked, now) {
+            flight.ours = flight.ours + (now.since(flight.asked) - handshake.took());
+            self.stats.connect_rtt.record(handshake.took());
+            noted.handshake = Some(handshake);
+        }
+        noted
     }
 
     /// Lets the probe of a slot in flight take something, does what it wants, and ends the attempt if it is judged.
@@ -186,7 +223,8 @@ impl Core {
             entry.completed(completion.kind);
         }
         let receiving = entry.is_pending(OpKind::Recv);
-        match &mut entry.state {
+        let completion = &self.note_handshake(completion, now);
+        match &mut self.slots.entry(slot).state {
             State::Flight(flight) => {
                 let costly = flight.probe.is_costly(completion);
                 let late = flight.probe.behind_since().is_some() || costly && self.handshakes_left == 0;
@@ -374,6 +412,10 @@ impl Core {
             let evidence = format!("the name took {} of {}: {}", flight.resolve, policy.timeout, outcome.cause());
             outcome = Outcome { code: Code::Void(VoidReason::Resolver), ..outcome }.with_evidence(&evidence);
         }
+        if flight.unseen && outcome.code == Code::L4Tout {
+            let evidence = format!("answers to half-open checks were not seen all the while: {}", outcome.cause());
+            outcome = Outcome { code: Code::Void(VoidReason::Signals), ..outcome }.with_evidence(&evidence);
+        }
         if outcome.code.is_timeout() {
             c.timing_mut(flight.monitor).place = Place::Judging;
             self.judging.push_back(TimedOut {
@@ -390,21 +432,25 @@ impl Core {
 
     /// A worker is free again. Whose times were these? Those of a check that was overdue and ended well are its kind's,
     /// which was slower than it used to be; one that was overdue and failed held its kind's worker until it was found so.
+    ///
+    /// What the kernel knows to have been our own delay is no part of a service: were it, a busy processor would look like
+    /// slow targets, be answered with more workers, and be busier still.
     fn worker_ended(&mut self, flight: &Flight, policy: &Policy, verdict: Verdict, now: Instant) {
         let result = now.since(self.clock.instant(flight.due));
+        let service = now.since(flight.slotted) - flight.ours;
         let kind = policy.check.kind();
         // For people, all checks of a kind are alike.
-        self.recording.record(kind as usize, Measure::Service, now.since(flight.slotted));
+        self.recording.record(kind as usize, Measure::Service, service);
         self.recording.record(kind as usize, Measure::Result, result);
         let kind = Class::of(kind);
         let was_overdue = flight.seated != flight.slotted;
         if was_overdue && matches!(verdict, Verdict::Ok | Verdict::Warn) {
-            self.classes.ended(kind, now.since(flight.slotted), result);
-        } else {
+            self.classes.ended(kind, service, result);
+        } else if was_overdue {
             self.classes.ended(flight.class, now.since(flight.seated), result);
-            if was_overdue {
-                self.classes.held(kind, flight.seated.since(flight.slotted));
-            }
+            self.classes.held(kind, flight.seated.since(flight.slotted));
+        } else {
+            self.classes.ended(flight.class, service, result);
         }
     }
 
@@ -477,9 +523,15 @@ impl Core {
         }
         if let State::Flight(flight) = &entry.state {
             let (address, deadline) = (flight.address.ip(), flight.deadline);
-            self.bounds.sent(Packet::Echo, ops.pings.len(), ops.quota);
+            let packets = ops.pings.len() + usize::from(ops.syn.is_some());
+            if packets > 0 || ops.quota.is_short {
+                let policy = self.catalog.policy(MonitorId::new(self.shard, flight.monitor));
+                self.bounds.sent(&policy.check, packets, ops.quota);
+            }
             let pings = ops.pings.drain(..);
             effects.list.extend(pings.map(|sequence| Effect::Ping { slot, generation, address, sequence }));
+            let (address, syn) = (flight.address, ops.syn.take());
+            effects.list.extend(syn.map(|attempt| Effect::Syn { slot, generation, address, attempt }));
             if let Some(wake) = ops.wake {
                 self.slots.set_deadline(slot, Some(wake.min(deadline)));
             }

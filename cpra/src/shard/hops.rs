@@ -127,7 +127,7 @@ impl Core {
         let deadline = flight.deadline;
         c.timing_mut(flight.monitor).place = Place::Flight;
         self.slots.change(slot, State::Flight(flight));
-        self.set_out(slot, deadline, &mut ops, effects);
+        self.set_out(slot, now, deadline, &mut ops, effects);
         self.ops = ops;
     }
 

@@ -9,8 +9,8 @@ use super::flight::{keeps_alive, origin};
 use super::names::{Answer, Resolved, Waiting};
 use super::protocol::{Effect, Effects, Resolution};
 use super::slots::{Flight, State, Taken};
-use crate::domain::{Cadence, Code, HostRef, Outcome, VoidReason};
-use crate::probe::{Probe, Request, dialled};
+use crate::domain::{Cadence, Check, Code, HostRef, Outcome, VoidReason};
+use crate::probe::{Ops, Probe, Request, dialled};
 use crate::ring::Family;
 use crate::schedule::Tick;
 use crate::units::limits::{NAMED_PER_STEP_MAX, SPARED_PER_STEP_MAX};
@@ -132,7 +132,7 @@ impl Core {
         let policy = Arc::clone(self.policy(waiting.monitor));
         let (_, port) = dialled(&policy, catalog.target(id));
         let address = SocketAddr::new(address, port);
-        let wired = Probe::uses_socket(&policy.check);
+        let wired = self.is_wired(&policy.check);
         let target = catalog.target(id);
         let request = Request { policy: &policy, target, address, hop: None, contexts: &*contexts };
         let idle = if keeps_alive(&policy) { self.slots.take_idle(&origin(&request)) } else { None };
@@ -153,7 +153,7 @@ impl Core {
         } else {
             let entry = self.slots.entry(slot);
             entry.generation = entry.generation.next();
-            Probe::start(&request, now, &mut ops)
+            self.begin(&request, now, &mut ops)
         };
         // The name's time counts to the timeout, but not the time without a slot: that was ours.
         let started = now.before(took);
@@ -165,11 +165,14 @@ impl Core {
             slotted: now,
             started,
             attempt_started: started,
+            asked: now,
+            ours: Span::ZERO,
             deadline: started + policy.timeout,
             attempt: 1,
             leg: None,
             reused,
             stalled: false,
+            unseen: false,
             address,
             resolve: took,
             probe,
@@ -179,9 +182,41 @@ impl Core {
         c.timing_mut(waiting.monitor).place = Place::Flight;
         self.slots.change(slot, State::Flight(flight));
         let begins = if planted::is(Bug::TimeoutFromQueue) { self.clock.instant(waiting.due) } else { started };
-        self.set_out(slot, begins + policy.timeout, &mut ops, effects);
+        self.set_out(slot, now, begins + policy.timeout, &mut ops, effects);
         self.ops = ops;
         true
+    }
+
+    /// Whether an attempt that begins now uses its slot's socket.
+    pub(super) fn is_wired(&self, check: &Check) -> bool {
+        Probe::uses_socket(check) && !self.goes_half_open(check)
+    }
+
+    fn goes_half_open(&self, check: &Check) -> bool {
+        check.is_half_open() && (self.half_open || planted::is(Bug::HalfOpenWithoutEyes))
+    }
+
+    /// Begins an attempt without a connection, by what [`Self::is_wired`] says.
+    pub(super) fn begin(&self, request: &Request<'_>, now: Instant, ops: &mut Ops) -> Probe {
+        if self.goes_half_open(&request.policy.check) {
+            Probe::start_half_open(now, ops)
+        } else {
+            Probe::start(request, now, ops)
+        }
+    }
+
+    /// Half-open checks can be had, or no longer. Those in flight go on to hope for an answer: it may be seen, and is as
+    /// true as ever. But who gets none cannot tell it from one that nobody saw.
+    pub(super) fn set_half_open(&mut self, can: bool) {
+        self.half_open = can;
+        if can || planted::is(Bug::UnseenCountsAsSilence) {
+            return;
+        }
+        for (_, entry) in self.slots.iter_mut() {
+            if let State::Flight(flight) = &mut entry.state {
+                flight.unseen |= flight.probe.is_half_open();
+            }
+        }
     }
 
     /// A slot with a socket of the family, or for a check that needs none.

@@ -63,7 +63,9 @@ use crate::queueing::Setup;
 use crate::queueing::recording::Recording;
 use crate::schedule::wheel::{Owner, TickClock};
 use crate::schedule::{Tick, Wheel};
-use crate::units::limits::{FLIGHT_WAIT_MAX, HANDSHAKES_PER_STEP_MAX, LEDGER_EVERY, STALL, STARTS_PER_STEP_MAX};
+use crate::units::limits::{
+    FLIGHT_WAIT_MAX, HANDSHAKES_PER_STEP_MAX, LEDGER_EVERY, READ_AHEAD, STALL, STARTS_PER_STEP_MAX,
+};
 use crate::units::planted::{self, Bug};
 use crate::units::{Generation, Instant, MonitorId, Slot, Span};
 use crate::wire::tls::{Contexts, Unloaded};
@@ -119,6 +121,8 @@ struct Core {
     starved: bool,
     desk_full: bool,
     draining: bool,
+    /// Whether half-open checks can be had.
+    half_open: bool,
     ops: Ops,
     expired: Vec<Slot>,
 }
@@ -175,6 +179,7 @@ impl Shard {
                 starved: false,
                 desk_full: false,
                 draining: false,
+                half_open: false,
                 ops: Ops::default(),
                 expired: Vec::new(),
             },
@@ -312,6 +317,7 @@ impl Core {
                 let states = states.map(|&index| self.monitor_state(c, index, now)).collect();
                 effects.list.push(Effect::Report { token: *token, states });
             }
+            Event::HalfOpen(can) => self.set_half_open(*can),
             Event::DeskFull(full) => self.desk_full = *full,
             Event::Drain => self.draining = true,
         }
@@ -398,6 +404,9 @@ impl Core {
             while budget > 0
                 && let Some(next) = self.classes.next(class, &self.slots.census().busy)
             {
+                if budget.is_multiple_of(READ_AHEAD) {
+                    self.catalog.roster(self.shard).read_ahead(self.classes.ahead(class).take(READ_AHEAD));
+                }
                 let index = match &next {
                     Next::Resolved(resolved) => resolved.waiting.monitor,
                     Next::Ready(index) => *index,

@@ -1,6 +1,6 @@
 //! What goes into a shard and what comes out of it, as values.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use crate::domain::health::Phase;
@@ -32,13 +32,16 @@ pub enum Event<'a> {
         generation: Generation,
         end: Box<ErrandEnd>,
     },
-    /// Something came back for an [`Effect::Ping`], or it could not be sent. Need not come at all.
+    /// Something came back for an [`Effect::Ping`] or an [`Effect::Syn`], or it could not be sent. Need not come at all.
     Echoed {
         slot: Slot,
         generation: Generation,
         sequence: u16,
         echo: Echo,
     },
+    /// Whether half-open checks can be had from now on: a driver that can says so. While they cannot, those who ask for
+    /// them connect.
+    HalfOpen(bool),
     /// The answer to [`Effect::Resolve`]. Always comes, within [`crate::units::limits::RESOLVE_MAX`].
     Resolved {
         name: Box<str>,
@@ -102,6 +105,14 @@ pub enum Effect {
         generation: Generation,
         address: IpAddr,
         sequence: u16,
+    },
+    /// Send a SYN, the `attempt`th of its check, and bring what it opens at the peer to an end; answered by
+    /// [`Event::Echoed`] with `attempt` as the sequence number, perhaps.
+    Syn {
+        slot: Slot,
+        generation: Generation,
+        address: SocketAddr,
+        attempt: u16,
     },
     Resolve {
         name: Box<str>,
@@ -260,8 +271,10 @@ pub struct ShardStats {
     pub lag: Histogram,
     /// Due → judged.
     pub latency: Histogram,
-    /// The attempts themselves, by kind.
+    /// The attempts themselves, by kind, as this process saw them.
     pub duration: [Histogram; CheckKind::ALL.len()],
+    /// SYN → SYN-ACK by the kernel's clock, of the connects for which it is known.
+    pub connect_rtt: Histogram,
     pub ready: u64,
     pub in_flight: u64,
     pub slots: u64,
@@ -286,6 +299,8 @@ pub struct EchoStats {
     pub forged: u64,
     /// Replies for which the sockets had no room.
     pub dropped: u64,
+    /// Of those received, what programs in the kernel told us of.
+    pub signalled: u64,
 }
 
 impl ShardStats {
@@ -302,6 +317,7 @@ impl ShardStats {
         }
         self.lag.merge(&other.lag);
         self.latency.merge(&other.latency);
+        self.connect_rtt.merge(&other.connect_rtt);
         self.degraded += other.degraded;
         self.lost += other.lost;
         self.missed += other.missed;
@@ -320,6 +336,7 @@ impl ShardStats {
         self.echoes.received += other.echoes.received;
         self.echoes.forged += other.echoes.forged;
         self.echoes.dropped += other.echoes.dropped;
+        self.echoes.signalled += other.echoes.signalled;
         Report::merge_all(&mut self.sizing, &other.sizing);
     }
 }
@@ -338,6 +355,7 @@ impl Default for ShardStats {
             lag: Histogram::default(),
             latency: Histogram::default(),
             duration: Default::default(),
+            connect_rtt: Histogram::default(),
             ready: 0,
             in_flight: 0,
             slots: 0,

@@ -48,6 +48,11 @@ pub(super) struct Flight {
     /// When the first attempt began: its name was asked for, or its slot taken. Waiting for a slot is not part of it.
     pub(super) started: Instant,
     pub(super) attempt_started: Instant,
+    /// When the attempt, or its last leg, asked for its connect or its echo request.
+    pub(super) asked: Instant,
+    /// How long this process took to send what it was asked to, and to look at what came for it, as far as the kernel
+    /// tells: the target, and the way to it, had no part in that.
+    pub(super) ours: Span,
     /// When the attempt's time is up; the slot's own deadline may be earlier, where the probe wished to be woken.
     pub(super) deadline: Instant,
     /// Counts from 1.
@@ -58,6 +63,8 @@ pub(super) struct Flight {
     pub(super) reused: bool,
     /// The loop stood still meanwhile.
     pub(super) stalled: bool,
+    /// It waits for the answer to a SYN, and who would see that was not there all the while.
+    pub(super) unseen: bool,
     /// Where the attempts begin; see `leg`.
     pub(super) address: SocketAddr,
     /// How long names took; part of the attempt.

@@ -2,7 +2,9 @@
 
 mod bounds;
 mod errands;
+mod half_open;
 mod handshakes;
+mod kernel;
 mod recording;
 mod sizing;
 
@@ -40,6 +42,10 @@ struct Bench {
     /// Errands and recalls, by their slots' generations.
     errands: Vec<Generation>,
     recalls: Vec<Generation>,
+    /// SYNs: when, for which generation of the slot, which attempt.
+    syns: Vec<(Instant, Generation, u16)>,
+    /// Sockets that were asked for.
+    opened: usize,
     host_asked: bool,
     /// Packets that this host has dropped.
     drops: u64,
@@ -77,6 +83,8 @@ impl Bench {
             disconnected: false,
             errands: Vec::new(),
             recalls: Vec::new(),
+            syns: Vec::new(),
+            opened: 0,
             host_asked: false,
             drops: 0,
             asked: Vec::new(),
@@ -101,7 +109,7 @@ impl Bench {
         let events = answers.iter().map(|&(kind, result, data)| {
             let more = !data.is_empty();
             let (slot, generation, local) = (Slot(0), self.generation, false);
-            Event::Completed(Completion { slot, generation, kind, result, more, local, data })
+            Event::Completed(Completion { slot, generation, kind, result, more, local, data, handshake: None })
         });
         self.step(events.collect());
     }
@@ -145,6 +153,8 @@ impl Bench {
                     }
                     Effect::Errand { generation, .. } => self.errands.push(generation),
                     Effect::Recall { generation, .. } => self.recalls.push(generation),
+                    Effect::Syn { generation, attempt, .. } => self.syns.push((self.now, generation, attempt)),
+                    Effect::Open { .. } => self.opened += 1,
                     Effect::SampleHost => self.host_asked = true,
                     Effect::Resolve { name } => self.asked.push(name),
                     _ => {}
@@ -166,7 +176,16 @@ impl Bench {
             }
             let (slot, generation) = (Slot(0), self.generation);
             let completions = ended.into_iter().map(|(kind, result)| {
-                Event::Completed(Completion { slot, generation, kind, result, more: false, local: false, data: &[] })
+                Event::Completed(Completion {
+                    slot,
+                    generation,
+                    kind,
+                    result,
+                    more: false,
+                    local: false,
+                    data: &[],
+                    handshake: None,
+                })
             });
             events = completions.collect();
         }

@@ -49,7 +49,7 @@ pub const BEHAVIOURS: [&str; 15] = [
     "half alive",
 ];
 
-pub const TURNS: [&str; 37] = [
+pub const TURNS: [&str; 42] = [
     "a check waited for its packets",
     "a check was overdue",
     "a line was longer than its workers",
@@ -87,6 +87,11 @@ pub const TURNS: [&str; 37] = [
     "a job was late",
     "a job called while the desk was full",
     "a call was missed while the loop stood still",
+    "a handshake was told of by the kernel",
+    "a handshake was told of that cannot have been",
+    "a SYN was sent again",
+    "an answer to a SYN was not seen",
+    "a half-open check was tried again by a connect",
 ];
 
 impl Coverage {
@@ -168,7 +173,8 @@ const fn is_reachable(code: Code) -> bool {
             | VoidReason::Stall
             | VoidReason::Internal
             | VoidReason::NotRunnable
-            | VoidReason::Unknown,
+            | VoidReason::Unknown
+            | VoidReason::Signals,
         ) => true,
     }
 }

@@ -39,7 +39,7 @@ pub(super) enum Met {
     Ours(Errno),
 }
 
-/// One echo request of a trip.
+/// One echo request, or SYN, of a trip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ping {
     pub(super) sequence: u16,
@@ -72,7 +72,7 @@ pub(super) struct Trip {
 enum Letter {
     Begun(usize),
     Returned(usize, ErrandEnd),
-    Echoed { slot: Slot, generation: Generation, sequence: u16, echo: Echo, shard: u8 },
+    Echoed { trip: usize, sequence: u16, echo: Echo },
 }
 
 #[derive(Debug)]
@@ -90,8 +90,14 @@ pub(super) struct SimDriver {
     /// Trips that have begun since they were last asked for.
     begun: Vec<usize>,
     violations: Vec<String>,
+    /// Nobody sees what answers SYNs.
+    blind: bool,
+    /// What each shard heard last of that, and when: whether half-open checks can be had.
+    told: BTreeMap<u8, (bool, Instant)>,
     pub(super) recalled: u64,
     pub(super) echoed_late: u64,
+    pub(super) syns_again: u64,
+    pub(super) unseen: u64,
 }
 
 /// The argument of a simulated script that says which it is.
@@ -118,8 +124,12 @@ impl SimDriver {
             sent: 0,
             begun: Vec::new(),
             violations: Vec::new(),
+            blind: false,
+            told: BTreeMap::new(),
             recalled: 0,
             echoed_late: 0,
+            syns_again: 0,
+            unseen: 0,
         }
     }
 
@@ -279,15 +289,31 @@ impl SimDriver {
         now: Instant,
     ) {
         let address = SocketAddr::new(address, 0);
-        let current = self.trips[self.born..].iter().rposition(|trip| {
-            (trip.shard, trip.slot, trip.generation, trip.kind) == (shard, slot, generation, CheckKind::Icmp)
-        });
-        let number = current.map(|position| self.born + position).unwrap_or_else(|| {
+        let trip = self.trip_of(CheckKind::Icmp, (shard, slot, generation), address, now);
+        if self.trips[trip].pings.iter().any(|ping| ping.sequence == sequence) {
+            self.violations.push(format!("slot {} sends the echo request {sequence} twice", slot.0));
+        }
+        let back = self.echo(address, now);
+        self.await_echo(trip, sequence, back);
+    }
+
+    /// The trip that a request is the first of, or goes on with.
+    fn trip_of(
+        &mut self,
+        kind: CheckKind,
+        (shard, slot, generation): (u8, Slot, Generation),
+        address: SocketAddr,
+        now: Instant,
+    ) -> usize {
+        let current = self.trips[self.born..]
+            .iter()
+            .rposition(|trip| (trip.shard, trip.slot, trip.generation, trip.kind) == (shard, slot, generation, kind));
+        current.map(|position| self.born + position).unwrap_or_else(|| {
             self.trips.push(Trip {
                 shard,
                 slot,
                 generation,
-                kind: CheckKind::Icmp,
+                kind,
                 address: Some(address),
                 script: None,
                 started: now,
@@ -298,19 +324,81 @@ impl SimDriver {
             });
             self.begun.push(self.trips.len() - 1);
             self.trips.len() - 1
-        });
-        if self.trips[number].pings.iter().any(|ping| ping.sequence == sequence) {
-            self.violations.push(format!("slot {} sends the echo request {sequence} twice", slot.0));
-        }
-        let back = self.echo(address, now);
-        self.trips[number].pings.push(Ping { sequence, back });
+        })
+    }
+
+    fn await_echo(&mut self, trip: usize, sequence: u16, back: Option<(Instant, Echo)>) {
+        self.trips[trip].pings.push(Ping { sequence, back });
         let Some((at, echo)) = back else { return };
-        self.post(at, Letter::Echoed { slot, generation, sequence, echo, shard });
+        self.post(at, Letter::Echoed { trip, sequence, echo });
         if self.rng.u8(0..16) == 0 {
             // The network doubled it, or it comes when nobody waits any more.
             let again = at + Span::from_micros(self.rng.u64(1..3_000_000));
             self.echoed_late += 1;
-            self.post(again, Letter::Echoed { slot, generation, sequence, echo, shard });
+            self.post(again, Letter::Echoed { trip, sequence, echo });
+        }
+    }
+
+    /// Whether anybody sees what answers SYNs from now on; answers what held before.
+    pub(super) fn set_blind(&mut self, blind: bool) -> bool {
+        std::mem::replace(&mut self.blind, blind)
+    }
+
+    pub(super) const fn is_blind(&self) -> bool {
+        self.blind
+    }
+
+    /// A shard hears whether half-open checks can be had.
+    pub(super) fn told(&mut self, shard: u8, can: bool, now: Instant) {
+        self.told.insert(shard, (can, now));
+    }
+
+    pub(super) fn syn(
+        &mut self,
+        shard: u8,
+        slot: Slot,
+        generation: Generation,
+        address: SocketAddr,
+        attempt: u16,
+        now: Instant,
+    ) {
+        let trip = self.trip_of(CheckKind::Tcp, (shard, slot, generation), address, now);
+        // What was in the air when the word came goes on.
+        if attempt == 0 && !self.told.get(&shard).is_some_and(|&(can, since)| can || since == now) {
+            self.violations.push(format!("slot {} sends a SYN whose answer nobody would see", slot.0));
+        }
+        if usize::from(attempt) != self.trips[trip].pings.len() {
+            self.violations.push(format!("slot {} sends SYN {attempt} out of turn", slot.0));
+        }
+        self.syns_again += u64::from(attempt > 0);
+        let back = self.knock(address, now);
+        self.await_echo(trip, attempt, back);
+    }
+
+    /// What a SYN meets.
+    fn knock(&mut self, address: SocketAddr, now: Instant) -> Option<(Instant, Echo)> {
+        if let Some((errno, _, share)) = self.weather.connect
+            && self.rng.u8(..) < share
+        {
+            return Some((now, Echo::Unsent(errno)));
+        }
+        let Some(target) = self.network.target(&address) else {
+            self.violations.push(format!("a SYN went to {address}, where nobody is"));
+            return None;
+        };
+        let rtt = varied(target.latency, &mut self.rng);
+        let at = now + rtt;
+        match target.behaviour(now) {
+            // Each SYN anew: the next one may get through where this one was lost.
+            Behaviour::HalfAlive if self.rng.bool() => None,
+            Behaviour::Blackhole | Behaviour::GivenUp(_) => None,
+            Behaviour::Refused => Some((at, Echo::Refused { rtt })),
+            Behaviour::Slams if self.rng.bool() => Some((at, Echo::Refused { rtt })),
+            Behaviour::Unreachable => {
+                let (kind, code) = if address.is_ipv4() { (3, self.rng.u8(0..2)) } else { (1, 3) };
+                Some((at, Echo::Error { kind, code, from: None }))
+            }
+            _ => Some((at, Echo::Reply { rtt })),
         }
     }
 
@@ -347,6 +435,7 @@ impl SimDriver {
 
     /// The next thing that is there by `now`, and for which shard.
     pub(super) fn letter(&mut self, now: Instant) -> Option<(u8, Event<'static>)> {
+        self.miss_unseen(now);
         let first = self.letters.first_entry().filter(|entry| entry.key().0 <= now)?;
         Some(match first.remove() {
             Letter::Begun(number) => {
@@ -358,10 +447,31 @@ impl SimDriver {
                 self.away.remove(&(shard, slot.0));
                 (shard, Event::Returned { slot, generation, end: Box::new(end) })
             }
-            Letter::Echoed { slot, generation, sequence, echo, shard } => {
+            Letter::Echoed { trip, sequence, echo } => {
+                let Trip { shard, slot, generation, .. } = self.trips[trip];
                 (shard, Event::Echoed { slot, generation, sequence, echo })
             }
         })
+    }
+
+    /// Answers to SYNs that come while nobody looks are as good as never sent.
+    fn miss_unseen(&mut self, now: Instant) {
+        while self.blind
+            && let Some(first) = self.letters.first_entry().filter(|entry| entry.key().0 <= now)
+            && let &Letter::Echoed { trip, sequence, echo } = first.get()
+            && self.trips[trip].kind == CheckKind::Tcp
+            && !matches!(echo, Echo::Unsent(_))
+        {
+            let (at, _) = *first.key();
+            first.remove();
+            self.unseen += 1;
+            let mut pings = self.trips[trip].pings.iter_mut();
+            if let Some(ping) = pings.find(|ping| ping.sequence == sequence)
+                && ping.back.is_some_and(|(back, _)| back == at)
+            {
+                ping.back = None;
+            }
+        }
     }
 
     /// The process dies, and its programs with it.
@@ -369,6 +479,7 @@ impl SimDriver {
         self.letters.clear();
         self.away.clear();
         self.begun.clear();
+        self.told.clear();
         self.born = self.trips.len();
     }
 }

@@ -32,6 +32,8 @@ pub enum Fault {
     SlowReadings(Span),
     SlowResolver,
     DeadResolver,
+    /// What sees the answers to half-open checks is gone.
+    Blind,
     /// Nothing becomes durable.
     StoreStuck,
     Lane(Mood),
@@ -46,7 +48,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const KINDS: [&'static str; 19] = [
+    pub const KINDS: [&'static str; 20] = [
         "connect",
         "transfer",
         "open",
@@ -66,6 +68,7 @@ impl Fault {
         "disable",
         "enable",
         "check-now",
+        "blind",
     ];
 
     pub const fn kind(self) -> usize {
@@ -89,6 +92,7 @@ impl Fault {
             Self::Disable(_) => 16,
             Self::Enable(_) => 17,
             Self::CheckNow(_) => 18,
+            Self::Blind => 19,
         }
     }
 
@@ -190,7 +194,7 @@ impl Ground {
 
 fn any(rng: &mut Rng, monitors: usize, late: Span) -> (Fault, Span) {
     let secs = Span::from_secs;
-    match rng.u8(0..34) {
+    match rng.u8(0..39) {
         0..3 => {
             let errno = local(rng);
             (Fault::Connect(errno, true, if rng.bool() { 255 } else { rng.u8(30..200) }), secs(6))
@@ -210,6 +214,7 @@ fn any(rng: &mut Rng, monitors: usize, late: Span) -> (Fault, Span) {
         28..31 => (Fault::Lane(mood(rng)), secs(6)),
         31 => (Fault::WallStep(rng.i32(-7_200..7_200)), secs(0)),
         32 => (Fault::Crash, secs(0)),
+        33..38 => (Fault::Blind, secs(6)),
         _ => (Fault::CheckNow(rng.usize(0..monitors)), secs(0)),
     }
 }

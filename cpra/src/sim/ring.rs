@@ -6,7 +6,8 @@
 //! well ([`SimRing::violations`]), since the punishment alone might strike where nobody looks.
 //!
 //! Completions come in an order drawn from the seed: reordered between slots and between the kinds of one slot (the
-//! bytes of a receive stay in order), late, in batches, cut at arbitrary points. It never drops one.
+//! bytes of a receive stay in order), late, in batches, cut at arbitrary points. It never drops one. Some connects come with
+//! their handshake's times, some with times that cannot be.
 
 mod kernel;
 
@@ -16,7 +17,7 @@ use std::net::SocketAddr;
 use fastrand::Rng;
 
 use super::network::{Fate, Network, Peer, Wire};
-use crate::ring::{Completion, Errno, Family, Op, OpKind, Ring, Wait};
+use crate::ring::{Completion, Errno, Family, Handshake, Op, OpKind, Ring, Wait};
 use crate::units::{Generation, Instant, Slot, Span};
 
 /// What this host does to itself at the moment.
@@ -85,6 +86,10 @@ pub struct RingCounts {
     pub reordered: u64,
     pub late: u64,
     pub scolded: u64,
+    /// Handshakes that were told of truly, how long they took in sum, and those that were told wrongly.
+    pub stamped: u64,
+    pub stamped_sum: Span,
+    pub misstamped: u64,
 }
 
 #[derive(Debug)]
@@ -165,6 +170,7 @@ struct Done {
     more: bool,
     local: bool,
     data: Vec<u8>,
+    handshake: Option<Handshake>,
     /// The attempt whose connection, or whose fate, this shows.
     shows: Option<usize>,
 }
@@ -179,6 +185,8 @@ impl Done {
 pub struct SimRing {
     now: Instant,
     rng: Rng,
+    /// Draws for handshakes, so that telling of them changes nothing else.
+    stamps: Rng,
     network: Network,
     weather: Weather,
     sockets: Vec<Socket>,
@@ -199,6 +207,7 @@ impl SimRing {
         Self {
             now: Instant::ZERO,
             rng: Rng::with_seed(seed),
+            stamps: Rng::with_seed(!seed),
             network,
             weather: Weather::default(),
             sockets: Vec::new(),
@@ -437,6 +446,7 @@ impl Ring for SimRing {
                 more: done.more,
                 local: done.local,
                 data: &done.data,
+                handshake: done.handshake,
             });
         }
     }

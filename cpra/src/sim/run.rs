@@ -173,7 +173,7 @@ impl Run {
             self.shards.push(ShardActor {
                 machine: Shard::new(&settings, Arc::clone(&self.catalog), now).bounded_by(self.plan.rates()),
                 ring,
-                inbox: VecDeque::new(),
+                inbox: VecDeque::from([(now, shard::Event::HalfOpen(!self.driver.is_blind()))]),
                 commands: VecDeque::new(),
                 effects: Effects::default(),
                 late: Span::ZERO,
@@ -419,6 +419,9 @@ impl Run {
             for event in &events {
                 note_shard_event(&mut self.trace, now, shard, event);
                 self.checker.shard_hears(shard, event, now);
+                if let shard::Event::HalfOpen(can) = event {
+                    self.driver.told(shard, *can, now);
+                }
             }
             self.events += events.len() as u64;
             actor.machine.step(now, &events, &mut effects);
@@ -478,8 +481,12 @@ impl Run {
                 }
                 shard::Effect::Recall { slot, generation } => self.driver.recall(shard, slot, generation, now),
                 shard::Effect::Ping { slot, generation, address, sequence } => {
-                    self.checker.echo_left(shard, now);
+                    self.checker.packet_left(shard, 0, now);
                     self.driver.ping(shard, slot, generation, address, sequence, now);
+                }
+                shard::Effect::Syn { slot, generation, address, attempt } => {
+                    self.checker.packet_left(shard, 1, now);
+                    self.driver.syn(shard, slot, generation, address, attempt, now);
                 }
                 shard::Effect::Resolve { name } => self.resolver.ask(shard, name, now),
                 shard::Effect::SampleHost => self.host.ask(shard, now),
@@ -564,6 +571,8 @@ impl Run {
         let coverage = &mut self.checker.coverage;
         coverage.add(Section::Turn, "an errand was recalled", self.driver.recalled);
         coverage.add(Section::Turn, "an echo came twice or late", self.driver.echoed_late);
+        coverage.add(Section::Turn, "a SYN was sent again", self.driver.syns_again);
+        coverage.add(Section::Turn, "an answer to a SYN was not seen", self.driver.unseen);
         coverage.add(Section::Turn, "a job was late", self.jobs.late);
         for shard in &self.shards {
             let counts = shard.ring.counts();
@@ -573,6 +582,8 @@ impl Run {
             coverage.add(Section::Turn, "a server scolded for idleness", counts.scolded);
             coverage.add(Section::Turn, "a connect won against its disconnect", counts.connect_won);
             coverage.add(Section::Turn, "a connect lost against its disconnect", counts.connect_lost);
+            coverage.add(Section::Turn, "a handshake was told of by the kernel", counts.stamped);
+            coverage.add(Section::Turn, "a handshake was told of that cannot have been", counts.misstamped);
         }
         Report {
             seed: self.plan.seed,

@@ -15,6 +15,7 @@ pub(super) fn note_shard_event(trace: &mut Trace, now: Instant, shard: u8, event
         shard::Event::HostSampled(sample) => (sample.drops as u32, 0, 12, None, None, sample.table_full),
         shard::Event::Command(command) => (command.monitor.index(), 0, 13, None, None, false),
         shard::Event::Read { .. } => (0, 0, 14, None, None, false),
+        shard::Event::HalfOpen(can) => (0, 0, 20, None, None, *can),
         shard::Event::DeskFull(full) => (0, 0, 15, None, None, *full),
         shard::Event::Drain => (0, 0, 16, None, None, false),
         shard::Event::Returned { slot, generation, .. } => (slot.0, generation.0, 17, None, None, false),
@@ -51,6 +52,7 @@ pub(super) fn note_shard_effect(trace: &mut Trace, now: Instant, shard: u8, effe
         shard::Effect::Errand { slot, generation, .. } => (slot.0, 3 + generation.0, 13),
         shard::Effect::Recall { slot, generation } => (slot.0, 3 + generation.0, 14),
         shard::Effect::Ping { slot, generation, .. } => (slot.0, 3 + generation.0, 15),
+        shard::Effect::Syn { slot, generation, .. } => (slot.0, 3 + generation.0, 16),
     };
     trace.note(now, (4_u8, shard, value), || format!("shard {shard} ▶ {effect:?}"));
 }

@@ -83,6 +83,8 @@ pub const PROFILE_CONNECTION_LIFE: Span = Span::from_secs(PROFILE_SECONDS_MAX + 
 
 /// Checks started by one step, and effects one step may emit for them.
 pub const STARTS_PER_STEP_MAX: usize = 1024;
+/// As many of the checks to come are looked up at once: about what a processor can wait for at a time.
+pub const READ_AHEAD: usize = 32;
 /// Kept or lingering connections given up by one step for checks that have no slot.
 pub const SPARED_PER_STEP_MAX: usize = 256;
 
@@ -126,6 +128,15 @@ pub const ECHO_RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 pub const ECHOES_PER_TURN_MAX: usize = 16_384;
 /// ICMP errors taken by one look.
 pub const ECHO_ERRORS_PER_TURN_MAX: usize = 16_384;
+
+/// A SYN of a half-open check that nothing answers is sent again after so long, then after twice as long each time, as
+/// RFC 6298 has it ...
+pub const SYN_RETRY_AFTER: Span = Span::from_secs(1);
+/// ... and so often, as Linux does (`net.ipv4.tcp_syn_retries`): the last one waits for a minute.
+pub const SYN_RETRIES_MAX: u16 = 6;
+
+/// Source ports that SYNs leave by: four bits more by which an answer is known.
+pub const SYN_PORTS: u16 = 16;
 
 /// Redirects that one check follows.
 pub const REDIRECTS_MAX: u8 = 10;

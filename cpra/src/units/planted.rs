@@ -71,10 +71,14 @@ pub enum Bug {
     OverdueKeepsWorker,
     /// Retries leave however many packets have left in this second.
     RetryUnbounded,
+    /// A half-open check goes out although nobody would see its answer.
+    HalfOpenWithoutEyes,
+    /// The silence that a half-open check met while nobody looked condemns the target.
+    UnseenCountsAsSilence,
 }
 
 impl Bug {
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::LostGreen,
         Self::DoubledRed,
         Self::OverwrittenNotice,
@@ -107,6 +111,8 @@ impl Bug {
         Self::SuspectsForgotten,
         Self::OverdueKeepsWorker,
         Self::RetryUnbounded,
+        Self::HalfOpenWithoutEyes,
+        Self::UnseenCountsAsSilence,
     ];
 }
 

@@ -57,6 +57,12 @@ impl Key {
         }
     }
 
+    /// With this tag instead of a random one.
+    #[must_use]
+    pub fn tagged(self, tag: u32) -> Self {
+        Self { tag, ..self }
+    }
+
     /// What a packet filter can tell our messages by, at [`TAG_AT`]. Everyone whom we ask sees it: it is no secret.
     pub const fn tag(&self) -> u32 {
         self.tag
@@ -96,6 +102,12 @@ pub fn request(key: &Key, address: IpAddr, sequence: u16, cookie: &Cookie) -> [u
         message[2..4].copy_from_slice(&sum.to_be_bytes());
     }
     message
+}
+
+/// What proves an answer to this request: its hash, in the order of its bytes.
+pub const fn proof(request: &[u8; MESSAGE]) -> u64 {
+    let [.., a, b, c, d, e, f, g, h] = *request;
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// An echo request of someone, as it came back.

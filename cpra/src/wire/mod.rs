@@ -3,4 +3,5 @@ pub mod dns;
 pub mod http;
 pub mod icmp;
 pub mod preamble;
+pub mod syn;
 pub mod tls;

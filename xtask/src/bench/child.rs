@@ -17,6 +17,14 @@ pub(crate) fn die_with_parent() -> anyhow::Result<()> {
     set_pdeathsig(Signal::SIGKILL).context("prctl")
 }
 
+/// The same for a program that is not ours.
+pub(crate) fn end_with_parent(command: &mut Command) {
+    // SAFETY: between fork and exec only prctl is called, which is async-signal-safe and allocates nothing.
+    unsafe {
+        command.pre_exec(|| set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
+    }
+}
+
 pub(crate) fn raise_open_files() -> anyhow::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the limit of open files")
@@ -39,10 +47,7 @@ impl Process {
     }
 
     pub(crate) fn start(command: &mut Command) -> anyhow::Result<Self> {
-        // SAFETY: between fork and exec only prctl is called, which is async-signal-safe and allocates nothing.
-        unsafe {
-            command.pre_exec(|| set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
-        }
+        end_with_parent(command);
         let mut child =
             command.spawn().with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?;
         let input = child.stdin.take();

@@ -6,6 +6,7 @@
 mod child;
 mod daemon;
 mod epoll;
+mod far;
 mod icmp;
 mod pace;
 mod pulse;
@@ -24,11 +25,20 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 pub(crate) enum Bench {
     /// CPU per check: the daemon beside the leanest loop that io_uring allows and a plain tokio prober
     Pulse(pulse::Options),
-    /// CPU per echo check: the daemon beside a loop of `sendmmsg` and `recvmmsg`
+    /// CPU per echo check: the daemon beside a loop of `sendmmsg` and `recvmmsg`, and fping
     Icmp(icmp::Options),
     /// One run of either (started by `icmp`)
     #[command(hide = true)]
     IcmpLoad(icmp::Load),
+    /// One run of round trips (started by `icmp`)
+    #[command(hide = true)]
+    IcmpRtt(icmp::rtt::Load),
+    /// Uses a core up (started by `icmp`)
+    #[command(hide = true)]
+    Spin,
+    /// A host with many addresses in a network of its own (started by `icmp` and `syn`)
+    #[command(hide = true)]
+    Far,
     /// HTTPS checks per CPU second, with and without resumption, beside a bare loop over rustls
     Tls(tls::Options),
     /// The server that is checked (started by `tls`)
@@ -65,6 +75,9 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::Pulse(options) => pulse::run(options),
         Bench::Icmp(options) => icmp::run(options),
         Bench::IcmpLoad(load) => icmp::load(load),
+        Bench::IcmpRtt(load) => icmp::rtt::load(load),
+        Bench::Spin => icmp::rtt::spin(),
+        Bench::Far => far::run(),
         Bench::Tls(options) => tls::run(options),
         Bench::TlsTarget => tls::target(),
         Bench::TlsLoop(load) => tls::check(load),

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant as Clock};
 use cpra::units::limits::TICK;
 use cpra::units::{Instant, Span};
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::time::clock_getcpuclockid;
+use nix::unistd::Pid;
 use serde_json::json;
 
 use super::Load;
@@ -57,6 +59,46 @@ pub(crate) fn cpu() -> Duration {
     let usage = getrusage(UsageWho::RUSAGE_SELF).expect("the kernel knows this process");
     let micros = |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
     Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time()))
+}
+
+/// User and system time of a process, all of its threads.
+pub(crate) fn cpu_of(process: u32) -> anyhow::Result<Duration> {
+    let clock = clock_getcpuclockid(Pid::from_raw(process as i32))?;
+    Ok(clock.now()?.into())
+}
+
+/// Processor time since some moment: perhaps this process's, and in any case that of the threads in which the kernel
+/// handles packets when it does not do so within the call that sent them.
+pub(crate) struct Account {
+    own: Option<Duration>,
+    kernel: Duration,
+}
+
+impl Account {
+    pub(crate) fn of_all() -> Self {
+        let kernel = softirqs();
+        Self { own: Some(cpu()), kernel }
+    }
+
+    pub(crate) fn of_kernel() -> Self {
+        Self { own: None, kernel: softirqs() }
+    }
+
+    pub(crate) fn spent(&self) -> Duration {
+        let own = self.own.map_or(Duration::ZERO, |before| cpu().saturating_sub(before));
+        own + softirqs().saturating_sub(self.kernel)
+    }
+}
+
+/// What all `ksoftirqd` threads have used.
+fn softirqs() -> Duration {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Duration::ZERO };
+    let is_one = |id: &u32| {
+        let name = std::fs::read_to_string(format!("/proc/{id}/comm"));
+        name.is_ok_and(|name| name.starts_with("ksoftirqd/"))
+    };
+    let ids = processes.filter_map(|process| process.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    ids.filter(is_one).filter_map(|id| cpu_of(id).ok()).sum()
 }
 
 /// Counts of a run, and of the window that is measured.

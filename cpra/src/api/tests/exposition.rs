@@ -80,6 +80,7 @@ fn scraped() -> Exposition {
         shards.sizing = vec![class("http", 500.0, 1_000), class("suspects", 100.0, 1)];
         for micros in [10, 50, 51, 3_000, 60_000_000] {
             shards.lag.record(Span::from_micros(micros));
+            shards.connect_rtt.record(Span::from_micros(micros));
             shards.duration[1].record(Span::from_micros(micros));
         }
     }
@@ -111,6 +112,7 @@ fn every_metric_is_there_under_its_name() {
         ("cpra_pulse_latency_seconds_count", &[], 0.0),
         ("cpra_check_duration_seconds_count", &[("type", "http")], 5.0),
         ("cpra_check_duration_seconds_count", &[("type", "tcp")], 0.0),
+        ("cpra_connect_rtt_seconds_count", &[], 5.0),
         ("cpra_notices_total", &[("color", "red"), ("provider", "log"), ("result", "sent")], 7.0),
         ("cpra_notices_total", &[("color", "gray"), ("provider", "log"), ("result", "failed")], 0.0),
         ("cpra_notices_nondurable_total", &[], 4.0),
@@ -188,7 +190,7 @@ fn histograms_are_cumulative_and_count_what_they_hold() {
         let bound = labels.remove("le").expect("a bound").parse().expect("a number or +Inf");
         buckets.entry((family.to_owned(), labels)).or_default().push((bound, *value));
     }
-    assert_eq!(buckets.len(), 3 + CheckKind::ALL.len(), "lag, latency, names and a duration for each type");
+    assert_eq!(buckets.len(), 4 + CheckKind::ALL.len(), "lag, latency, names, handshakes and a duration for each type");
     for ((family, labels), buckets) in &buckets {
         assert!(buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{family} {buckets:?}");
         let labels: Vec<_> = labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();

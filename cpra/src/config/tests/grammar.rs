@@ -8,7 +8,7 @@ use crate::config::providers::{Provider, ProviderKind};
 use crate::config::{check, dns, http, push, script, tls};
 use crate::domain::monitor::{
     Assertion, CheckKind, HeaderRule, IcmpCheck, JsonRule, MaxLatency, Pattern, Proxy, PushCheck, RecordType,
-    ScriptCheck, Secret, StartTls, TlsPolicy,
+    ScriptCheck, Secret, StartTls, TcpMode, TlsPolicy,
 };
 use crate::domain::{Check, Color, Destination, Host, HttpCheck, TcpCheck};
 use crate::units::Span;
@@ -96,6 +96,7 @@ const SETTINGS: &[(&str, &str, &str, &str, &str)] = &[
     ("tcp", "host: h, port: 1", "retries", "1", "2"),
     ("tcp", "host: h, port: 1", "tls", "true", "false"),
     ("tcp", "host: h, port: 1", "tls", "{server_name: a}", "{server_name: b}"),
+    ("tcp", "host: h, port: 1", "mode", "connect", "syn"),
     ("tcp", "host: h, port: 1", "starttls", "smtp", "imap"),
     ("tcp", "host: h, port: 1", "send", "\"a\\r\\n\"", "\"b\\r\\n\""),
     ("tcp", "host: h, port: 1", "expect", "a", "b"),
@@ -354,6 +355,9 @@ fn settings_become_the_values_that_probes_take() {
     assert_eq!(checked(&ground, "http", "url: https://h/").tls(), Some(&TlsPolicy::default()));
     for (config, expected) in [
         ("tls: false", TcpCheck::default()),
+        ("mode: connect", TcpCheck::default()),
+        ("mode: SYN", TcpCheck { mode: TcpMode::Syn, ..TcpCheck::default() }),
+        ("mode: syn, tls: false", TcpCheck { mode: TcpMode::Syn, ..TcpCheck::default() }),
         ("tls: true", TcpCheck { tls: Some(TlsPolicy::default()), ..TcpCheck::default() }),
         (
             "starttls: Postgres",
@@ -364,7 +368,7 @@ fn settings_become_the_values_that_probes_take() {
         ),
         (
             "send: \"PING\\r\\n\", expect: +PONG",
-            TcpCheck { tls: None, send: (*b"PING\r\n").into(), expect: (*b"+PONG").into() },
+            TcpCheck { send: (*b"PING\r\n").into(), expect: (*b"+PONG").into(), ..TcpCheck::default() },
         ),
     ] {
         assert_eq!(checked(&ground, "tcp", &format!("host: h, port: 1, {config}")), Check::Tcp(expected), "{config}");
@@ -721,6 +725,12 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ),
     ("http", "url: http://h/, max_latency: {action: fail}", "limit is missing: add \"limit: 500ms\" to max_latency"),
     ("http", "url: http://h/, max_latency: 500", "max_latency 500 has no unit: write \"500s\" for seconds"),
+    ("tcp", "host: h, port: 1, mode: half", "mode \"half\" is unknown: write connect or syn"),
+    ("tcp", "host: h, port: 1, mode: sym", "mode \"sym\" is unknown, did you mean \"syn\"?"),
+    ("tcp", "host: h, port: 1, mode: syn, tls: true", "tls needs a connection, and mode syn makes none"),
+    ("tcp", "host: h, port: 1, mode: syn, starttls: smtp", "starttls needs a connection, and mode syn makes none"),
+    ("tcp", "host: h, port: 1, mode: syn, send: a", "send needs a connection, and mode syn makes none"),
+    ("tcp", "host: h, port: 1, mode: syn, expect: a", "expect needs a connection, and mode syn makes none"),
     ("tcp", "host: h, port: 1, starttls: ftp", "starttls \"ftp\" is unknown"),
     ("tcp", "host: h, port: 1, starttls: smpt", "starttls \"smpt\" is unknown, did you mean \"smtp\"?"),
     ("tcp", "host: h, port: 1, tls: false, starttls: smtp", "tls is off, and starttls begins it"),

@@ -13,43 +13,47 @@ use crate::units::limits::ECHO_BATCH;
 use crate::wire::icmp::MESSAGE;
 
 /// A message on its way out.
-pub(super) struct Departure {
+pub(in crate::os) struct Departure<const N: usize = MESSAGE> {
     address: SockaddrStorage,
-    message: [u8; MESSAGE],
+    message: [u8; N],
+    length: usize,
 }
 
-impl Departure {
-    pub(super) fn new(address: IpAddr, message: [u8; MESSAGE]) -> Self {
-        Self { address: SocketAddr::new(address, 0).into(), message }
+impl<const N: usize> Departure<N> {
+    pub(in crate::os) fn new(address: IpAddr, message: [u8; N]) -> Self {
+        Self::cut(address, message, N)
+    }
+
+    /// Of the message the first `length` bytes.
+    pub(in crate::os) fn cut(address: IpAddr, message: [u8; N], length: usize) -> Self {
+        Self { address: SocketAddr::new(address, 0).into(), message, length: length.min(N) }
     }
 }
 
 /// Hands over the first of the messages, at most [`ECHO_BATCH`] and at least one; answers how many the kernel took. An
 /// error is about the first one.
-pub(super) fn send(socket: BorrowedFd<'_>, departures: &[Departure]) -> Result<usize, Errno> {
-    let departures = &departures[..departures.len().min(ECHO_BATCH)];
+pub(in crate::os) fn send<'a, const N: usize>(
+    socket: BorrowedFd<'_>,
+    departures: impl IntoIterator<Item = &'a Departure<N>>,
+) -> Result<usize, Errno> {
     // SAFETY: both are C structures of numbers and pointers, for which zero is a value: nothing, of length 0.
     let (mut slices, mut headers): ([libc::iovec; ECHO_BATCH], [libc::mmsghdr; ECHO_BATCH]) = unsafe { zeroed() };
-    for ((departure, slice), header) in departures.iter().zip(&mut slices).zip(&mut headers) {
+    let mut named = 0;
+    for ((slice, header), departure) in slices.iter_mut().zip(&mut headers).zip(departures) {
         // The kernel only reads what it sends.
         slice.iov_base = departure.message.as_ptr().cast_mut().cast();
-        slice.iov_len = departure.message.len();
+        slice.iov_len = departure.length;
         header.msg_hdr.msg_name = departure.address.as_ptr().cast_mut().cast();
         header.msg_hdr.msg_namelen = departure.address.len();
         header.msg_hdr.msg_iov = slice;
         header.msg_hdr.msg_iovlen = 1;
+        named += 1;
     }
     loop {
-        // SAFETY: the first `departures.len()` headers name addresses and slices that live in `departures` and
-        // `slices` until after the call, with their true lengths; no control data is named.
-        let count = unsafe {
-            libc::sendmmsg(
-                socket.as_raw_fd(),
-                headers.as_mut_ptr(),
-                departures.len() as libc::c_uint,
-                libc::MSG_DONTWAIT,
-            )
-        };
+        // SAFETY: the first `named` headers name addresses, which live as long as the borrowed departures, and slices of
+        // messages there, which live in `slices` until after the call, all with their true lengths; no control data is
+        // named.
+        let count = unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), named, libc::MSG_DONTWAIT) };
         match usize::try_from(count) {
             Ok(count) => return Ok(count.max(1)),
             Err(_) if nix::errno::Errno::last() == nix::errno::Errno::EINTR => {}
@@ -58,13 +62,30 @@ pub(super) fn send(socket: BorrowedFd<'_>, departures: &[Departure]) -> Result<u
     }
 }
 
+/// What leaves is never cut into fragments, and so needs no identification (RFC 6864 §4.1): the kernel would draw one for
+/// every packet, a twentieth of all that a check costs. No link is too narrow for a request.
+pub(super) fn unfragmented(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    let value = libc::IP_PMTUDISC_DO;
+    // SAFETY: the kernel reads as many bytes as the value has.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(super::errno(nix::errno::Errno::last())) }
+}
+
 /// A longest IPv4 header and a reply are 96 bytes; what is longer is none of ours, and may be cut.
 const PACKET_MAX: usize = 128;
 /// A receive time: a `cmsghdr` and a `timespec`, with their padding, fit.
 const CONTROL_MAX: usize = 64;
 
 /// Room for one batch of received packets, reused from call to call.
-pub(super) struct Arrivals {
+pub(in crate::os) struct Arrivals {
     packets: [[u8; PACKET_MAX]; ECHO_BATCH],
     /// As `u64`, because control messages want alignment.
     controls: [[u64; CONTROL_MAX / 8]; ECHO_BATCH],
@@ -88,16 +109,16 @@ impl Default for Arrivals {
 }
 
 /// One received packet.
-pub(super) struct Arrival<'a> {
-    pub(super) bytes: &'a [u8],
-    pub(super) from: Option<IpAddr>,
+pub(in crate::os) struct Arrival<'a> {
+    pub(in crate::os) bytes: &'a [u8],
+    pub(in crate::os) from: Option<IpAddr>,
     /// When the kernel received it, on the wall clock.
-    pub(super) wall_nanos: Option<i64>,
+    pub(in crate::os) wall_nanos: Option<i64>,
 }
 
 impl Arrivals {
     /// The first `count` packets of the last call.
-    pub(super) fn take(&self, count: usize) -> impl Iterator<Item = Arrival<'_>> {
+    pub(in crate::os) fn take(&self, count: usize) -> impl Iterator<Item = Arrival<'_>> {
         (0..count.min(ECHO_BATCH)).map(|index| Arrival {
             bytes: &self.packets[index][..self.lengths[index].min(PACKET_MAX)],
             from: self.from(index),
@@ -133,7 +154,7 @@ impl Arrivals {
 }
 
 /// Takes at most [`ECHO_BATCH`] packets that are there; answers how many.
-pub(super) fn receive(socket: BorrowedFd<'_>, arrivals: &mut Arrivals) -> Result<usize, Errno> {
+pub(in crate::os) fn receive(socket: BorrowedFd<'_>, arrivals: &mut Arrivals) -> Result<usize, Errno> {
     // SAFETY: both are C structures of numbers and pointers, for which zero is a value: nothing, of length 0.
     let (mut slices, mut headers): ([libc::iovec; ECHO_BATCH], [libc::mmsghdr; ECHO_BATCH]) = unsafe { zeroed() };
     for (index, (slice, header)) in slices.iter_mut().zip(&mut headers).enumerate() {
@@ -175,7 +196,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>, arrivals: &mut Arrivals) -> Result
 }
 
 /// Packets that the socket had no room for, as the kernel counts them; `None` where it does not tell.
-pub(super) fn drops(socket: BorrowedFd<'_>) -> Option<u32> {
+pub(in crate::os) fn drops(socket: BorrowedFd<'_>) -> Option<u32> {
     /// `SK_MEMINFO_DROPS` of linux/sock_diag.h: the last of nine.
     const DROPS: usize = 8;
     let mut numbers = [0_u32; DROPS + 1];

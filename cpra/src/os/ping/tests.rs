@@ -26,7 +26,7 @@ fn ping(slot: u32, address: IpAddr, sequence: u16) -> Ping {
 /// Everything that comes within a moment, as slot, generation, sequence number and what it is.
 fn heard(pinger: &mut Pinger, count: usize) -> Vec<(u32, u32, u16, Echo)> {
     let mut events = Vec::new();
-    pinger.send(&mut events);
+    pinger.send(&mut None, &mut events);
     let until = Clock.now() + Span::from_secs(5);
     while events.len() < count && Clock.now() < until {
         pinger.receive(&mut events);

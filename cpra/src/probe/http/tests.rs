@@ -59,8 +59,16 @@ impl Attempt {
     fn complete(&mut self, kind: OpKind, result: Result<u32, Errno>, more: bool, data: &[u8]) -> Option<Judgement> {
         self.now += Span::from_millis(1);
         self.ops.clear();
-        let completion =
-            Completion { slot: Slot(0), generation: Generation(0), kind, result, more, local: false, data };
+        let completion = Completion {
+            slot: Slot(0),
+            generation: Generation(0),
+            kind,
+            result,
+            more,
+            local: false,
+            data,
+            handshake: None,
+        };
         self.probe.on(&request(&self.policy, self.address), &completion, self.now, &mut self.ops)
     }
 

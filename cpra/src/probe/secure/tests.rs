@@ -116,7 +116,16 @@ fn request<'a>(policy: &'a Arc<Policy>, contexts: &'a Plain) -> Request<'a> {
 
 fn completion(kind: OpKind, result: Result<u32, Errno>, data: &[u8]) -> Completion<'_> {
     let more = !data.is_empty();
-    Completion { slot: Slot(0), generation: Generation::default(), kind, result, more, local: false, data }
+    Completion {
+        slot: Slot(0),
+        generation: Generation::default(),
+        kind,
+        result,
+        more,
+        local: false,
+        data,
+        handshake: None,
+    }
 }
 
 impl Attempt {
@@ -265,6 +274,29 @@ fn what_was_put_off_is_taken_in_order_and_its_time_is_ours() {
     assert!(outcome.latency.connect < held && outcome.latency.tls < held, "{:?}", outcome.latency);
     let flood = vec![b'x'; HANDSHAKE_UNREAD_MAX + 1];
     assert!(!attempt.probe.put_off(&completion(OpKind::Recv, Ok(1), &flood), BEGIN), "bounded");
+}
+
+#[test]
+fn a_connect_that_was_put_off_took_what_the_kernel_says() {
+    let handshake = Handshake { sent: BEGIN + Span::from_millis(2), stood: BEGIN + Span::from_millis(5) };
+    let opened = Completion { handshake: Some(handshake), ..completion(OpKind::Connect, Ok(0), &[]) };
+    for held in [None, Some(Span::from_millis(300))] {
+        let mut attempt = Attempt::begin(talks(), false);
+        attempt.now = BEGIN + Span::from_millis(40);
+        match held {
+            None => assert!(attempt.drive(|probe, request, now, ops| probe.on(request, &opened, now, ops)).is_none()),
+            Some(held) => {
+                assert!(attempt.probe.put_off(&opened, attempt.now));
+                attempt.now += held;
+                let taken = attempt.drive(|probe, request, now, ops| probe.catch_up(request, now, held, ops));
+                assert!(taken.is_none());
+            }
+        }
+        attempt.heard(b"+");
+        let latency = attempt.heard(b"?").expect("it breaks off").outcome.latency;
+        let (connect, tls) = (Span::from_millis(3), Span::from_millis(1));
+        assert_eq!((latency.connect, latency.tls), (connect, tls), "{held:?}");
+    }
 }
 
 #[test]

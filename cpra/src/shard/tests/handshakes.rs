@@ -136,7 +136,16 @@ impl Bench {
 fn connected<'a>(slots: &[(Slot, Generation)]) -> Vec<Event<'a>> {
     let connected = slots.iter().map(|&(slot, generation)| {
         let (kind, result, data) = (OpKind::Connect, Ok(0), &[][..]);
-        Event::Completed(Completion { slot, generation, kind, result, more: false, local: false, data })
+        Event::Completed(Completion {
+            slot,
+            generation,
+            kind,
+            result,
+            more: false,
+            local: false,
+            data,
+            handshake: None,
+        })
     });
     connected.collect()
 }

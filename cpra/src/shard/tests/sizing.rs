@@ -123,7 +123,7 @@ impl Scene {
                     }
                     let result = if is_ok { Ok(0) } else { Err(Errno::ECONNRESET) };
                     let (more, local) = (false, false);
-                    let done = Completion { slot, generation, kind, result, more, local, data: &[] };
+                    let done = Completion { slot, generation, kind, result, more, local, data: &[], handshake: None };
                     events.push(Event::Completed(done));
                 }
                 Happening::Returned { slot, generation, is_ok } => {

@@ -28,11 +28,11 @@ use self::calls::Calls;
 pub(super) use self::notices::Notices;
 pub(super) use self::places::Stepped;
 use self::streak::Streak;
-use super::coverage::Coverage;
+use super::coverage::{Coverage, Section};
 use super::plan::{Plan, Planned};
 use crate::domain::monitor::CheckKind;
 use crate::domain::{Code, HostRef};
-use crate::shard::protocol::Resolution;
+use crate::shard::protocol::{PACKETS, Resolution};
 use crate::units::{Instant, MonitorId, Span};
 use crate::world::{Catalog, Place};
 
@@ -92,6 +92,10 @@ struct Watch {
     answered: Option<Answered>,
     /// The current check's, by their numbers in the ring, or among the trips.
     attempts: Vec<usize>,
+    /// Whether those are trips; and how many there were before them that went the other way. Only a half-open check has
+    /// both.
+    travels: bool,
+    former: usize,
     /// When the last of them ended, if its judgement waits for something else.
     ended: Option<Instant>,
     /// The last sign of being looked after.
@@ -108,6 +112,24 @@ struct Watch {
     calls: Calls,
 }
 
+impl Watch {
+    /// The check's attempts are forgotten.
+    fn forget_attempts(&mut self) {
+        self.attempts.clear();
+        self.former = 0;
+    }
+
+    /// The attempts of the way that the last one went. None where that was the other one.
+    fn attempts_by(&self, travels: bool) -> &[usize] {
+        if self.travels == travels { &self.attempts } else { &[] }
+    }
+
+    /// Attempts of the check so far, all of them.
+    fn tries(&self) -> usize {
+        self.former + self.attempts.len()
+    }
+}
+
 /// What is known of one shard.
 #[derive(Debug)]
 struct ShardLog {
@@ -122,6 +144,8 @@ struct ShardLog {
     stood_still: Vec<(Instant, Instant)>,
     /// When the host's counters were read.
     readings: Vec<Instant>,
+    /// When it heard that nobody sees what answers SYNs.
+    blinded: Vec<Instant>,
     /// Nobody can be blamed for not having been checked before.
     excused: Instant,
     desk_full: bool,
@@ -131,8 +155,8 @@ struct ShardLog {
     missed: u64,
     overdue: u64,
     held: u64,
-    /// When the echo requests of the last second left.
-    echoes: VecDeque<Instant>,
+    /// When the packets of the last second left, by kind.
+    packets: [VecDeque<Instant>; PACKETS.len()],
 }
 
 #[derive(Debug)]
@@ -170,18 +194,19 @@ impl Checker {
     }
 
     /// A process starts: nothing is known of anyone.
-    /// An echo request leaves: no second may have more than the bound, wherever it begins.
-    pub(super) fn echo_left(&mut self, shard: u8, now: Instant) {
+    /// A packet leaves, of the `kind`th of [`PACKETS`]: no second may have more than the bound, wherever it begins.
+    pub(super) fn packet_left(&mut self, shard: u8, kind: usize, now: Instant) {
         const SECOND: Span = Span::from_secs(1);
-        let most = self.plan.rates().echo as usize;
-        let echoes = &mut self.shards[usize::from(shard)].echoes;
-        echoes.push_back(now);
-        while echoes.front().is_some_and(|first| *first + SECOND <= now) {
-            echoes.pop_front();
+        let rates = self.plan.rates();
+        let most = [rates.echo, rates.syn][kind] as usize;
+        let packets = &mut self.shards[usize::from(shard)].packets[kind];
+        packets.push_back(now);
+        while packets.front().is_some_and(|first| *first + SECOND <= now) {
+            packets.pop_front();
         }
-        let count = echoes.len();
+        let count = packets.len();
         if count > most {
-            self.fail("bounds", now, format!("{count} echo requests in a second, at most {most}"));
+            self.fail("bounds", now, format!("{count} {} packets in a second, at most {most}", PACKETS[kind]));
         }
     }
 
@@ -201,6 +226,7 @@ impl Checker {
                 stalls: Vec::new(),
                 stood_still: Vec::new(),
                 readings: Vec::new(),
+                blinded: Vec::new(),
                 excused: now,
                 desk_full: false,
                 draining: false,
@@ -208,7 +234,7 @@ impl Checker {
                 missed: 0,
                 overdue: 0,
                 held: 0,
-                echoes: VecDeque::new(),
+                packets: Default::default(),
             };
             self.shards.push(log);
             for index in 0..roster.len() as u32 {
@@ -238,6 +264,8 @@ impl Checker {
                     resolve: None,
                     answered: None,
                     attempts: Vec::new(),
+                    travels: false,
+                    former: 0,
                     ended: None,
                     alive: now,
                     streak: Streak::new(enabled),
@@ -267,6 +295,19 @@ impl Checker {
         for log in &mut self.shards {
             log.excused = log.excused.max(until);
         }
+    }
+
+    /// An attempt begins: the next one of its way, or the first after those that went the other way.
+    fn note_attempt(&mut self, watch: usize, number: usize, travels: bool) {
+        let seen = &mut self.watches[watch];
+        if std::mem::replace(&mut seen.travels, travels) != travels {
+            seen.former += seen.attempts.len();
+            if !seen.attempts.is_empty() && !travels {
+                self.coverage.hit(Section::Turn, "a half-open check was tried again by a connect");
+            }
+            seen.attempts.clear();
+        }
+        seen.attempts.push(number);
     }
 
     fn planned(&self, watch: usize) -> &Planned {

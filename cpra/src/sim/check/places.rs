@@ -46,6 +46,11 @@ impl Checker {
             | Event::Begun { .. }
             | Event::Returned { .. }
             | Event::Echoed { .. } => {}
+            Event::HalfOpen(can) => {
+                if !can {
+                    log.blinded.push(now);
+                }
+            }
             Event::Pushed { index, ok, .. } => {
                 let watch = log.first + *index as usize;
                 self.called(watch, *ok, now);
@@ -85,7 +90,7 @@ impl Checker {
                         seen.epoch = epoch;
                         seen.streak = super::Streak::new(false);
                         seen.void_since = None;
-                        seen.attempts.clear();
+                        seen.forget_attempts();
                         seen.check_started = None;
                         seen.due = None;
                         seen.calls = Calls::default();
@@ -144,9 +149,19 @@ impl Checker {
             self.fail("streak", now, text);
         }
         self.take_census(step, &places);
+        self.look_at_handshakes(step);
         let log = &mut self.shards[usize::from(shard)];
         log.last_step = now;
         log.in_flight = machine.in_flight();
+    }
+
+    /// Only what the kernel told truly is counted. Some of that may be too old by now to be anyone's.
+    fn look_at_handshakes(&mut self, step: &Stepped<'_>) {
+        let (counted, told) = (&step.machine.stats().connect_rtt, step.ring.counts());
+        if counted.count() > told.stamped || counted.sum > told.stamped_sum {
+            let text = format!("{} handshakes of {} in sum, but {told:?}", counted.count(), counted.sum);
+            self.fail("handshakes", step.now, text);
+        }
     }
 
     fn look_at(&mut self, step: &Stepped<'_>, watch: usize, place: Place, transitions: &mut Vec<&Transition>) {
@@ -180,7 +195,7 @@ impl Checker {
             let warned = std::mem::take(&mut self.watches[watch].warned);
             self.follow(watch, &state, &[(code, warned)], now, transitions);
             let seen = &mut self.watches[watch];
-            seen.attempts.clear();
+            seen.forget_attempts();
             seen.check_started = None;
             seen.alive = now;
         }
@@ -194,7 +209,7 @@ impl Checker {
         // Judged and asked for again within one step.
         self.watches[watch].asked_now |= place == Place::Ready && self.watches[watch].asked_at == Some(now);
         if place == Place::Nowhere {
-            self.watches[watch].attempts.clear();
+            self.watches[watch].forget_attempts();
         }
     }
 

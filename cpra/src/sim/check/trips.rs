@@ -10,11 +10,6 @@ use crate::units::limits::RETRY_PAUSE;
 use crate::units::{Instant, Span};
 use crate::world::Place;
 
-/// Whether checks of this kind go by errands and echo requests.
-pub(super) const fn travels(kind: CheckKind) -> bool {
-    matches!(kind, CheckKind::Icmp | CheckKind::Script | CheckKind::Dns)
-}
-
 impl Checker {
     /// What went out after a step.
     pub(in crate::sim) fn sent_off(&mut self, begun: &[usize], driver: &SimDriver, now: Instant) {
@@ -40,13 +35,13 @@ impl Checker {
         if (seen.id.shard(), seen.kind, seen.place) != (trip.shard, trip.kind, Place::Flight) {
             return self.fail("places", now, format!("{who} was sent off as {trip:?} while it is {:?}", seen.place));
         }
-        if seen.attempts.len() > retries {
-            let text = format!("{who} got attempt {} with {retries} retries", seen.attempts.len() + 1);
+        if seen.tries() > retries {
+            let text = format!("{who} got attempt {} with {retries} retries", seen.tries() + 1);
             return self.fail("second check", now, text);
         }
-        if let Some(&before) = seen.attempts.last() {
+        if let Some(&before) = seen.attempts_by(true).last() {
             let before = &driver.trips()[before];
-            if before.kind != CheckKind::Icmp && before.back.is_none_or(|back| back > now) {
+            if matches!(before.kind, CheckKind::Script | CheckKind::Dns) && before.back.is_none_or(|back| back > now) {
                 return self.fail("second check", now, format!("{who} is sent off again before it is back"));
             }
             if now < before.started + RETRY_PAUSE {
@@ -54,7 +49,7 @@ impl Checker {
             }
             self.coverage.hit(Section::Turn, "an errand was sent again");
         }
-        self.watches[watch].attempts.push(number);
+        self.note_attempt(watch, number, true);
         self.watches[watch].ended = None;
     }
 
@@ -74,13 +69,17 @@ impl Checker {
             return Err("without having been sent off".into());
         };
         let (trip, first) = (&driver.trips()[last], &driver.trips()[first]);
-        let resolve = if seen.attempts.len() == 1 { seen.resolve.unwrap_or_default() } else { Span::ZERO };
+        let resolve = if seen.tries() == 1 { seen.resolve.unwrap_or_default() } else { Span::ZERO };
         let begun = trip.begun.filter(|begun| *begun <= now).unwrap_or(trip.started);
         let deadline = begun + (policy.timeout - resolve);
         // What stood still afterwards, while the host's counters were waited for, changes nothing any more.
         let ended = seen.ended.unwrap_or(now);
         let overlaps = |from: Instant| log.stalls.iter().any(|stall| stall.0 < ended && stall.1 > from);
-        let (stalled, stalled_before) = (overlaps(trip.started), overlaps(first.started));
+        let begins = if seen.former > 0 { started } else { first.started };
+        let (stalled, stalled_before) = (overlaps(trip.started), overlaps(begins));
+        let mut blinded = log.blinded.iter().filter(|&&at| trip.started <= at && at <= ended).peekable();
+        // Within the step in which it began, nobody knows which came first.
+        let blinded = blinded.peek().is_some().then(|| blinded.any(|&at| trip.started < at));
         let named = resolve + resolve > policy.timeout;
         let fails = Outcome::of(code).verdict() == Verdict::Fail;
         let what = || format!("; it met {trip:?}, its time is up at {deadline:?}");
@@ -100,7 +99,7 @@ impl Checker {
             Code::Void(VoidReason::HostDrops) => (now >= deadline || trip.kind == CheckKind::Icmp) && is_lossy(started),
             // Some of its requests were kept back until its time was up.
             Code::Void(VoidReason::Memory)
-                if self.plan.echo_rate.is_some()
+                if self.plan.packet_rates[0].is_some()
                     && now >= deadline
                     && trip.pings.len() < requests_of(&policy.check) =>
             {
@@ -109,6 +108,7 @@ impl Checker {
             _ if code.is_timeout() && named => return Err("but its name had taken most of the time".into()),
             _ => match trip.kind {
                 CheckKind::Icmp => echoes_hold(code, trip, &policy.check, deadline, now),
+                CheckKind::Tcp => knock_holds(code, trip, blinded, deadline, now),
                 _ => errand_holds(code, trip, deadline, now),
             },
         };
@@ -116,10 +116,10 @@ impl Checker {
             return Err(format!("but that is not what it met{}", what()));
         }
         if fails
-            && seen.attempts.len() <= usize::from(policy.retries)
+            && seen.tries() <= usize::from(policy.retries)
             && now + RETRY_PAUSE + policy.timeout <= started + policy.interval
         {
-            return Err(format!("after {} attempts, with time for another", seen.attempts.len()));
+            return Err(format!("after {} attempts, with time for another", seen.tries()));
         }
         self.watches[watch].warned = code == Code::ProcOk && trip.met == Met::Warns;
         Ok(())
@@ -146,6 +146,22 @@ fn errand_holds(code: Code, trip: &Trip, deadline: Instant, now: Instant) -> boo
         Code::Void(VoidReason::Unknown) => back && trip.met == Met::Vague,
         Code::Void(VoidReason::NotRunnable) => back && trip.met == Met::Unrunnable,
         Code::Void(_) => back && matches!(trip.met, Met::Ours(_)),
+        _ => false,
+    }
+}
+
+/// Of a half-open check. `blinded`: its shard has heard meanwhile that answers are not seen, and whether that is certain.
+fn knock_holds(code: Code, trip: &Trip, blinded: Option<bool>, deadline: Instant, now: Instant) -> bool {
+    let back = |wanted: fn(&Echo) -> bool, by: Instant| {
+        trip.pings.iter().filter_map(|ping| ping.back.as_ref()).any(|(at, echo)| *at <= by && wanted(echo))
+    };
+    let silent = now >= deadline && !back(|_| true, deadline);
+    match code {
+        Code::L4Ok => back(|echo| matches!(echo, Echo::Reply { .. }), now),
+        Code::L4Con => back(|echo| matches!(echo, Echo::Refused { .. } | Echo::Error { .. }), now),
+        Code::L4Tout => silent && blinded != Some(true),
+        Code::Void(VoidReason::Signals) => silent && blinded.is_some(),
+        Code::Void(_) => back(|echo| matches!(echo, Echo::Unsent(_)), now),
         _ => false,
     }
 }

@@ -1,6 +1,5 @@
 //! Each outcome against what its attempts truly met.
 
-use super::trips::travels;
 use super::{Answered, Checker, Stepped, Watch};
 use crate::domain::monitor::CheckKind;
 use crate::domain::{Check, Code, Outcome, Verdict, VoidReason};
@@ -110,16 +109,17 @@ impl Checker {
             let text = format!("{who} went on the wire while its place was {:?}", seen.place);
             return self.fail("places", now, text);
         }
-        let open = seen.attempts.iter().find(|&&earlier| !is_over(seen.kind, &ring.attempts()[earlier]));
+        let before = seen.attempts_by(false);
+        let open = before.iter().find(|&&earlier| !is_over(seen.kind, &ring.attempts()[earlier]));
         if open.is_some() {
             return self.fail("second check", now, format!("{who} has two attempts on the wire at a time"));
         }
-        let free = seen.attempts.iter().filter(|&&earlier| is_free(check, &ring.attempts()[earlier])).count();
-        if seen.attempts.len() > retries + free.min(1) {
-            let text = format!("{who} got attempt {} with {retries} retries", seen.attempts.len() + 1);
+        let free = before.iter().filter(|&&earlier| is_free(check, &ring.attempts()[earlier])).count();
+        if seen.tries() > retries + free.min(1) {
+            let text = format!("{who} got attempt {} with {retries} retries", seen.tries() + 1);
             return self.fail("second check", now, text);
         }
-        if let Some(&before) = seen.attempts.last() {
+        if let Some(&before) = before.last() {
             let before = &ring.attempts()[before];
             let turn = if is_free(check, before) {
                 "a reused connection failed and a fresh one was tried"
@@ -133,7 +133,7 @@ impl Checker {
             };
             self.coverage.hit(Section::Turn, turn);
         }
-        self.watches[watch].attempts.push(number);
+        self.note_attempt(watch, number, false);
     }
 
     /// A check was judged: was it right?
@@ -147,7 +147,7 @@ impl Checker {
             return;
         }
         let by_name = matches!(code, Code::L4Dns | Code::Void(VoidReason::Resolver));
-        if travels(self.watches[watch].kind) && (!by_name || !self.watches[watch].attempts.is_empty()) {
+        if self.watches[watch].travels && (!by_name || !self.watches[watch].attempts.is_empty()) {
             let read = |started: Instant| {
                 let log = &self.shards[usize::from(shard)];
                 log.readings.iter().rev().find(|read| **read <= started).copied().unwrap_or(self.born)
@@ -181,7 +181,7 @@ impl Checker {
         let seen = &self.watches[watch];
         let started = seen.check_started.ok_or("without having been started")?;
         // A name that took most of the time leaves too little to blame the target.
-        let most = seen.attempts.len() == 1 && seen.resolve.is_some_and(|resolve| resolve + resolve > policy.timeout);
+        let most = seen.tries() == 1 && seen.resolve.is_some_and(|resolve| resolve + resolve > policy.timeout);
         // So does one without which the answer would have been soon enough.
         let strict = policy.max_latency.is_some_and(|most| most.fails);
         let on_the_wire = (most || strict) && !seen.attempts.is_empty();
@@ -190,9 +190,9 @@ impl Checker {
         }
         let Some(&last) = seen.attempts.last() else { return Err("without having been on the wire".into()) };
         let attempt = &ring.attempts()[last];
-        let first = &ring.attempts()[seen.attempts[0]];
+        let first = if seen.former > 0 { started } else { ring.attempts()[seen.attempts[0]].started };
         // The name's resolution is part of the first attempt; a wait for a slot is not.
-        let resolve = if seen.attempts.len() == 1 { seen.resolve.unwrap_or_default() } else { Span::ZERO };
+        let resolve = if seen.tries() == 1 { seen.resolve.unwrap_or_default() } else { Span::ZERO };
         let ended = attempt.left.unwrap_or(now);
         let overlaps = |from: Instant| log.stalls.iter().any(|stall| stall.0 < ended && stall.1 > from);
         let read = log.readings.iter().rev().find(|read| **read <= started).copied().unwrap_or(self.born);
@@ -201,7 +201,7 @@ impl Checker {
             deadline: attempt.started + (policy.timeout - resolve),
             named: most,
             stalled: overlaps(attempt.started),
-            stalled_before: overlaps(first.started),
+            stalled_before: overlaps(first),
             lossy: host.lossy(read, now),
             lost: seen.attempts.iter().any(|&number| ring.attempts()[number].lost.is_some()),
         };
@@ -227,7 +227,8 @@ impl Checker {
         };
         is_true(found, seen, attempt, &policy.check, &circumstances)?;
         let warned = slow.is_some_and(|most| !most.fails) && matches!(code, Code::L4Ok | Code::L7Ok);
-        let tries = seen.attempts.iter().filter(|&&number| !is_free(&policy.check, &ring.attempts()[number])).count();
+        let paid = seen.attempts.iter().filter(|&&number| !is_free(&policy.check, &ring.attempts()[number])).count();
+        let tries = seen.former + paid;
         let more = tries <= usize::from(policy.retries);
         if Outcome::of(code).verdict() == Verdict::Fail
             && more

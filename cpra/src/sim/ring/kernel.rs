@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{Armed, Done, Happening, Link, Observed, Opened, SimRing, Submission};
-use crate::ring::{Errno, Op, OpKind};
+use crate::ring::{Errno, Handshake, Op, OpKind};
 use crate::sim::network::{Fate, Wire, varied};
 use crate::sim::server;
 use crate::units::{Instant, Slot, Span};
@@ -67,7 +67,8 @@ impl SimRing {
 
     fn finish(&mut self, slot: Slot, armed: Armed, result: Result<u32, Errno>, local: bool, shows: Option<usize>) {
         let Armed { kind, generation, .. } = armed;
-        let done = Done { slot, generation, kind, result, more: false, local, data: Vec::new(), shows };
+        let done =
+            Done { slot, generation, kind, result, more: false, local, data: Vec::new(), handshake: None, shows };
         self.complete(done, kind == OpKind::Recv);
     }
 
@@ -387,8 +388,12 @@ impl SimRing {
         }
         let attempt = socket.attempt;
         socket.link = if result.is_ok() { Link::Up } else { Link::Idle };
-        for armed in self.disarm(slot, OpKind::Connect) {
-            self.finish(slot, armed, result.map(|()| 0), false, attempt);
+        for Armed { kind, generation, .. } in self.disarm(slot, OpKind::Connect) {
+            let handshake = if result.is_ok() { self.stamp(attempt) } else { None };
+            let (result, data) = (result.map(|()| 0), Vec::new());
+            let done =
+                Done { slot, generation, kind, result, more: false, local: false, data, handshake, shows: attempt };
+            self.complete(done, false);
         }
         if result.is_ok() {
             let socket = &mut self.sockets[slot.index()];
@@ -397,6 +402,25 @@ impl SimRing {
                 self.schedule(after, Happening::Arrive { slot, connection, wire, decisive: false });
             }
         }
+    }
+
+    /// What is told of the handshake that has just ended: nothing, the truth, or what cannot be.
+    fn stamp(&mut self, attempt: Option<usize>) -> Option<Handshake> {
+        let (sent, stood) = (self.attempts[attempt?].started, self.now);
+        let told = match self.stamps.u8(..) {
+            0..128 => return None,
+            128..224 => {
+                self.counts.stamped += 1;
+                self.counts.stamped_sum = self.counts.stamped_sum + stood.since(sent);
+                return Some(Handshake { sent, stood });
+            }
+            // Of an older connect, backwards, and in the future.
+            224..235 => Handshake { sent: sent.before(Span::from_millis(1)), stood },
+            235..246 => Handshake { sent, stood: sent.before(Span::from_nanos(1)) },
+            _ => Handshake { sent, stood: stood + Span::from_secs(3_600) },
+        };
+        self.counts.misstamped += 1;
+        Some(told)
     }
 
     /// Hands what has arrived to the receive that waits for it.
@@ -429,6 +453,7 @@ impl SimRing {
                 more: true,
                 local: false,
                 data: piece.to_vec(),
+                handshake: None,
                 shows,
             };
             rest = after;

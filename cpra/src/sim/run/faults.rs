@@ -104,6 +104,7 @@ impl Run {
             | Fault::SlowReadings(_)
             | Fault::SlowResolver
             | Fault::DeadResolver
+            | Fault::Blind
             | Fault::Lane(_) => {}
         }
     }
@@ -118,6 +119,7 @@ impl Run {
         let mut mood = Mood::default();
         let mut server = Nameserver::Well;
         let mut slow = Span::from_micros(500);
+        let mut blind = false;
         for (_, fault) in &self.ongoing {
             match *fault {
                 Fault::Connect(errno, local, share) => weather.connect = Some((errno, local, share)),
@@ -129,6 +131,7 @@ impl Run {
                 Fault::SlowReadings(span) => slow = span,
                 Fault::SlowResolver if server == Nameserver::Well => server = Nameserver::Slow,
                 Fault::DeadResolver => server = Nameserver::Dead,
+                Fault::Blind => blind = true,
                 Fault::Lane(ongoing) => mood = ongoing,
                 _ => {}
             }
@@ -137,6 +140,11 @@ impl Run {
             shard.ring.set_weather(weather);
         }
         self.driver.set_weather(weather);
+        if self.driver.set_blind(blind) != blind {
+            for shard in &mut self.shards {
+                shard.inbox.push_back((self.now, shard::Event::HalfOpen(!blind)));
+            }
+        }
         self.lane.set_mood(mood);
         self.resolver.set_server(server);
         self.host.slow = slow;

@@ -59,7 +59,7 @@ impl Led {
 
     fn complete(&mut self, kind: OpKind, data: &[u8]) -> Option<Judgement> {
         let (slot, generation, result) = (Slot(0), Generation(0), Ok(data.len() as u32));
-        let completion = Completion { slot, generation, kind, result, more: true, local: false, data };
+        let completion = Completion { slot, generation, kind, result, more: true, local: false, data, handshake: None };
         self.with(|probe, request, ops| probe.on(request, &completion, Instant::ZERO, ops))
     }
 }

@@ -1,0 +1,237 @@
+//! The programs at the interfaces: thread `cpra-ebpf`.
+//!
+//! An interface that comes gets them within milliseconds, before anything can answer by it as a rule; until then, and
+//! where one does not take them, the signals are not whole. What is not our business stays: other programs, other
+//! filters, the order that they have among themselves. Ours are the first, since another's word may be the last.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use aya::Ebpf;
+use aya::programs::links::LinkOrder;
+use aya::programs::tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions, TcAttachType, TcError};
+use aya::programs::xdp::{XdpLinkId, XdpMode};
+use aya::programs::{ProgramError, tc};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::interfaces::{Interface, Interfaces, Woken};
+use super::{EGRESS, INGRESS, Places, SignalError, THREAD, classifier, xdp};
+use crate::units::Span;
+
+/// Where an interface did not take the programs, it is asked again after this.
+const RETRY: Span = Span::from_secs(10);
+
+/// The thread; the programs leave their interfaces with it.
+pub struct Follower {
+    thread: JoinHandle<()>,
+    stop: Arc<EventFd>,
+}
+
+impl Follower {
+    pub(super) fn start(holder: Holder) -> io::Result<Self> {
+        let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
+        let stopped = Arc::clone(&stop);
+        let thread = thread::Builder::new().name(THREAD.into()).spawn(move || holder.run(&stopped))?;
+        Ok(Self { thread, stop })
+    }
+
+    /// Takes the programs from the interfaces.
+    pub fn stop(self) {
+        // A full counter would have been written to already.
+        let _ = self.stop.write(1);
+        let _ = self.thread.join();
+    }
+}
+
+/// The programs at their interfaces; they leave with it.
+pub(super) struct Holder {
+    ebpf: Ebpf,
+    places: Places,
+    wanted: super::settings::Interfaces,
+    watch: Interfaces,
+    whole: Arc<AtomicBool>,
+    /// By the interface's index.
+    held: BTreeMap<u32, Held>,
+}
+
+struct Held {
+    name: String,
+    links: Option<Links>,
+    /// Why there are none.
+    trouble: Option<String>,
+}
+
+struct Links {
+    egress: SchedClassifierLinkId,
+    ingress: Ingress,
+}
+
+enum Ingress {
+    Traffic(SchedClassifierLinkId),
+    Xdp(XdpLinkId),
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.held.values().filter(|held| held.links.is_some()).map(|held| &*held.name).collect();
+        // A host of containers has hundreds.
+        match names.len() {
+            count @ 5.. => write!(f, "{} on {count} interfaces", self.places),
+            _ => write!(f, "{} on {}", self.places, names.join(", ")),
+        }
+    }
+}
+
+impl Holder {
+    /// Attaches the programs to the interfaces that are there.
+    ///
+    /// # Errors
+    /// When the interfaces cannot be watched, or none of them takes the programs.
+    pub(super) fn attached(
+        ebpf: Ebpf,
+        places: Places,
+        wanted: super::settings::Interfaces,
+        whole: Arc<AtomicBool>,
+    ) -> Result<Self, SignalError> {
+        let watch = Interfaces::new().map_err(SignalError::Interfaces)?;
+        let mut holder = Self { ebpf, places, wanted, watch, whole, held: BTreeMap::new() };
+        holder.reconcile().map_err(SignalError::Interfaces)?;
+        let taken = holder.held.values().any(|held| held.links.is_some());
+        match holder.held.values().find_map(|held| held.trouble.clone()) {
+            Some(trouble) if !taken => Err(SignalError::Refused(trouble)),
+            _ => Ok(holder),
+        }
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::Relaxed)
+    }
+
+    fn run(mut self, stop: &EventFd) {
+        loop {
+            let patience = (!self.is_whole()).then_some(RETRY);
+            match self.watch.wait(stop.as_fd(), patience) {
+                Ok(Woken::Stopped) => return,
+                Ok(Woken::Changed | Woken::Late) => {}
+                Err(error) => tracing::warn!(%error, "the network interfaces are not followed just now"),
+            }
+            if let Err(error) = self.reconcile() {
+                self.whole.store(false, Ordering::Relaxed);
+                tracing::warn!(%error, "the network interfaces cannot be listed");
+                thread::sleep(std::time::Duration::from_secs(1));
+            }
+        }
+    }
+
+    /// Gives the programs to the interfaces that should have them and do not, and forgets those that are gone.
+    fn reconcile(&mut self) -> io::Result<()> {
+        let found = self.watch.list()?;
+        let is_wanted = |interface: &Interface| self.wanted.wants(&interface.name, interface.is_port);
+        let found: Vec<Interface> = found.into_iter().filter(is_wanted).collect();
+        let gone: Vec<u32> =
+            self.held.keys().copied().filter(|index| found.iter().all(|interface| interface.index != *index)).collect();
+        for index in gone {
+            if let Some(Held { links: Some(links), .. }) = self.held.remove(&index) {
+                self.detach(links);
+            }
+        }
+        let mut whole = true;
+        for interface in found {
+            if self.held.get(&interface.index).is_some_and(|held| held.links.is_some()) {
+                continue;
+            }
+            match self.attach(&interface.name) {
+                Ok(links) => {
+                    tracing::debug!(interface = interface.name, "eBPF programs attached");
+                    let held = Held { name: interface.name, links: Some(links), trouble: None };
+                    self.held.insert(interface.index, held);
+                }
+                Err(error) => {
+                    whole = false;
+                    self.note(&interface, SignalError::of(&error).to_string());
+                }
+            }
+        }
+        self.whole.store(whole, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Says once why an interface has none.
+    fn note(&mut self, interface: &Interface, trouble: String) {
+        let known = self.held.get(&interface.index).and_then(|held| held.trouble.as_ref());
+        if known != Some(&trouble) {
+            tracing::warn!(
+                interface = interface.name,
+                trouble,
+                "no eBPF programs at this interface; sockets do the work"
+            );
+        }
+        let held = Held { name: interface.name.clone(), links: None, trouble: Some(trouble) };
+        self.held.insert(interface.index, held);
+    }
+
+    fn attach(&mut self, interface: &str) -> Result<Links, ProgramError> {
+        // What a process that was killed has left there.
+        for (kind, name) in [(TcAttachType::Ingress, INGRESS), (TcAttachType::Egress, EGRESS)] {
+            let _ = tc::qdisc_detach_program(interface, kind, name);
+        }
+        if !self.places.tcx {
+            match tc::qdisc_add_clsact(interface) {
+                Err(TcError::AlreadyAttached) | Ok(()) => {}
+                // It is there already as a rule; attaching will tell.
+                Err(error) => tracing::trace!(%error, interface, "no clsact added"),
+            }
+        }
+        let options = || {
+            if self.places.tcx {
+                TcAttachOptions::TcxOrder(LinkOrder::first())
+            } else {
+                TcAttachOptions::Netlink(NlOptions::default())
+            }
+        };
+        let missing = || ProgramError::NotLoaded;
+        let (first, second) = (options(), options());
+        let program = classifier(&mut self.ebpf, EGRESS).ok_or_else(missing)?;
+        let egress = program.attach_with_options(interface, TcAttachType::Egress, first)?;
+        let ingress = if self.places.xdp {
+            let program = xdp(&mut self.ebpf).ok_or_else(missing)?;
+            program.attach(interface, XdpMode::default()).map(Ingress::Xdp)
+        } else {
+            let program = classifier(&mut self.ebpf, INGRESS).ok_or_else(missing)?;
+            program.attach_with_options(interface, TcAttachType::Ingress, second).map(Ingress::Traffic)
+        };
+        match ingress {
+            Ok(ingress) => Ok(Links { egress, ingress }),
+            Err(error) => {
+                // Half of it would stamp what nobody takes.
+                if let Some(program) = classifier(&mut self.ebpf, EGRESS) {
+                    let _ = program.detach(egress);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The interface may be gone, and the links with it.
+    fn detach(&mut self, links: Links) {
+        if let Some(program) = classifier(&mut self.ebpf, EGRESS) {
+            let _ = program.detach(links.egress);
+        }
+        match links.ingress {
+            Ingress::Traffic(link) => {
+                if let Some(program) = classifier(&mut self.ebpf, INGRESS) {
+                    let _ = program.detach(link);
+                }
+            }
+            Ingress::Xdp(link) => {
+                if let Some(program) = xdp(&mut self.ebpf) {
+                    let _ = program.detach(link);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! One shard's part of the signals: what it awaits, and what has come.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use aya::maps::{MapData, RingBuf};
+use cpra_common::{Answer, Count, Return, Settings, fold_bytes};
+
+use super::mapped::{Mapped, SharedTicket};
+use crate::probe::errand::Echo;
+use crate::shard::Event;
+use crate::units::{Generation, Instant, Slot, Span};
+
+/// What kind of request it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    #[default]
+    Echo,
+    Syn,
+}
+
+/// A request that is about to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    pub kind: Kind,
+    pub slot: Slot,
+    pub generation: Generation,
+    pub sequence: u16,
+    pub address: IpAddr,
+    /// See [`cpra_common::Ticket::cookie`]. Never 0.
+    pub cookie: u64,
+    /// By our own clock, for requests that pass no hook of ours.
+    pub sent: Instant,
+}
+
+/// What is awaited on one slot; no cookie where nothing is.
+#[derive(Clone, Copy, Default)]
+struct Awaited {
+    cookie: u64,
+    sent: Instant,
+    generation: Generation,
+    sequence: u16,
+    kind: Kind,
+}
+
+pub struct ShardSignals {
+    shard: u8,
+    settings: Settings,
+    tickets: Arc<Mapped<SharedTicket>>,
+    counts: Arc<Mapped<AtomicU64>>,
+    ring: RingBuf<MapData>,
+    whole: Arc<AtomicBool>,
+    /// By slot, as far as slots were used.
+    awaited: Vec<Awaited>,
+    /// The count when the tickets were last looked through.
+    overflowed: u64,
+    /// By [`Kind`].
+    heard: [u64; 2],
+}
+
+impl ShardSignals {
+    pub(super) fn new(
+        shard: u8,
+        settings: Settings,
+        tickets: Arc<Mapped<SharedTicket>>,
+        counts: Arc<Mapped<AtomicU64>>,
+        ring: RingBuf<MapData>,
+        whole: Arc<AtomicBool>,
+    ) -> Self {
+        Self { shard, settings, tickets, counts, ring, whole, awaited: Vec::new(), overflowed: 0, heard: [0; 2] }
+    }
+
+    /// What this shard's echo requests are to be told by.
+    pub const fn tag(&self) -> u32 {
+        self.settings.tag | self.shard as u32
+    }
+
+    /// The first source port for SYNs, and how many there are.
+    pub const fn ports(&self) -> (u16, u16) {
+        (self.settings.port, self.settings.ports)
+    }
+
+    /// Whether every interface that requests may leave by has our programs.
+    pub fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::Relaxed)
+    }
+
+    /// Readable while returns wait.
+    pub fn ring(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+
+    /// Answers of which the programs told us.
+    pub const fn heard(&self, kind: Kind) -> u64 {
+        self.heard[kind as usize]
+    }
+
+    pub fn count(&self, what: Count) -> u64 {
+        self.counts.get(what as u32).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// The number of a slot's ticket; `None` for slots that have none.
+    pub const fn number(&self, slot: Slot) -> Option<u32> {
+        if slot.0 < self.settings.tickets { Some(self.shard as u32 * self.settings.tickets + slot.0) } else { None }
+    }
+
+    fn ticket(&self, slot: Slot) -> Option<&SharedTicket> {
+        self.tickets.get(self.number(slot)?)
+    }
+
+    /// Writes a request's ticket; to be called before it is sent. What was awaited on this slot no longer is. Answers
+    /// whether the slot has a ticket.
+    pub fn expect(&mut self, expected: &Expected) -> bool {
+        let Some(ticket) = self.ticket(expected.slot) else { return false };
+        // Nothing is awaited while the ticket is of two requests.
+        ticket.cookie.store(0, Ordering::SeqCst);
+        ticket.sent.store(0, Ordering::Relaxed);
+        ticket.returned.store(0, Ordering::Relaxed);
+        ticket.answer.store(0, Ordering::Relaxed);
+        ticket.peer.store(fold_bytes(octets(expected.address)), Ordering::Relaxed);
+        ticket.cookie.store(expected.cookie, Ordering::Release);
+        let index = expected.slot.index();
+        if self.awaited.len() <= index {
+            self.awaited.resize(index + 1, Awaited::default());
+        }
+        let Expected { kind, generation, sequence, cookie, sent, .. } = *expected;
+        self.awaited[index] = Awaited { cookie, sent, generation, sequence, kind };
+        true
+    }
+
+    /// Nothing is awaited on this slot any more: what comes is the host's.
+    pub fn forget(&mut self, slot: Slot) {
+        if let Some(ticket) = self.ticket(slot) {
+            ticket.cookie.store(0, Ordering::Relaxed);
+        }
+        if let Some(awaited) = self.awaited.get_mut(slot.index()) {
+            awaited.cookie = 0;
+        }
+    }
+
+    /// Takes what has come.
+    pub fn hear(&mut self, heard: &mut Vec<Event<'static>>) {
+        let first = u32::from(self.shard) * self.settings.tickets;
+        let Self { ring, awaited, tickets, .. } = self;
+        while let Some(item) = ring.next() {
+            let Some(back) = Return::from_bytes(&item) else { continue };
+            let Some(slot) = back.index.checked_sub(first).map(Slot) else { continue };
+            let from = address(back.from);
+            let ticket = tickets.get(back.index);
+            if let Some(kind) = settle(awaited, slot, &back.answer, back.cookie, back.rtt, Some(from), ticket, heard) {
+                self.heard[kind as usize] += 1;
+            }
+        }
+        let overflowed = self.count(Count::Overflowed);
+        if overflowed != self.overflowed {
+            self.overflowed = overflowed;
+            self.look_through(heard);
+        }
+    }
+
+    /// The ring had no room for some: the tickets know what has become of them.
+    fn look_through(&mut self, heard: &mut Vec<Event<'static>>) {
+        let Self { awaited, tickets, settings, shard, .. } = self;
+        for slot in (0..awaited.len() as u32).map(Slot) {
+            let cookie = awaited[slot.index()].cookie;
+            let Some(ticket) = tickets.get(u32::from(*shard) * settings.tickets + slot.0) else { return };
+            let answer = ticket.answer.load(Ordering::Acquire).to_ne_bytes();
+            let (sent, returned) = (ticket.sent.load(Ordering::Relaxed), ticket.returned.load(Ordering::Relaxed));
+            if cookie == 0 || returned == 0 {
+                continue;
+            }
+            let rtt = if sent == 0 { u64::MAX } else { returned.saturating_sub(sent) };
+            if let Some(kind) = settle(awaited, slot, &answer, cookie, rtt, None, Some(ticket), heard) {
+                self.heard[kind as usize] += 1;
+            }
+        }
+    }
+}
+
+/// Tells of an answer, if it is awaited. Answers to what.
+#[expect(clippy::too_many_arguments, reason = "the parts of a return, from two sources")]
+fn settle(
+    awaited: &mut [Awaited],
+    slot: Slot,
+    answer: &[u8; 4],
+    cookie: u64,
+    rtt: u64,
+    from: Option<IpAddr>,
+    ticket: Option<&SharedTicket>,
+    heard: &mut Vec<Event<'static>>,
+) -> Option<Kind> {
+    let request = awaited.get_mut(slot.index())?;
+    let [what, kind, code, _] = *answer;
+    let answer = Answer::of(what).filter(|_| cookie != 0 && cookie == request.cookie)?;
+    let rtt = if rtt == u64::MAX {
+        let returned = ticket.map_or(0, |ticket| ticket.returned.load(Ordering::Relaxed));
+        Instant::from_nanos(returned).since(request.sent)
+    } else {
+        Span::from_nanos(rtt)
+    };
+    request.cookie = 0;
+    let echo = match answer {
+        Answer::Reply => Echo::Reply { rtt },
+        Answer::Refused => return None,
+        Answer::Error => Echo::Error { kind, code, from },
+    };
+    heard.push(Event::Echoed { slot, generation: request.generation, sequence: request.sequence, echo });
+    Some(request.kind)
+}
+
+/// As on the wire; IPv4 as `::ffff:a.b.c.d`.
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+fn address(octets: [u8; 16]) -> IpAddr {
+    let address = Ipv6Addr::from(octets);
+    address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4)
+}
