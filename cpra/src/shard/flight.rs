@@ -36,9 +36,7 @@ impl Core {
         let (address, contexts) = (flight.address, &*self.contexts);
         let request = Request { policy: &policy, target, address, hop: None, contexts };
         let mut ops = std::mem::take(&mut self.ops);
-        if !planted::is(Bug::RetryUnbounded) {
-            ops.quota = self.bounds.quota(&policy.check);
-        }
+        ops.quota = self.bounds.quota(&policy.check);
         flight.leg = None;
         flight.probe = self.begin(&request, now, &mut ops);
         flight.attempt_started = now;
@@ -298,8 +296,8 @@ impl Core {
                 let monitor = flight.monitor;
                 let policy = Arc::clone(self.policy(monitor));
                 match self.bounds.retry_held_until(&policy.check) {
-                    Some(until) if !planted::is(Bug::RetryUnbounded) => self.hold(slot, until),
-                    _ => self.relaunch(c, slot, now, effects),
+                    Some(until) => self.hold(slot, until),
+                    None => self.relaunch(c, slot, now, effects),
                 }
             }
             State::Hopping(_) => self.land(c, slot, now, effects),

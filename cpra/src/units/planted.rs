@@ -69,8 +69,6 @@ pub enum Bug {
     SuspectsForgotten,
     /// The worker of a check that took too long is never free again.
     OverdueKeepsWorker,
-    /// Retries leave however many packets have left in this second.
-    RetryUnbounded,
     /// A half-open check goes out although nobody would see its answer.
     HalfOpenWithoutEyes,
     /// The silence that a half-open check met while nobody looked condemns the target.
@@ -78,7 +76,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 33] = [
         Self::LostGreen,
         Self::DoubledRed,
         Self::OverwrittenNotice,
@@ -110,7 +108,6 @@ impl Bug {
         Self::ExpiredAddressUsed,
         Self::SuspectsForgotten,
         Self::OverdueKeepsWorker,
-        Self::RetryUnbounded,
         Self::HalfOpenWithoutEyes,
         Self::UnseenCountsAsSilence,
     ];
