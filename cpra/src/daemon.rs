@@ -51,6 +51,7 @@ use crate::os::shard_loop::{self, ShardBoard, ShardLoop};
 use crate::os::signals::{Signals, Wish};
 use crate::os::spawn;
 use crate::os::story::Teller;
+use crate::os::syn::Ports;
 use crate::os::uring::{self, UringRing};
 use crate::os::wake::WakeFd;
 use crate::pipeline::{Bell, bounded};
@@ -99,6 +100,8 @@ pub struct Plan {
     pub histograms: histograms::Settings,
     /// What programs in the kernel see.
     pub signals: KernelSignals,
+    /// Those of which `signals` knows, for half-open checks; held for as long as the daemon runs.
+    pub syn_ports: Option<Ports>,
     /// What the process keeps of the powers that it was started with.
     pub privilege: Privilege,
 }
@@ -129,6 +132,7 @@ impl Plan {
             scripts: spawn::Settings::default(),
             histograms: histograms::Settings::default(),
             signals: KernelSignals::Off,
+            syn_ports: None,
             privilege: Privilege::default(),
         }
     }
@@ -161,6 +165,7 @@ pub struct Daemon {
     shards: Vec<ShardHandle>,
     scripts: spawn::Handle,
     ebpf: Option<ebpf::Follower>,
+    _syn_ports: Option<Ports>,
     desk: JoinHandle<()>,
     desk_board: Arc<DeskBoard>,
     desk_bell: Bell,
@@ -343,6 +348,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         shards,
         scripts,
         ebpf,
+        _syn_ports: plan.syn_ports,
         desk,
         desk_board,
         desk_bell,
@@ -417,6 +423,7 @@ fn start_shard(
         let shard = Shard::new(&settings, Arc::clone(&catalog), Clock.now()).secured_by(contexts).bounded_by(rates);
         let driver = ShardLoop::new(shard, ring, mailbox, &door, shard_bell, shard_board)
             .and_then(|driver| driver.signalled(signals))
+            .and_then(|mut driver| driver.open_knocker(&catalog).map(|()| driver))
             .and_then(|mut driver| driver.open_pinger(&catalog).map(|means| (driver, means)));
         let driver = match driver {
             Ok((driver, means)) => {

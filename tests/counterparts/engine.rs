@@ -8,12 +8,14 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cpra::domain::monitor::{IcmpCheck, ScriptCheck, TlsPolicy};
+use cpra::domain::monitor::{IcmpCheck, ScriptCheck, TcpMode, TlsPolicy};
 use cpra::domain::{Check, Host, HttpCheck, Monitor, Outcome, Policy, Target, TcpCheck};
 use cpra::os::clock::Clock;
+use cpra::os::ebpf::ShardSignals;
 use cpra::os::ping::{Means, Ping, Pinger};
 use cpra::os::resolve::{self, Resolver, Return};
 use cpra::os::spawn::{self, News, Scripts, Want};
+use cpra::os::syn::{Knock, Knocker};
 use cpra::os::tls;
 use cpra::os::uring::{Options, UringRing};
 use cpra::pipeline::Bell;
@@ -58,6 +60,11 @@ impl Monitored {
         let mut monitored = Self::get(address, "");
         monitored.policy.check = Check::Tcp(check);
         monitored
+    }
+
+    /// Half a connection, within two seconds.
+    pub fn half_open(address: SocketAddr) -> Self {
+        Self::tcp(address, TcpCheck { mode: TcpMode::Syn, ..TcpCheck::default() })
     }
 
     /// A TLS handshake within two seconds.
@@ -126,6 +133,12 @@ pub struct Engine {
     shard: Shard,
     ring: UringRing,
     pub pinger: Pinger,
+    /// Programs in the kernel, and who sends what only they see answered.
+    pub signals: Option<ShardSignals>,
+    knocker: Option<Knocker>,
+    half_open: bool,
+    /// SYNs that were to be sent.
+    pub syns: u32,
     ids: Vec<MonitorId>,
     mail: Vec<Event<'static>>,
     /// Without one, names are looked up on the spot, and no dns check can be made.
@@ -178,6 +191,10 @@ impl Engine {
             shard: Shard::new(&settings, catalog, Clock.now()).secured_by(loader.finish()),
             ring,
             pinger,
+            signals: None,
+            knocker: None,
+            half_open: false,
+            syns: 0,
             ids,
             mail: Vec::new(),
             resolver: None,
@@ -193,6 +210,15 @@ impl Engine {
             requests: 0,
             fin_came: false,
         }
+    }
+
+    /// With programs in the kernel, before the first check.
+    #[must_use]
+    pub fn seeing(mut self, signals: ShardSignals) -> Self {
+        self.ring.watch_socket(signals.ring()).expect("a ring can be watched");
+        self.signals = Some(signals);
+        self.knocker = Some(Knocker::open().expect("there are random bytes"));
+        self
     }
 
     /// Before the first script.
@@ -288,6 +314,13 @@ impl Engine {
         if self.shard.expires_by(now) {
             self.ring.enter(Wait::NONE).expect("the ring is whole");
         }
+        if let Some(signals) = &mut self.signals {
+            signals.hear(&mut self.mail);
+            let can = self.knocker.as_ref().is_some_and(|knocker| knocker.can_knock(signals));
+            if std::mem::replace(&mut self.half_open, can) != can {
+                self.mail.push(Event::HalfOpen(can));
+            }
+        }
         self.pinger.receive(&mut self.mail);
         let mut events = Vec::new();
         let fins = &mut self.fins;
@@ -377,6 +410,11 @@ impl Engine {
                     self.pings += 1;
                     self.pinger.push(Ping { slot, generation, address, sequence });
                 }
+                Effect::Syn { slot, generation, address, attempt } => {
+                    self.syns += 1;
+                    let knocker = self.knocker.as_mut().expect("it was never said that there are half-open checks");
+                    knocker.push(Knock { slot, generation, address, attempt });
+                }
                 Effect::Errand { slot, generation, errand: Errand::Script(policy) } => {
                     let (scripts, _) = self.scripts.get_or_insert_with(|| {
                         let settings = self.script_settings.clone();
@@ -394,12 +432,14 @@ impl Engine {
                     scripts.orders.send(spawn::Order { slot, generation, want: Want::Recall }).expect("there is room");
                 }
                 Effect::Errand { .. } => unreachable!("no driver here does that"),
-                Effect::Syn { .. } => unreachable!("no half-open checks without signals"),
                 Effect::Report { .. } => unreachable!("nobody asks"),
             }
         }
         bytes.clear();
-        self.pinger.send(&mut None, &mut self.mail);
+        self.pinger.send(&mut self.signals, &mut self.mail);
+        if let (Some(signals), Some(knocker)) = (&mut self.signals, &mut self.knocker) {
+            knocker.send(signals, &mut self.mail);
+        }
         self.judged.last().map(|(_, outcome)| outcome.clone())
     }
 }

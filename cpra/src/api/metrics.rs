@@ -67,6 +67,11 @@ impl Collector for Snapshot {
         names(&mut page, &self.source.resolver_stats())?;
         pipelines(&mut page, &self.source.pipelines())?;
         echoes(&mut page, &shards.echoes)?;
+        page.counters(
+            "cpra_syn_packets",
+            "SYNs of half-open checks that left, and what came back for them (SYN-ACKs, resets, errors)",
+            [([("direction", "out")], shards.syns.sent), ([("direction", "in")], shards.syns.answered)],
+        )?;
         let results = ["written", "failed"].into_iter().zip(self.source.dump_stats());
         page.counters(
             "cpra_histogram_dumps",
@@ -241,6 +246,16 @@ fn echoes(page: &mut Page<'_>, echoes: &EchoStats) -> fmt::Result {
         "cpra_icmp_signalled",
         "Of what came back for echo requests, what eBPF programs measured and told; sockets took the others",
         echoes.signalled,
+    )?;
+    page.counter(
+        "cpra_signals_strange",
+        "Answers that name a request of ours and are none to it: double, late or made up; left to the host",
+        echoes.strange,
+    )?;
+    page.counter(
+        "cpra_signals_overflowed",
+        "Answers for which the ring between eBPF programs and us had no room; found otherwise",
+        echoes.overflowed,
     )?;
     page.counter("cpra_icmp_forged", "Packets made up to look like answers to our echo requests", echoes.forged)?;
     page.counter(

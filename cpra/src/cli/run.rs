@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context as _;
+
 use super::{Args, plural, summary};
 use crate::api;
 use crate::api::access::Token;
@@ -24,10 +26,12 @@ use crate::os::privilege::{Privilege, Wish};
 use crate::os::resolve;
 use crate::os::signals::Signals;
 use crate::os::spawn;
+use crate::os::syn::Ports;
 use crate::os::tls;
 use crate::queueing::{Bounds, Presize, Setup, Slo};
 use crate::ring::Family;
 use crate::shard;
+use crate::units::limits::SYN_PORTS;
 use crate::units::{Instant, Span};
 use crate::wire::tls::Trust;
 use crate::world::Catalog;
@@ -84,13 +88,17 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         tracing::warn!("{path} stays root's, so that {user} cannot use it: {error}");
     }
     let token = token(&settings, privilege.becomes().map_or_else(local::own_uid, |user| user.user))?;
+    let syn_ports = syn_ports(&settings, &loaded.catalog);
     let demand = ebpf::Demand {
         shards,
         slots: pulse.shared_by(u32::from(shards)).bounds.max,
-        ports: (0, 0),
+        ports: syn_ports.as_ref().map_or((0, 0), Ports::range),
         seed: daemon::seed() as u32,
     };
-    let kernel = ebpf::Signals::start(&ebpf(&settings), demand)?;
+    let kernel = ebpf::Signals::start(&ebpf(&settings), demand).context("no eBPF, and `[ebpf] mode` requires it")?;
+    if syn_ports.is_some() && !matches!(kernel, ebpf::Signals::On(_)) {
+        tracing::warn!("half-open checks (mode: syn) make connections: there are no eBPF programs, {kernel}");
+    }
     let sizing = format!("pulse: {presize}   code: {}", plural(code.bounds.min as usize, "worker"));
     let user = privilege.to_string();
     banner(
@@ -128,6 +136,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
             interval: settings.histograms.interval,
         },
         signals: kernel,
+        syn_ports,
         privilege,
     };
     let daemon = daemon::start(plan)?;
@@ -239,6 +248,22 @@ pub(super) fn resolver(settings: &Settings) -> resolve::Settings {
         timeout: timeout.unwrap_or(default.timeout),
         ..default
     }
+}
+
+/// Source ports for half-open checks, where there are any. Without them such checks connect.
+fn syn_ports(settings: &Settings, catalog: &Catalog) -> Option<Ports> {
+    let wanted = catalog.policies().iter().any(|policy| policy.check.is_half_open());
+    if !wanted || settings.ebpf.mode == EbpfMode::Off {
+        return None;
+    }
+    Ports::reserve()
+        .inspect_err(|error| {
+            tracing::warn!(
+                "no {SYN_PORTS} source ports in a row are free outside net.ipv4.ip_local_port_range ({error}): half-open \
+                 checks make connections; leave some out of that range"
+            );
+        })
+        .ok()
 }
 
 fn ebpf(settings: &Settings) -> ebpf::Settings {

@@ -432,7 +432,8 @@ impl Core {
     /// which was slower than it used to be; one that was overdue and failed held its kind's worker until it was found so.
     ///
     /// What the kernel knows to have been our own delay is no part of a service: were it, a busy processor would look like
-    /// slow targets, be answered with more workers, and be busier still.
+    /// slow targets, be answered with more workers, and be busier still. A worker is held by it all the same, for as long as
+    /// a turn of the loop takes, and so much is added to what the services need.
     fn worker_ended(&mut self, flight: &Flight, policy: &Policy, verdict: Verdict, now: Instant) {
         let result = now.since(self.clock.instant(flight.due));
         let service = now.since(flight.slotted) - flight.ours;
@@ -449,6 +450,7 @@ impl Core {
             self.classes.held(kind, flight.seated.since(flight.slotted));
         } else {
             self.classes.ended(flight.class, service, result);
+            self.classes.delayed(flight.class, flight.ours);
         }
     }
 

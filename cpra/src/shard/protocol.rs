@@ -284,6 +284,15 @@ pub struct ShardStats {
     /// How many workers each class has, and why.
     pub sizing: Vec<Report>,
     pub echoes: EchoStats,
+    pub syns: SynStats,
+}
+
+/// What a driver has sent and seen for half-open checks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SynStats {
+    pub sent: u64,
+    /// SYN-ACKs, resets, and errors that quote a SYN.
+    pub answered: u64,
 }
 
 /// The packets that are bounded, by name.
@@ -301,6 +310,10 @@ pub struct EchoStats {
     pub dropped: u64,
     /// Of those received, what programs in the kernel told us of.
     pub signalled: u64,
+    /// What named a request of ours and did not answer it; see `cpra_common::Count`. Of all shards, told by the first.
+    pub strange: u64,
+    /// Returns for which a ring had no room; likewise.
+    pub overflowed: u64,
 }
 
 impl ShardStats {
@@ -337,6 +350,10 @@ impl ShardStats {
         self.echoes.forged += other.echoes.forged;
         self.echoes.dropped += other.echoes.dropped;
         self.echoes.signalled += other.echoes.signalled;
+        self.echoes.strange += other.echoes.strange;
+        self.echoes.overflowed += other.echoes.overflowed;
+        self.syns.sent += other.syns.sent;
+        self.syns.answered += other.syns.answered;
         Report::merge_all(&mut self.sizing, &other.sizing);
     }
 }
@@ -364,6 +381,7 @@ impl Default for ShardStats {
             stalls: 0,
             sizing: Vec::new(),
             echoes: EchoStats::default(),
+            syns: SynStats::default(),
         }
     }
 }

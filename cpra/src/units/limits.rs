@@ -24,6 +24,9 @@ pub const FLIGHT_WAIT_MAX: Span = Span::from_millis(100);
 /// ... so that a gap above this one means that the loop stood still (SIGSTOP, a VM pause, a starved CPU), and
 /// checks that overlap it count for nothing when they fail.
 pub const STALL: Span = Span::from_millis(250);
+/// So long takes a turn of a shard's loop that keeps up, its wait for a batch included. A worker that waits for us longer does
+/// so because the processor is busy, and then more of them would not help.
+pub const TURN_MAX: Span = Span::from_millis(2);
 
 /// An HTTP check that asked for `Connection: close` waits this long for the peer's FIN before it disconnects.
 pub const FIN_WAIT: Span = Span::from_millis(500);
