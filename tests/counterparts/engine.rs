@@ -432,7 +432,6 @@ impl Engine {
                     scripts.orders.send(spawn::Order { slot, generation, want: Want::Recall }).expect("there is room");
                 }
                 Effect::Errand { .. } => unreachable!("no driver here does that"),
-                Effect::Syn { .. } => unreachable!("no half-open checks without signals"),
                 Effect::Report { .. } => unreachable!("nobody asks"),
             }
         }
