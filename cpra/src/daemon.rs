@@ -80,6 +80,8 @@ pub struct Plan {
     pub code: Setup,
     /// Most operations handed to the kernel at a time.
     pub batch_size: usize,
+    /// The most packets a second of checks that nothing else slows down, over all shards.
+    pub rates: shard::Rates,
     pub log_dirs: Vec<PathBuf>,
     pub state_dir: PathBuf,
     pub resolver: resolve::Settings,
@@ -116,6 +118,7 @@ impl Plan {
             pulse: Setup::fixed(1024),
             code: lane::default_sizing(),
             batch_size: 1024,
+            rates: shard::Rates::default(),
             log_dirs: vec![folder.clone()],
             state_dir: folder,
             resolver: resolve::Settings::default(),
@@ -260,6 +263,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
             contexts: Arc::clone(&plan.contexts),
             signals: signals.next(),
             privilege: privilege.clone(),
+            rates: plan.rates.shared_by(u32::from(shard_count)),
         };
         shards.push(start_shard(machine, options, mailbox, door, bell)?);
     }
@@ -392,6 +396,7 @@ struct Machine {
     contexts: Arc<dyn Contexts>,
     signals: Option<ShardSignals>,
     privilege: Privilege,
+    rates: shard::Rates,
 }
 
 /// A ring belongs to the thread that made it, so that the thread itself says whether it could be made.
@@ -404,7 +409,7 @@ fn start_shard(
 ) -> Result<ShardHandle, StartError> {
     let board = Arc::new(ShardBoard::default());
     let (ready, outcome) = mpsc::channel();
-    let Machine { settings, catalog, contexts, signals, privilege } = machine;
+    let Machine { settings, catalog, contexts, signals, privilege, rates } = machine;
     let name = format!("cpra-shard-{}", settings.shard);
     let (shard_board, shard_bell) = (Arc::clone(&board), bell.clone());
     let body = move || {
@@ -415,7 +420,7 @@ fn start_shard(
                 return Ok(());
             }
         };
-        let shard = Shard::new(&settings, Arc::clone(&catalog), Clock.now()).secured_by(contexts);
+        let shard = Shard::new(&settings, Arc::clone(&catalog), Clock.now()).secured_by(contexts).bounded_by(rates);
         let driver = ShardLoop::new(shard, ring, mailbox, &door, shard_bell, shard_board)
             .and_then(|driver| driver.signalled(signals))
             .and_then(|mut driver| driver.open_knocker(&catalog).map(|()| driver))

@@ -268,14 +268,14 @@ impl ShardLoop {
                 self.ring.enter(Wait::NONE)?;
             }
             // What echo requests came to is there before a deadline is judged, as completions are.
-            let before = answers.len();
             if let Some(signals) = &mut self.signals {
                 signals.hear(&mut answers);
             }
             // After what was seen so far: that is as good as ever.
             let half_open = self.half_open_changed();
             self.pinger.receive(&mut answers);
-            self.echo_wait.observe(now, answers.len() - before);
+            // Some came while the last ones were sent. What else is among the answers is rare.
+            self.echo_wait.observe(now, answers.len());
             let mut events = lend(mem::take(&mut spare));
             let mut completions = 0;
             self.ring.reap(&mut |completion| {
@@ -456,6 +456,7 @@ impl ShardLoop {
             if let Some(signals) = &self.signals {
                 stats.echoes.signalled = signals.heard(Kind::Echo);
                 stats.echoes.received += stats.echoes.signalled;
+                (stats.echoes.strange, stats.echoes.overflowed) = signals.troubles();
                 stats.syns = SynStats {
                     sent: self.knocker.as_ref().map_or(0, Knocker::sent),
                     answered: signals.heard(Kind::Syn),
@@ -480,6 +481,9 @@ impl ShardLoop {
         // Echoes in quick succession are fetched once in a while instead of one by one.
         let echoes = self.echo_wait.wait(now, usize::MAX, deadline);
         self.ring.heed_sockets(echoes.batch < 2);
+        if let Some(signals) = &self.signals {
+            signals.heed(echoes.batch < 2);
+        }
         if echoes.batch > 1 {
             wait.bound = wait.bound.min(echoes.bound);
         }
