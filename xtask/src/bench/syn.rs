@@ -98,13 +98,19 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         for round in 1..=options.rounds {
             for (&prober, costs) in probers.iter().zip(&mut costs) {
                 let load = Load { rate, seconds: options.seconds, prober };
-                let cost = load.measure().with_context(|| format!("{} at {rate}/s", prober.words()))?;
-                println!("  round {round} {rate}/s {}: {cost}", prober.words());
-                costs.push(cost);
+                match load.measure() {
+                    Ok(cost) => {
+                        println!("  round {round} {rate}/s {}: {cost}", prober.words());
+                        costs.push(cost);
+                    }
+                    // A busy machine may be too slow for one of the runs.
+                    Err(error) => println!("  round {round} {rate}/s {}: left out: {error:#}", prober.words()),
+                }
             }
         }
-        let rows: Vec<_> =
-            probers.iter().map(|prober| prober.words()).zip(costs.into_iter().map(beside::median)).collect();
+        let rows =
+            probers.iter().zip(costs).filter_map(|(prober, costs)| Some((prober.words(), beside::median(costs)?)));
+        let rows: Vec<_> = rows.collect();
         println!("\n{rate} half-open checks/s:\n");
         beside::print_table(&rows, &[Prober::Bare.words(), Prober::Masscan.words()]);
     }
