@@ -7,6 +7,7 @@
 //! # The contract
 //! - Every submitted operation completes exactly once with [`Completion::more`] false. A `Recv` may complete with
 //!   data and `more` true any number of times before that (it is a multishot receive).
+//! - A `Connect` that completes without an error was answered: the connection stands, or stood.
 //! - `Send` and `Recv` are submitted after the slot's `Connect` has succeeded. (One that is pending beside a connect
 //!   could take the error that ends the connect; the kernel would then start the connect again.)
 //! - At most one operation of each kind is pending on a slot. `Disconnect` may be submitted while others are

@@ -30,14 +30,13 @@
 use std::collections::VecDeque;
 use std::io;
 use std::marker::PhantomData;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use io_uring::{cqueue, opcode, squeue, types};
 use nix::libc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, socket, sockopt};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
 
 use super::ebpf::Connects;
 use crate::ring::{Completion, Errno, Family, Op, OpKind, Ring, Wait};
@@ -53,7 +52,7 @@ mod unit;
 pub use probe::RingError;
 
 use buffers::{BufferRing, GROUP};
-use look::{Ending, Look};
+use look::Look;
 use seat::{Address, Seat, Seats, Socket};
 use token::Token;
 use unit::Unit;
@@ -278,7 +277,6 @@ impl UringRing {
     fn prepare(&mut self, slot: Slot) -> Result<(), Errno> {
         let seat = self.seats.get(slot);
         if seat.socket == Socket::Spent {
-            // Emptying the queue would do as well, if it were known that nothing is added meanwhile, and is no cheaper.
             let family = Family::of(&seat.address.to_std());
             self.try_open(slot, family)?;
             self.seats.get(slot).socket = Socket::Open;
@@ -519,10 +517,13 @@ impl Ring for UringRing {
                     Token::Look { slot, generation } => {
                         let seat = seats.get(slot);
                         let completion = Completion { slot, generation, ..EMPTY };
-                        let completion = conclude_connect(&entry, completion, seat, options.mark);
-                        *in_flight -= 1;
-                        seat.end(OpKind::Connect);
-                        sink(completion);
+                        if let Some(completion) = look::conclude(&entry, completion, seat, options.mark) {
+                            *in_flight -= 1;
+                            seat.end(OpKind::Connect);
+                            sink(completion);
+                        } else {
+                            looks.push((slot, generation));
+                        }
                     }
                     Token::Waker => {
                         waker.iter_mut().for_each(Watch::fired);
@@ -537,7 +538,7 @@ impl Ring for UringRing {
                     break;
                 }
                 // They end while they are handed over. Any that the kernel does not take now is told of later.
-                begin(unit, seats, looks, options.unit_slots);
+                look::begin(unit, seats, looks, options.unit_slots);
             }
         }
     }
@@ -608,51 +609,6 @@ fn conclude<'a>(
             if cqueue::more(entry.flags()) { Conclusion::Part(part) } else { Conclusion::Again(Some(part)) }
         }
     }
-}
-
-/// Begins the looks into the error queues of a unit's connects.
-fn begin(unit: &mut Unit, seats: &mut Seats, looks: &mut Vec<(Slot, Generation)>, unit_slots: u32) {
-    for (slot, generation) in looks.drain(..) {
-        let Some(look) = &mut seats.get(slot).look else { continue };
-        let entry = look.entry(slot.0 % unit_slots).user_data(Token::Look { slot, generation }.encode());
-        // SAFETY: the entry points into the look, which is boxed, and stays in its seat until it has ended.
-        unsafe { unit.push(entry) };
-    }
-    unit.submit();
-}
-
-/// What the look that has ended makes of its connect.
-fn conclude_connect<'a>(
-    entry: &cqueue::Entry,
-    blank: Completion<'a>,
-    seat: &mut Seat,
-    mark: Option<u32>,
-) -> Completion<'a> {
-    let look = seat.look.take().expect("what has ended had begun");
-    let Ending { result, is_blind, is_spent } = look.end(entry.result());
-    if is_spent {
-        seat.socket = Socket::Spent;
-    }
-    let local = is_blind || result.is_err_and(|errno| is_own(errno, seat.address.to_std(), mark));
-    Completion { result, local, ..blank }
-}
-
-/// Whether a connect's error is this host's own refusal.
-fn is_own(errno: Errno, address: SocketAddr, mark: Option<u32>) -> bool {
-    matches!(errno, Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN) && is_unroutable(address, mark)
-}
-
-/// Whether this host itself has no way to an address: a datagram socket, which sends nothing on connecting, is
-/// refused as well. A router or a neighbour that is not there does not make it fail.
-fn is_unroutable(address: SocketAddr, mark: Option<u32>) -> bool {
-    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let Ok(socket) = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None) else { return false };
-    if let Some(mark) = mark {
-        // Routes may depend on the mark.
-        let _ = setsockopt(&socket, sockopt::Mark, &mark);
-    }
-    nix::sys::socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(address))
-        .is_err_and(|error| matches!(errno(error), Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN))
 }
 
 fn errno(error: nix::errno::Errno) -> Errno {

@@ -8,15 +8,33 @@
 //! sending SYNs.
 //!
 //! So a connect has ended when the queue was looked at: empty, and what the connect said is true; or not, and what was found
-//! there is what the network said. The look is one more operation on the same socket. It never waits, so it ends while it is
-//! handed over.
+//! there is what the network said. The look is one more operation on the same socket, and belongs to the connect: the slot
+//! is not quiet before it has ended. It never waits, so it ends while it is handed over.
+//!
+//! # Invariants
+//! - A connect begins with an empty queue. One that was refused leaves it empty, for the looks go on until it is; a socket
+//!   that still connects when its error is found is *spent*: who wants to connect next is given another.
+//! - IPv6 fills no queue, but sockets for IPv6 connect to IPv4 too (mapped addresses), so all are looked at alike.
+//!
+//! Not here: connects whose handshake the kernel has stamped. They stood; what else they may have met is not asked for.
 
 use std::mem;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 
-use io_uring::{opcode, squeue, types};
+use io_uring::{cqueue, opcode, squeue, types};
 use nix::libc;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt};
 
-use crate::ring::Errno;
+use super::errno;
+use super::seat::{Seat, Seats, Socket};
+use super::token::Token;
+use super::unit::Unit;
+use crate::ring::{Completion, Errno};
+use crate::units::{Generation, Slot};
+
+/// What the operation says when there is nothing in the queue.
+const EMPTY: i32 = -libc::EAGAIN;
 
 /// What the kernel writes about one error. The sender's address is not looked at, but wants its room.
 #[repr(C)]
@@ -34,14 +52,19 @@ pub(super) struct Look {
     control: Control,
 }
 
-/// How a connect has ended, by what it said and by what was found.
+/// What a look makes of its connect.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Ending {
-    pub(super) result: Result<u32, Errno>,
-    /// Whether the look itself failed, and nobody knows.
-    pub(super) is_blind: bool,
-    /// Whether there may be more in the queue.
-    pub(super) is_spent: bool,
+enum Ending {
+    /// There was an error, and there may be more: to be looked again.
+    More,
+    /// So it has ended.
+    Known {
+        result: Result<u32, Errno>,
+        /// Whether the look itself failed, and nobody knows.
+        is_blind: bool,
+        /// Whether the queue may hold errors when the next connect begins.
+        is_spent: bool,
+    },
 }
 
 impl Look {
@@ -52,7 +75,7 @@ impl Look {
     }
 
     /// The entry for it, on a socket of the table. It points at `self`.
-    pub(super) fn entry(&mut self, place: u32) -> squeue::Entry {
+    fn entry(&mut self, place: u32) -> squeue::Entry {
         self.message.msg_control = (&raw mut self.control).cast();
         self.message.msg_controllen = size_of::<Control>() as _;
         opcode::RecvMsg::new(types::Fixed(place), &raw mut self.message)
@@ -61,14 +84,21 @@ impl Look {
     }
 
     /// The operation has completed with `result`.
-    pub(super) fn end(&self, result: i32) -> Ending {
-        if result == -libc::EAGAIN {
-            return Ending { result: self.said, is_blind: false, is_spent: false };
+    fn end(&self, result: i32) -> Ending {
+        let blind = |errno| Ending::Known { result: Err(errno), is_blind: true, is_spent: true };
+        match (self.said, result) {
+            (said, EMPTY) => Ending::Known { result: said, is_blind: false, is_spent: false },
+            // It connects no more, so that nothing is added to the queue, and taking out what is there empties it.
+            (Err(_), 0..) => Ending::More,
+            (said @ Err(_), _) => Ending::Known { result: said, is_blind: false, is_spent: true },
+            // It still connects, and may meet more errors until it is disconnected.
+            (Ok(_), 0..) => self.found().map_or_else(blind, |errno| Ending::Known {
+                result: Err(errno),
+                is_blind: false,
+                is_spent: true,
+            }),
+            (Ok(_), _) => blind(Errno(-result)),
         }
-        let found = if result < 0 { Err(Errno(-result)) } else { self.found() };
-        let (Ok(errno) | Err(errno)) = found;
-        let is_blind = self.said.is_ok() && found.is_err();
-        Ending { result: self.said.and(Err(errno)), is_blind, is_spent: true }
     }
 
     /// The error that was in the queue, if it was one.
@@ -83,48 +113,87 @@ impl Look {
     }
 }
 
+/// Begins the looks into the error queues of a unit's connects.
+pub(super) fn begin(unit: &mut Unit, seats: &mut Seats, looks: &mut Vec<(Slot, Generation)>, unit_slots: u32) {
+    for (slot, generation) in looks.drain(..) {
+        let Some(look) = &mut seats.get(slot).look else { continue };
+        let entry = look.entry(slot.0 % unit_slots).user_data(Token::Look { slot, generation }.encode());
+        // SAFETY: the entry points into the look, which is boxed, and stays in its seat until it has ended.
+        unsafe { unit.push(entry) };
+    }
+    unit.submit();
+}
+
+/// What the look that has ended makes of its connect, or nothing if it is to be looked again.
+pub(super) fn conclude<'a>(
+    entry: &cqueue::Entry,
+    blank: Completion<'a>,
+    seat: &mut Seat,
+    mark: Option<u32>,
+) -> Option<Completion<'a>> {
+    let look = seat.look.as_ref().expect("what has ended had begun");
+    let Ending::Known { result, is_blind, is_spent } = look.end(entry.result()) else { return None };
+    seat.look = None;
+    if is_spent {
+        seat.socket = Socket::Spent;
+    }
+    let local = is_blind || result.is_err_and(|errno| is_own(errno, seat.address.to_std(), mark));
+    Some(Completion { result, local, ..blank })
+}
+
+/// Whether a connect's error is this host's own refusal.
+fn is_own(errno: Errno, address: SocketAddr, mark: Option<u32>) -> bool {
+    matches!(errno, Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN) && is_unroutable(address, mark)
+}
+
+/// Whether this host itself has no way to an address: a datagram socket, which sends nothing on connecting, is
+/// refused as well. A router or a neighbour that is not there does not make it fail.
+fn is_unroutable(address: SocketAddr, mark: Option<u32>) -> bool {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let Ok(socket) = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None) else { return false };
+    if let Some(mark) = mark {
+        // Routes may depend on the mark.
+        let _ = setsockopt(&socket, sockopt::Mark, &mark);
+    }
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(address))
+        .is_err_and(|error| matches!(errno(error), Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const WRITTEN: i32 = 0;
 
-    fn ended(
-        said: Result<u32, Errno>,
-        result: i32,
-        level: i32,
-        kind: i32,
-        errno: i32,
-    ) -> (Result<u32, Errno>, bool, bool) {
+    fn ended(said: Result<u32, Errno>, result: i32, (level, kind): (i32, i32), errno: i32) -> Ending {
         let mut look = Look::new(said);
         look.control.header.cmsg_level = level;
         look.control.header.cmsg_type = kind;
         look.control.error.ee_errno = errno.cast_unsigned();
-        let Ending { result, is_blind, is_spent } = look.end(result);
-        (result, is_blind, is_spent)
+        look.end(result)
     }
 
     #[test]
     fn a_connect_ends_as_its_queue_says() {
-        let (here, there) = (Errno::ENOMEM, Errno::EHOSTUNREACH);
-        let refused = Err(Errno::ECONNREFUSED);
-        let ip = (libc::SOL_IP, libc::IP_RECVERR);
-        let ipv6 = (libc::SOL_IPV6, libc::IPV6_RECVERR);
-        for (said, result, (level, kind), errno, wanted) in [
+        let there = Errno::EHOSTUNREACH;
+        let [refused, memory, other] = [Errno::ECONNREFUSED, Errno::ENOMEM, Errno::EIO].map(Err);
+        let [nothing, ip, ipv6] = [(0, 0), (libc::SOL_IP, libc::IP_RECVERR), (libc::SOL_IPV6, libc::IPV6_RECVERR)];
+        let known = |result, is_blind, is_spent| Ending::Known { result, is_blind, is_spent };
+        for (said, result, kind, errno, wanted) in [
             // Nothing is there.
-            (Ok(0), -libc::EAGAIN, (0, 0), 0, (Ok(0), false, false)),
-            (refused, -libc::EAGAIN, (0, 0), 0, (refused, false, false)),
+            (Ok(0), EMPTY, nothing, 0, known(Ok(0), false, false)),
+            (refused, EMPTY, nothing, 0, known(refused, false, false)),
             // An error is there: it is believed rather than a success, and no more than another error.
-            (Ok(0), WRITTEN, ip, there.0, (Err(there), false, true)),
-            (Ok(0), WRITTEN, ipv6, there.0, (Err(there), false, true)),
-            (refused, WRITTEN, ip, there.0, (refused, false, true)),
+            (Ok(0), WRITTEN, ip, there.0, known(Err(there), false, true)),
+            (Ok(0), WRITTEN, ipv6, there.0, known(Err(there), false, true)),
+            (refused, WRITTEN, ip, there.0, Ending::More),
             // Nobody knows.
-            (Ok(0), -here.0, (0, 0), 0, (Err(here), true, true)),
-            (refused, -here.0, (0, 0), 0, (refused, false, true)),
-            (Ok(0), WRITTEN, (0, 0), 0, (Err(Errno::EIO), true, true)),
-            (Ok(0), WRITTEN, ip, 0, (Err(Errno::EIO), true, true)),
+            (Ok(0), -libc::ENOMEM, nothing, 0, known(memory, true, true)),
+            (refused, -libc::ENOMEM, nothing, 0, known(refused, false, true)),
+            (Ok(0), WRITTEN, nothing, 0, known(other, true, true)),
+            (Ok(0), WRITTEN, ip, 0, known(other, true, true)),
         ] {
-            assert_eq!(ended(said, result, level, kind, errno), wanted, "{said:?} {result} {level} {kind} {errno}");
+            assert_eq!(ended(said, result, kind, errno), wanted, "{said:?} {result} {kind:?} {errno}");
         }
     }
 }
