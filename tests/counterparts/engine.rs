@@ -292,20 +292,19 @@ impl Engine {
         self.end_all()
     }
 
-    /// Begins to check each of them once, and turns once.
+    /// Wants each of them checked once, from the next turn on.
     pub fn begin_all(&mut self) {
         self.epoch += 1;
         for index in 0..self.ids.len() {
             self.command(index, CommandKind::Enable { epoch: self.epoch });
             self.command(index, CommandKind::CheckNow);
         }
-        self.turn();
     }
 
     /// What those came to.
     pub fn end_all(&mut self) -> Vec<Outcome> {
         let until = Clock.now() + PATIENCE;
-        let mut outcomes: BTreeMap<_, _> = self.judged.drain(..).collect();
+        let mut outcomes = BTreeMap::new();
         while outcomes.len() < self.ids.len() {
             assert!(Clock.now() < until, "outcomes of {} monitors of {}", outcomes.len(), self.ids.len());
             self.turn();
@@ -372,7 +371,7 @@ impl Engine {
     }
 
     /// One turn of the loop, as `os::shard_loop` does it.
-    fn turn(&mut self) -> Option<Outcome> {
+    pub fn turn(&mut self) -> Option<Outcome> {
         let now = Clock.now();
         if self.shard.expires_by(now) {
             self.ring.enter(Wait::NONE).expect("the ring is whole");
