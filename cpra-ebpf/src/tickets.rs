@@ -3,11 +3,11 @@
 use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, RingBuf};
-use cpra_common::{Answer, Count, Return, Settings, TAG_SHARD_BITS, Ticket};
+use cpra_common::{Answer, Count, Return, SHARDS_MAX, Settings, TAG_SHARD_BITS, Ticket};
 
 /// Set by the loader, before the kernel sees it.
 #[unsafe(no_mangle)]
@@ -21,6 +21,11 @@ pub static TICKETS: Array<Ticket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static COUNTS: Array<u64> = Array::with_max_entries(Count::ALL.len() as u32, BPF_F_MMAPABLE);
 
+/// By shard: not 0 where a return is to wake its thread. Waking costs as much as all else that is done here, and one that
+/// looks every millisecond need not be woken.
+#[map]
+static HEEDED: Array<u64> = Array::with_max_entries(SHARDS_MAX as u32, BPF_F_MMAPABLE);
+
 /// A ring per shard. The loader makes those small that have no shard.
 macro_rules! rings {
     ($($shard:literal $name:ident),*) => {
@@ -31,8 +36,11 @@ macro_rules! rings {
 
         #[inline(always)]
         fn put(shard: u32, back: &Return) -> bool {
+            // SAFETY: a number in a map, which the daemon writes whole.
+            let heeded = HEEDED.get_ptr(shard).is_some_and(|heeded| unsafe { read(heeded) } != 0);
+            let flags = if heeded { 0 } else { u64::from(BPF_RB_NO_WAKEUP) };
             match shard {
-                $($shard => $name.output::<Return>(back, 0).is_ok(),)*
+                $($shard => $name.output::<Return>(back, flags).is_ok(),)*
                 _ => false,
             }
         }

@@ -51,6 +51,7 @@ use crate::os::shard_loop::{self, ShardBoard, ShardLoop};
 use crate::os::signals::{Signals, Wish};
 use crate::os::spawn;
 use crate::os::story::Teller;
+use crate::os::syn::Ports;
 use crate::os::uring::{self, UringRing};
 use crate::os::wake::WakeFd;
 use crate::pipeline::{Bell, bounded};
@@ -79,6 +80,8 @@ pub struct Plan {
     pub code: Setup,
     /// Most operations handed to the kernel at a time.
     pub batch_size: usize,
+    /// The most packets a second of checks that nothing else slows down, over all shards.
+    pub rates: shard::Rates,
     pub log_dirs: Vec<PathBuf>,
     pub state_dir: PathBuf,
     pub resolver: resolve::Settings,
@@ -97,6 +100,8 @@ pub struct Plan {
     pub histograms: histograms::Settings,
     /// What programs in the kernel see.
     pub signals: KernelSignals,
+    /// Those of which `signals` knows, for half-open checks; held for as long as the daemon runs.
+    pub syn_ports: Option<Ports>,
     /// What the process keeps of the powers that it was started with.
     pub privilege: Privilege,
 }
@@ -113,6 +118,7 @@ impl Plan {
             pulse: Setup::fixed(1024),
             code: lane::default_sizing(),
             batch_size: 1024,
+            rates: shard::Rates::default(),
             log_dirs: vec![folder.clone()],
             state_dir: folder,
             resolver: resolve::Settings::default(),
@@ -126,6 +132,7 @@ impl Plan {
             scripts: spawn::Settings::default(),
             histograms: histograms::Settings::default(),
             signals: KernelSignals::Off,
+            syn_ports: None,
             privilege: Privilege::default(),
         }
     }
@@ -158,6 +165,7 @@ pub struct Daemon {
     shards: Vec<ShardHandle>,
     scripts: spawn::Handle,
     ebpf: Option<ebpf::Follower>,
+    _syn_ports: Option<Ports>,
     desk: JoinHandle<()>,
     desk_board: Arc<DeskBoard>,
     desk_bell: Bell,
@@ -255,6 +263,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
             contexts: Arc::clone(&plan.contexts),
             signals: signals.next(),
             privilege: privilege.clone(),
+            rates: plan.rates.shared_by(u32::from(shard_count)),
         };
         shards.push(start_shard(machine, options, mailbox, door, bell)?);
     }
@@ -339,6 +348,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         shards,
         scripts,
         ebpf,
+        _syn_ports: plan.syn_ports,
         desk,
         desk_board,
         desk_bell,
@@ -386,6 +396,7 @@ struct Machine {
     contexts: Arc<dyn Contexts>,
     signals: Option<ShardSignals>,
     privilege: Privilege,
+    rates: shard::Rates,
 }
 
 /// A ring belongs to the thread that made it, so that the thread itself says whether it could be made.
@@ -398,7 +409,7 @@ fn start_shard(
 ) -> Result<ShardHandle, StartError> {
     let board = Arc::new(ShardBoard::default());
     let (ready, outcome) = mpsc::channel();
-    let Machine { settings, catalog, contexts, signals, privilege } = machine;
+    let Machine { settings, catalog, contexts, signals, privilege, rates } = machine;
     let name = format!("cpra-shard-{}", settings.shard);
     let (shard_board, shard_bell) = (Arc::clone(&board), bell.clone());
     let body = move || {
@@ -409,9 +420,10 @@ fn start_shard(
                 return Ok(());
             }
         };
-        let shard = Shard::new(&settings, Arc::clone(&catalog), Clock.now()).secured_by(contexts);
+        let shard = Shard::new(&settings, Arc::clone(&catalog), Clock.now()).secured_by(contexts).bounded_by(rates);
         let driver = ShardLoop::new(shard, ring, mailbox, &door, shard_bell, shard_board)
             .and_then(|driver| driver.signalled(signals))
+            .and_then(|mut driver| driver.open_knocker(&catalog).map(|()| driver))
             .and_then(|mut driver| driver.open_pinger(&catalog).map(|means| (driver, means)));
         let driver = match driver {
             Ok((driver, means)) => {

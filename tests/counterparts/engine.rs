@@ -8,13 +8,14 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cpra::domain::monitor::{IcmpCheck, ScriptCheck, TlsPolicy};
+use cpra::domain::monitor::{IcmpCheck, ScriptCheck, TcpMode, TlsPolicy};
 use cpra::domain::{Check, Host, HttpCheck, Monitor, Outcome, Policy, Target, TcpCheck};
 use cpra::os::clock::Clock;
 use cpra::os::ebpf::{Demand, Follower, Hook, Kind, Mode, Settings as Wanted, ShardSignals, Signals};
 use cpra::os::ping::{Means, Ping, Pinger};
 use cpra::os::resolve::{self, Resolver, Return};
 use cpra::os::spawn::{self, News, Scripts, Want};
+use cpra::os::syn::{Knock, Knocker};
 use cpra::os::tls;
 use cpra::os::uring::{Options, UringRing};
 use cpra::pipeline::Bell;
@@ -59,6 +60,11 @@ impl Monitored {
         let mut monitored = Self::get(address, "");
         monitored.policy.check = Check::Tcp(check);
         monitored
+    }
+
+    /// Half a connection, within two seconds.
+    pub fn half_open(address: SocketAddr) -> Self {
+        Self::tcp(address, TcpCheck { mode: TcpMode::Syn, ..TcpCheck::default() })
     }
 
     /// A TLS handshake within two seconds.
@@ -166,9 +172,14 @@ pub struct Engine {
     shard: Shard,
     ring: UringRing,
     pub pinger: Pinger,
+    /// Programs in the kernel, and who sends what only they see answered.
     pub signals: Option<ShardSignals>,
     _programs: Option<Programs>,
-    /// What requests were answered, by whatever way.
+    knocker: Option<Knocker>,
+    half_open: bool,
+    /// SYNs that were to be sent.
+    pub syns: u32,
+    /// What echo requests were answered, by whatever way.
     answered: BTreeSet<(Slot, Generation, u16)>,
     ids: Vec<MonitorId>,
     mail: Vec<Event<'static>>,
@@ -220,6 +231,7 @@ impl Engine {
         let (signals, programs) = backend.start(slots_max).expect("the kernel takes the programs").unzip();
         if let Some(signals) = &signals {
             ring.watch_socket(signals.ring()).expect("a ring can be watched");
+            signals.heed(true);
             pinger.tag(signals.tag());
         }
         pinger.open();
@@ -234,6 +246,9 @@ impl Engine {
             pinger,
             signals,
             _programs: programs,
+            knocker: None,
+            half_open: false,
+            syns: 0,
             answered: BTreeSet::new(),
             ids,
             mail: Vec::new(),
@@ -250,6 +265,15 @@ impl Engine {
             requests: 0,
             fin_came: false,
         }
+    }
+
+    /// With programs in the kernel, before the first check.
+    #[must_use]
+    pub fn seeing(mut self, signals: ShardSignals) -> Self {
+        self.ring.watch_socket(signals.ring()).expect("a ring can be watched");
+        self.signals = Some(signals);
+        self.knocker = Some(Knocker::open().expect("there are random bytes"));
+        self
     }
 
     /// Before the first script.
@@ -378,6 +402,10 @@ impl Engine {
         }
         if let Some(signals) = &mut self.signals {
             signals.hear(&mut self.mail);
+            let can = self.knocker.as_ref().is_some_and(|knocker| knocker.can_knock(signals));
+            if std::mem::replace(&mut self.half_open, can) != can {
+                self.mail.push(Event::HalfOpen(can));
+            }
         }
         self.pinger.receive(&mut self.mail);
         self.answered.extend(self.mail.iter().filter_map(|event| match *event {
@@ -474,6 +502,11 @@ impl Engine {
                     self.pings += 1;
                     self.pinger.push(Ping { slot, generation, address, sequence });
                 }
+                Effect::Syn { slot, generation, address, attempt } => {
+                    self.syns += 1;
+                    let knocker = self.knocker.as_mut().expect("it was never said that there are half-open checks");
+                    knocker.push(Knock { slot, generation, address, attempt });
+                }
                 Effect::Errand { slot, generation, errand: Errand::Script(policy) } => {
                     let (scripts, _) = self.scripts.get_or_insert_with(|| {
                         let settings = self.script_settings.clone();
@@ -491,13 +524,15 @@ impl Engine {
                     scripts.orders.send(spawn::Order { slot, generation, want: Want::Recall }).expect("there is room");
                 }
                 Effect::Errand { .. } => unreachable!("no driver here does that"),
-                Effect::Syn { .. } => unreachable!("no half-open checks without signals"),
                 Effect::Report { .. } => unreachable!("nobody asks"),
             }
         }
         bytes.clear();
         self.pinger.send(&mut self.signals, &mut self.mail);
         if let Some(signals) = &mut self.signals {
+            if let Some(knocker) = &mut self.knocker {
+                knocker.send(signals, &mut self.mail);
+            }
             signals.hear(&mut self.mail);
         }
         self.judged.last().map(|(_, outcome)| outcome.clone())

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::steps::{Steps, cargo, execute, has_subcommand, shell_line};
-use crate::{packages, target_folder, tidy};
+use crate::{build_ebpf, packages, target_folder, tidy};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -29,6 +29,19 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         steps.command("clippy with planted bugs", cargo().args(clippy(Some("cpra/planted-bugs"))))?;
     }
     steps.step("tidy", "cargo xtask tidy", tidy::check)?;
+    if !options.quick {
+        let kernel = |arguments: &[&str]| {
+            let mut command = cargo();
+            command.current_dir("cpra-ebpf").env("CARGO_TARGET_DIR", "../target/ebpf").args(arguments);
+            command
+        };
+        steps.command("format of cpra-ebpf", &mut kernel(&["fmt", "--check"]))?;
+        steps.command(
+            "clippy of cpra-ebpf",
+            &mut kernel(&["clippy", "--release", "--locked", "--", "-D", "warnings"]),
+        )?;
+        steps.step("eBPF object", "cargo xtask build-ebpf --check", build_ebpf::check)?;
+    }
     tests(&mut steps, options.quick)?;
     if !options.quick {
         steps.command("simulation", cargo().args(["xtask", "sim", "--seeds", "500"]))?;

@@ -21,7 +21,7 @@ use crate::os::resolve::ResolverStats;
 use crate::queueing::Report;
 use crate::queueing::meter::Percentiles;
 use crate::shard::ShardStats;
-use crate::shard::protocol::{BUCKETS_US, EchoStats, Histogram, STATES};
+use crate::shard::protocol::{BUCKETS_US, EchoStats, Histogram, PACKETS, STATES};
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -67,6 +67,11 @@ impl Collector for Snapshot {
         names(&mut page, &self.source.resolver_stats())?;
         pipelines(&mut page, &self.source.pipelines())?;
         echoes(&mut page, &shards.echoes)?;
+        page.counters(
+            "cpra_syn_packets",
+            "SYNs of half-open checks that left, and what came back for them (SYN-ACKs, resets, errors)",
+            [([("direction", "out")], shards.syns.sent), ([("direction", "in")], shards.syns.answered)],
+        )?;
         let results = ["written", "failed"].into_iter().zip(self.source.dump_stats());
         page.counters(
             "cpra_histogram_dumps",
@@ -123,6 +128,11 @@ fn checks(page: &mut Page<'_>, shards: &ShardStats) -> fmt::Result {
         "cpra_checks_overdue",
         "Checks that took so much longer than their type that they were moved to the suspects' workers",
         shards.overdue,
+    )?;
+    page.counters(
+        "cpra_checks_held",
+        "Checks that waited because no more echo requests (or SYNs of half-open checks) may leave in a second",
+        PACKETS.into_iter().zip(shards.held).map(|(packet, count)| ([("bound", packet)], count)),
     )?;
     page.histogram("cpra_schedule_lag", "From the due time until the check left the waiting room", &shards.lag)?;
     page.histogram("cpra_pulse_latency", "From the due time until the check was judged", &shards.latency)?;
@@ -236,6 +246,16 @@ fn echoes(page: &mut Page<'_>, echoes: &EchoStats) -> fmt::Result {
         "cpra_icmp_signalled",
         "Of what came back for echo requests, what eBPF programs measured and told; sockets took the others",
         echoes.signalled,
+    )?;
+    page.counter(
+        "cpra_signals_strange",
+        "Answers that name a request of ours and are none to it: double, late or made up; left to the host",
+        echoes.strange,
+    )?;
+    page.counter(
+        "cpra_signals_overflowed",
+        "Answers for which the ring between eBPF programs and us had no room; found otherwise",
+        echoes.overflowed,
     )?;
     page.counter("cpra_icmp_forged", "Packets made up to look like answers to our echo requests", echoes.forged)?;
     page.counter(

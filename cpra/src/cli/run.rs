@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::Context as _;
+
 use super::{Args, plural, summary};
 use crate::api;
 use crate::api::access::Token;
@@ -24,9 +26,12 @@ use crate::os::privilege::{Privilege, Wish};
 use crate::os::resolve;
 use crate::os::signals::Signals;
 use crate::os::spawn;
+use crate::os::syn::Ports;
 use crate::os::tls;
 use crate::queueing::{Bounds, Presize, Setup, Slo};
 use crate::ring::Family;
+use crate::shard;
+use crate::units::limits::SYN_PORTS;
 use crate::units::{Instant, Span};
 use crate::wire::tls::Trust;
 use crate::world::Catalog;
@@ -67,7 +72,9 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
     let instance = settings.instance.clone().unwrap_or_else(host_name);
     let (pulse, code) = (pulse(&settings), code(&settings));
     let presize = presize(&pulse, &loaded.catalog);
-    let mut findings = findings(&Demand::of(&loaded.catalog, settings.pulse.max_workers), files);
+    let demand = Demand::of(&loaded.catalog, settings.pulse.max_workers);
+    let mut findings = findings(&demand, files);
+    findings.extend(short_of_packets(&demand, settings.pulse.max_echo_rate));
     findings.extend(short_of_workers(&presize));
     for finding in &findings {
         tracing::warn!("{}: {}; {}", finding.subject, finding.text, finding.remedy);
@@ -81,13 +88,17 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         tracing::warn!("{path} stays root's, so that {user} cannot use it: {error}");
     }
     let token = token(&settings, privilege.becomes().map_or_else(local::own_uid, |user| user.user))?;
+    let syn_ports = syn_ports(&settings, &loaded.catalog);
     let demand = ebpf::Demand {
         shards,
         slots: pulse.shared_by(u32::from(shards)).bounds.max,
-        ports: (0, 0),
+        ports: syn_ports.as_ref().map_or((0, 0), Ports::range),
         seed: daemon::seed() as u32,
     };
-    let kernel = ebpf::Signals::start(&ebpf(&settings), demand)?;
+    let kernel = ebpf::Signals::start(&ebpf(&settings), demand).context("no eBPF, and `[ebpf] mode` requires it")?;
+    if syn_ports.is_some() && !matches!(kernel, ebpf::Signals::On(_)) {
+        tracing::warn!("half-open checks (mode: syn) make connections: there are no eBPF programs, {kernel}");
+    }
     let sizing = format!("pulse: {presize}   code: {}", plural(code.bounds.min as usize, "worker"));
     let user = privilege.to_string();
     banner(
@@ -108,6 +119,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         pulse,
         code,
         batch_size: settings.batch_size,
+        rates: shard::Rates { echo: settings.pulse.max_echo_rate, syn: settings.pulse.max_syn_rate },
         log_dirs: folders.log_dirs,
         state_dir: folders.state,
         resolver: resolver(&settings),
@@ -124,6 +136,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
             interval: settings.histograms.interval,
         },
         signals: kernel,
+        syn_ports,
         privilege,
     };
     let daemon = daemon::start(plan)?;
@@ -209,6 +222,18 @@ fn short_of_workers(presize: &Presize) -> Option<api::Finding> {
     })
 }
 
+/// A bound that is lower than what intervals alone ask for.
+fn short_of_packets(demand: &Demand, most: u32) -> Option<api::Finding> {
+    let wanted = demand.echoes_per_second;
+    // The rest of the bound is for bursts.
+    let steady = f64::from(most) * 0.95;
+    (wanted > steady).then(|| api::Finding {
+        subject: "[pulse] max_echo_rate".to_owned(),
+        text: format!("too low: {most} echo requests may leave in a second, intervals ask for {wanted:.0}"),
+        remedy: format!("raise it to {:.0} or more, or lengthen intervals", wanted / 0.95),
+    })
+}
+
 pub(super) fn resolver(settings: &Settings) -> resolve::Settings {
     let default = resolve::Settings::default();
     let config::daemon::Resolver { servers, timeout, prefer } = &settings.resolver;
@@ -218,6 +243,22 @@ pub(super) fn resolver(settings: &Settings) -> resolve::Settings {
         timeout: timeout.unwrap_or(default.timeout),
         ..default
     }
+}
+
+/// Source ports for half-open checks, where there are any. Without them such checks connect.
+fn syn_ports(settings: &Settings, catalog: &Catalog) -> Option<Ports> {
+    let wanted = catalog.policies().iter().any(|policy| policy.check.is_half_open());
+    if !wanted || settings.ebpf.mode == EbpfMode::Off {
+        return None;
+    }
+    Ports::reserve()
+        .inspect_err(|error| {
+            tracing::warn!(
+                "no {SYN_PORTS} source ports in a row are free outside net.ipv4.ip_local_port_range ({error}): half-open \
+                 checks make connections; leave some out of that range"
+            );
+        })
+        .ok()
 }
 
 fn ebpf(settings: &Settings) -> ebpf::Settings {
@@ -400,6 +441,19 @@ mod tests {
         assert_eq!((slo.within, slo.wait, bounds.max), (Span::from_millis(2), Span::from_millis(2), 8));
         settings.pulse.wait_slo = Some(Span::from_millis(3));
         assert_eq!(pulse(&settings).slo.wait, Span::from_millis(3));
+    }
+
+    #[test]
+    fn a_bound_of_packets_that_intervals_alone_exceed_is_found_before_the_start() {
+        let of = |echoes_per_second| {
+            let demand = Demand::of(&CatalogBuilder::new(1).finish().expect("it is empty"), 1);
+            short_of_packets(&Demand { echoes_per_second, ..demand }, 200_000)
+        };
+        assert_eq!(of(190_000.0), None);
+        let finding = of(200_000.0).expect("nothing is left for bursts");
+        let text = "too low: 200000 echo requests may leave in a second, intervals ask for 200000";
+        assert_eq!((finding.subject.as_str(), finding.text.as_str()), ("[pulse] max_echo_rate", text));
+        assert!(finding.remedy.starts_with("raise it to 210526 or more"), "{}", finding.remedy);
     }
 
     #[test]

@@ -88,7 +88,20 @@ pub struct Flags {
 pub const SCHEMA: [(&str, &[&str]); 13] = [
     ("", &["instance", "queue_capacity", "batch_size"]),
     ("api", &["listen", "socket", "token_file", "external_url"]),
-    ("pulse", &["min_workers", "max_workers", "slo", "slo_percentile", "wait_slo", "service_time", "headroom"]),
+    (
+        "pulse",
+        &[
+            "min_workers",
+            "max_workers",
+            "slo",
+            "slo_percentile",
+            "wait_slo",
+            "service_time",
+            "headroom",
+            "max_echo_rate",
+            "max_syn_rate",
+        ],
+    ),
     (
         "intervention",
         &["max_workers", "cooldown", "actions_per_minute", "red_after", "startup_grace", "breaker", "allow", "dry_run"],

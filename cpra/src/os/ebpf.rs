@@ -54,10 +54,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../cpra-ebpf/object/cp
 /// Why there are no signals.
 #[derive(Debug, Error)]
 pub enum SignalError {
-    #[error(
-        "this process may not load eBPF programs: run it as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (for \
-         example `AmbientCapabilities=` in the unit file)"
-    )]
+    #[error("needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
     Forbidden,
     #[error("this kernel has no eBPF (it answers {0}): boot one that is built with CONFIG_BPF_SYSCALL")]
     NoEbpf(io::Error),
@@ -210,6 +207,8 @@ fn load(settings: &Settings, demand: Demand) -> Result<Loaded, SignalError> {
         }
     }
     let counts = Arc::new(Mapped::new(array(&mut ebpf, "COUNTS")?, Count::ALL.len()).map_err(SignalError::Tables)?);
+    let heeded = Mapped::new(array(&mut ebpf, "HEEDED")?, SHARDS_MAX.into()).map_err(SignalError::Tables)?;
+    let heeded = Arc::new(heeded);
     let table = Mapped::new(array(&mut ebpf, "TICKETS")?, tickets as usize).map_err(SignalError::Tables)?;
     let table = Arc::new(table);
     let whole = Arc::new(AtomicBool::new(false));
@@ -222,6 +221,7 @@ fn load(settings: &Settings, demand: Demand) -> Result<Loaded, SignalError> {
             shared,
             Arc::clone(&table),
             Arc::clone(&counts),
+            Arc::clone(&heeded),
             ring,
             Arc::clone(&whole),
         ));

@@ -90,6 +90,8 @@ pub struct Pinger {
     key: Key,
     doors: [Door; 2],
     queue: Vec<Ping>,
+    /// Of the batch that is being sent; the memory stays.
+    departures: Vec<Departure>,
     arrivals: Box<Arrivals>,
     stats: EchoStats,
 }
@@ -125,6 +127,7 @@ impl Pinger {
             key: Key::new(&seed()?),
             doors: [Door::new(Family::V4), Door::new(Family::V6)],
             queue: Vec::new(),
+            departures: Vec::with_capacity(ECHO_BATCH),
             arrivals: Box::default(),
             stats: EchoStats::default(),
         })
@@ -200,7 +203,8 @@ impl Pinger {
             return;
         }
         let unsent = |ping: &Ping, errno| event(ping.slot, ping.generation, ping.sequence, Echo::Unsent(errno));
-        let door = &mut self.doors[family as usize];
+        let Self { key, doors, departures, stats, .. } = self;
+        let door = &mut doors[family as usize];
         door.used = true;
         let Some((socket, _)) = door.socket() else {
             let errno = door.socket.as_ref().and_then(|opened| opened.as_ref().err()).copied();
@@ -211,24 +215,22 @@ impl Pinger {
         };
         // One time for all, see ECHO_BATCH.
         let sent = Clock.now();
-        let departures: Vec<Departure> = pings
-            .iter()
-            .map(|ping| {
-                let &Ping { slot, generation, address, sequence } = ping;
-                let request = icmp::request(&self.key, address, sequence, &Cookie { slot, generation, sent });
-                if let Some(signals) = signals {
-                    let cookie = icmp::proof(&request);
-                    signals.expect(&Expected { kind: Kind::Echo, slot, generation, sequence, address, cookie, sent });
-                }
-                Departure::new(address, request)
-            })
-            .collect();
+        departures.clear();
+        departures.extend(pings.iter().map(|ping| {
+            let &Ping { slot, generation, address, sequence } = ping;
+            let request = icmp::request(key, address, sequence, &Cookie { slot, generation, sent });
+            if let Some(signals) = signals {
+                let cookie = icmp::proof(&request);
+                signals.expect(&Expected { kind: Kind::Echo, slot, generation, sequence, address, cookie, sent });
+            }
+            Departure::new(address, request)
+        }));
         let mut gone = 0;
         let mut tries = 0;
         while gone < pings.len() {
             match batch::send(socket, &departures[gone..]) {
                 Ok(count) => {
-                    self.stats.sent += count as u64;
+                    stats.sent += count as u64;
                     gone += count;
                     tries = 0;
                 }
@@ -240,7 +242,7 @@ impl Pinger {
                 // It may have been another request's ICMP error that waited at the socket for the next call.
                 Err(_) if tries < TRIES_MAX => {
                     tries += 1;
-                    hear_errors(socket, family, &self.key, &mut self.stats, heard);
+                    hear_errors(socket, family, key, stats, heard);
                 }
                 Err(errno) => {
                     heard.push(unsent(&pings[gone], errno));

@@ -37,6 +37,9 @@ pub struct Demand {
     pub destinations_v6: u64,
     /// Monitors that send echo requests.
     pub echoing: u64,
+    /// Echo requests a second, as intervals say. Shards have equal shares of what is allowed, so this is the busiest one's,
+    /// times their number.
+    pub echoes_per_second: f64,
     /// The longest timeout: with every target dead, this long each connect is pending.
     pub timeout_max: Span,
 }
@@ -57,12 +60,17 @@ impl Demand {
             destinations_v4: 0,
             destinations_v6: 0,
             echoing: 0,
+            echoes_per_second: 0.0,
             timeout_max: Span::ZERO,
         };
+        let mut echoes = vec![0.0; usize::from(catalog.shards())];
         let mut pending = 0.0;
         for id in catalog.enabled_ids() {
             let (policy, target) = (catalog.policy(id), catalog.target(id));
-            demand.echoing += u64::from(matches!(policy.check, Check::Icmp(_)));
+            if let Check::Icmp(check) = &policy.check {
+                demand.echoing += 1;
+                echoes[usize::from(id.shard())] += f64::from(check.count) / policy.interval.as_secs_f64().max(1e-3);
+            }
             if !Probe::uses_socket(&policy.check) {
                 if let HostRef::Literal(address) = target.host {
                     destinations.insert(address);
@@ -84,6 +92,7 @@ impl Demand {
                 *to_one.entry(FxBuildHasher.hash_one((address, target.port))).or_default() += rate;
             }
         }
+        demand.echoes_per_second = echoes.iter().fold(0.0, |most: f64, rate| most.max(*rate)) * echoes.len() as f64;
         demand.connects_per_second_to_one = to_one.values().fold(0.0, |most, rate| f64::from(*rate).max(most));
         demand.destinations_v4 =
             destinations.iter().filter(|address| address.is_ipv4() && !address.is_loopback()).count() as u64;
@@ -313,6 +322,7 @@ mod tests {
             destinations_v4: 100,
             destinations_v6: 0,
             echoing: 0,
+            echoes_per_second: 0.0,
             timeout_max: Span::from_secs(5),
         }
     }

@@ -19,6 +19,7 @@ use super::host::HostCounters;
 use super::ping::{Means, Ping, Pinger};
 use super::resolve;
 use super::spawn::{self, News, Scripts, Want};
+use super::syn::{Knock, Knocker};
 use super::uring::UringRing;
 use super::wait::WaitPolicy;
 use super::wake::WakeFd;
@@ -27,7 +28,7 @@ use crate::pipeline::{Bell, Receiver, Sender};
 use crate::probe::errand::{Echo, Errand, ErrandEnd};
 use crate::queueing::recording::Recording;
 use crate::ring::{Errno, Op, Ring as _, Wait};
-use crate::shard::protocol::{Command, CommandKind, MonitorState, Resolution, Transition};
+use crate::shard::protocol::{Command, CommandKind, MonitorState, Resolution, SynStats, Transition};
 use crate::shard::{Effect, Effects, Event, Shard, ShardStats};
 use crate::units::limits::{CALLS_PER_TURN_MAX, TRANSITIONS_BACKLOG_MAX};
 use crate::units::{Instant, MonitorId, Span};
@@ -124,6 +125,10 @@ pub struct ShardLoop {
     pinger: Pinger,
     /// What programs in the kernel see.
     signals: Option<ShardSignals>,
+    /// Where there are half-open checks.
+    knocker: Option<Knocker>,
+    /// Whether those can be had, as the shard has heard.
+    half_open: bool,
     /// How often echoes come.
     echo_wait: WaitPolicy,
     mailbox: Mailbox,
@@ -169,6 +174,8 @@ impl ShardLoop {
             host: HostCounters::new(Path::new("/proc")),
             pinger: Pinger::new()?,
             signals: None,
+            knocker: None,
+            half_open: false,
             echo_wait: WaitPolicy::new(now),
             mailbox,
             bell,
@@ -219,6 +226,33 @@ impl ShardLoop {
         Ok(Some(means))
     }
 
+    /// Makes the sockets for SYNs, where the catalog has half-open checks and there is somebody who sees the answers.
+    /// Without them such checks connect.
+    ///
+    /// # Errors
+    /// When the kernel has no random bytes.
+    pub fn open_knocker(&mut self, catalog: &Catalog) -> io::Result<()> {
+        if self.signals.is_some() && catalog.policies().iter().any(|policy| policy.check.is_half_open()) {
+            self.knocker = Some(Knocker::open()?);
+        }
+        Ok(())
+    }
+
+    /// Whether half-open checks can be had now, if that has changed.
+    fn half_open_changed(&mut self) -> Option<bool> {
+        let (knocker, signals) = (self.knocker.as_ref()?, self.signals.as_ref()?);
+        let can = knocker.can_knock(signals);
+        if mem::replace(&mut self.half_open, can) == can {
+            return None;
+        }
+        if can {
+            tracing::info!("half-open checks send SYNs");
+        } else {
+            tracing::warn!("half-open checks make connections: an interface has no eBPF programs");
+        }
+        Some(can)
+    }
+
     /// Turns until it is told to stop.
     ///
     /// # Errors
@@ -234,12 +268,14 @@ impl ShardLoop {
                 self.ring.enter(Wait::NONE)?;
             }
             // What echo requests came to is there before a deadline is judged, as completions are.
-            let before = answers.len();
             if let Some(signals) = &mut self.signals {
                 signals.hear(&mut answers);
             }
+            // After what was seen so far: that is as good as ever.
+            let half_open = self.half_open_changed();
             self.pinger.receive(&mut answers);
-            self.echo_wait.observe(now, answers.len() - before);
+            // Some came while the last ones were sent. What else is among the answers is rare.
+            self.echo_wait.observe(now, answers.len());
             let mut events = lend(mem::take(&mut spare));
             let mut completions = 0;
             self.ring.reap(&mut |completion| {
@@ -261,6 +297,7 @@ impl ShardLoop {
                     }
                 }
             }
+            events.extend(half_open.map(Event::HalfOpen));
             if mem::replace(&mut self.desk_full, full) != full {
                 events.push(Event::DeskFull(full));
             }
@@ -359,11 +396,19 @@ impl ShardLoop {
                 Effect::Ping { slot, generation, address, sequence } => {
                     self.pinger.push(Ping { slot, generation, address, sequence });
                 }
-                // Nothing here says that half-open checks can be had.
-                Effect::Syn { slot, generation, attempt, .. } => {
-                    let echo = Echo::NoSocket(Errno::EINVAL);
-                    answers.push(Event::Echoed { slot, generation, sequence: attempt, echo });
-                }
+                Effect::Syn { slot, generation, address, attempt } => match &mut self.knocker {
+                    Some(knocker) => {
+                        if let Some(onlooker) = &mut self.onlooker {
+                            onlooker(Sight::Connecting(address));
+                        }
+                        knocker.push(Knock { slot, generation, address, attempt });
+                    }
+                    // It was never said that there are half-open checks: our own mistake.
+                    None => {
+                        let echo = Echo::NoSocket(Errno::EINVAL);
+                        answers.push(Event::Echoed { slot, generation, sequence: attempt, echo });
+                    }
+                },
                 Effect::Resolve { name } => self.unasked.push_back(name),
                 Effect::SampleHost => {
                     let mut sample = self.host.sample(self.clock.now());
@@ -384,6 +429,9 @@ impl ShardLoop {
         bytes.clear();
         self.pinger.send(&mut self.signals, answers);
         if let Some(signals) = &mut self.signals {
+            if let Some(knocker) = &mut self.knocker {
+                knocker.send(signals, answers);
+            }
             // On the loopback the answers to the last of them are there.
             signals.hear(answers);
         }
@@ -408,6 +456,11 @@ impl ShardLoop {
             if let Some(signals) = &self.signals {
                 stats.echoes.signalled = signals.heard(Kind::Echo);
                 stats.echoes.received += stats.echoes.signalled;
+                (stats.echoes.strange, stats.echoes.overflowed) = signals.troubles();
+                stats.syns = SynStats {
+                    sent: self.knocker.as_ref().map_or(0, Knocker::sent),
+                    answered: signals.heard(Kind::Syn),
+                };
             }
         }
     }
@@ -428,6 +481,9 @@ impl ShardLoop {
         // Echoes in quick succession are fetched once in a while instead of one by one.
         let echoes = self.echo_wait.wait(now, usize::MAX, deadline);
         self.ring.heed_sockets(echoes.batch < 2);
+        if let Some(signals) = &self.signals {
+            signals.heed(echoes.batch < 2);
+        }
         if echoes.batch > 1 {
             wait.bound = wait.bound.min(echoes.bound);
         }

@@ -8,11 +8,12 @@
 //! Pure: the daemon's loop and the reference loop of the benchmarks both ask it, so that they compare alike.
 
 use crate::ring::Wait;
-use crate::units::limits::FLIGHT_WAIT_MAX;
+use crate::units::limits::{FLIGHT_WAIT_MAX, TURN_MAX};
 use crate::units::{Instant, Span};
 
 /// The longest that batching may hold back a completion.
 pub const DELAY_MAX: Span = Span::from_millis(1);
+const _: () = assert!(2 * DELAY_MAX.as_nanos() <= TURN_MAX.as_nanos());
 /// Beyond this, larger batches gain nothing (64 to 4096 measured flat).
 pub const BATCH_MAX: u32 = 256;
 /// With nothing in flight and nothing due, the loop still turns this often.

@@ -12,6 +12,9 @@
 //! An error is a loss with a reason. Only where nothing was answered it is the verdict (L3CON): one router on one of
 //! several ways may be the only one that complains.
 //!
+//! A request whose time has come waits for its [`Quota`](super::Quota). Where that keeps one back until the attempt's time is
+//! up, the check is void unless it is ok all the same.
+//!
 //! What comes back for an older attempt never gets here: it names another generation of the slot.
 
 use std::net::IpAddr;
@@ -19,7 +22,7 @@ use std::net::IpAddr;
 use super::errand::Echo;
 use super::{Judgement, Ops, Request, Then};
 use crate::domain::monitor::IcmpCheck;
-use crate::domain::{Check, Code, Latency, Outcome, VoidReason};
+use crate::domain::{Check, Code, Latency, Outcome, Verdict, VoidReason};
 use crate::ring::{Errno, Family};
 use crate::units::limits::ECHO_GAP_MAX;
 use crate::units::{Instant, Span};
@@ -30,6 +33,8 @@ pub struct IcmpProbe {
     started: Instant,
     /// Requests that were asked for: the sequence numbers below this.
     asked: u8,
+    /// The next one's time has come, and it may not leave yet.
+    kept_back: bool,
     /// A bit per request that was answered or met an error.
     settled: [u64; 4],
     replies: u8,
@@ -53,6 +58,7 @@ impl IcmpProbe {
         let mut probe = Self {
             started: now,
             asked: 0,
+            kept_back: false,
             settled: [0; 4],
             replies: 0,
             refused: 0,
@@ -71,6 +77,12 @@ impl IcmpProbe {
             let leaves = self.started + gap.scaled(u64::from(self.asked), 1);
             if leaves > now {
                 ops.wake = Some(leaves);
+                return;
+            }
+            self.kept_back = ops.pings.len() >= ops.quota.left as usize;
+            if self.kept_back {
+                ops.wake = Some(ops.quota.next);
+                ops.quota.is_short = true;
                 return;
             }
             ops.pings.push(u16::from(self.asked));
@@ -104,7 +116,14 @@ impl IcmpProbe {
     }
 
     pub fn expire(&self, request: &Request<'_>, now: Instant) -> Outcome {
-        self.judged(request, now)
+        let outcome = self.judged(request, now);
+        let count = check(request).count;
+        if self.kept_back && outcome.verdict() == Verdict::Fail {
+            // What did not leave in time was not lost.
+            let text = format!("{} of {count} echo requests left in time: [pulse] max_echo_rate", self.asked);
+            return Outcome::of(Code::Void(VoidReason::Memory)).with_evidence(&text);
+        }
+        outcome
     }
 
     /// Whether this is the first that is heard of a request.

@@ -115,6 +115,8 @@ pub struct Ops {
     pub pings: Vec<u16>,
     /// The number of a SYN to the request's address and port: a half-open check's first one, or that again.
     pub syn: Option<u16>,
+    /// How many of them may leave now.
+    pub quota: Quota,
     /// When to call [`Probe::woken`], if nothing comes before. It replaces an earlier wish.
     pub wake: Option<Instant>,
     /// The answer named another place to ask: the attempt begins anew there, on another connection, within what is left
@@ -129,8 +131,25 @@ impl Ops {
         self.errand = None;
         self.pings.clear();
         self.syn = None;
+        self.quota = Quota::default();
         self.wake = None;
         self.hop = None;
+    }
+}
+
+/// What a host lets out is bounded: how many packets may leave now, and when there may be more.
+#[derive(Clone, Copy, Debug)]
+pub struct Quota {
+    pub left: u32,
+    pub next: Instant,
+    /// One was kept back.
+    pub is_short: bool,
+}
+
+impl Default for Quota {
+    /// No bound.
+    fn default() -> Self {
+        Self { left: u32::MAX, next: Instant::ZERO, is_short: false }
     }
 }
 

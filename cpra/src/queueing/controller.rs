@@ -4,7 +4,8 @@
 //! only when for [`HOLD`] nobody wanted as many, and then step by step. A difference of less than a tenth is left alone, so that
 //! a steady load leaves the number where it is.
 //!
-//! The model has its limits, and two terms stand for what it cannot know. What waits already is to be gone within a
+//! The model has its limits, and three terms stand for what it cannot know. Workers that wait for us alone, and not for what
+//! they serve, are added to its own. What waits already is to be gone within a
 //! second: it counts as arrivals. And where somebody has waited far longer than the goal while all workers are busy,
 //! the model is wrong at this moment, and workers are added to those that are busy, whatever it says.
 
@@ -136,6 +137,11 @@ impl Controller {
         self.meter.held(service);
     }
 
+    /// See [`Meter::delayed`].
+    pub fn delayed(&mut self, delay: Span) {
+        self.meter.delayed(delay);
+    }
+
     /// The workers that there may be.
     pub const fn workers(&self) -> u32 {
         self.workers
@@ -186,7 +192,8 @@ impl Controller {
             Goal::Wait(goal) | Goal::Result(goal) => goal,
         };
         let overruled = demand.busy >= self.workers && demand.longest_wait > goal.scaled(PATIENCE, 1);
-        let mut wanted = self.answer.workers;
+        let needed = f64::from(self.answer.needed) + self.reading.delayed;
+        let mut wanted = self.setup.bounds.with_headroom(needed);
         if overruled {
             let more = demand.busy.saturating_add(demand.waiting.max(demand.busy / 2));
             wanted = wanted.max(more).min(self.setup.bounds.max);

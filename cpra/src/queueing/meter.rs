@@ -168,6 +168,8 @@ struct Slice {
     wait: Times,
     /// From due to result.
     result: Times,
+    /// Seconds that workers were held by our own delays, beside services.
+    delays: f64,
 }
 
 impl Slice {
@@ -179,12 +181,14 @@ impl Slice {
             service: Times::new(),
             wait: Times::new(),
             result: Times::new(),
+            delays: 0.0,
         }
     }
 
     fn clear(&mut self) {
         self.arrived = 0;
         self.bins = Bins::default();
+        self.delays = 0.0;
         for times in [&mut self.service, &mut self.wait, &mut self.result] {
             times.clear();
         }
@@ -196,6 +200,7 @@ impl Slice {
         self.service.add(&other.service);
         self.wait.add(&other.wait);
         self.result.add(&other.result);
+        self.delays += other.delays;
     }
 }
 
@@ -233,6 +238,8 @@ pub struct Percentiles {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
     pub load: Load,
+    /// How many workers our own delays hold in the mean, beside those that services do: the erlangs of [`Meter::delayed`].
+    pub delayed: f64,
     /// `None` before anything was served.
     pub service: Option<Service>,
     pub service_times: Percentiles,
@@ -291,6 +298,11 @@ impl Meter {
         self.halves[0].service.hold(service);
     }
 
+    /// A worker was held this long by nothing but our own delay, before or after a service.
+    pub fn delayed(&mut self, delay: Span) {
+        self.slices[self.at].delays += delay.as_secs_f64();
+    }
+
     /// Moves on to the slice that `now` is in.
     fn roll(&mut self, now: Instant) {
         let passed = now.since(self.slices[self.at].since).as_nanos() / SLICE.as_nanos();
@@ -315,7 +327,9 @@ impl Meter {
         self.sum.clear();
         self.sum.add(&self.slices[before]);
         self.sum.add(&self.slices[self.at]);
-        let recent = self.window(now.since(self.slices[before].since));
+        let recent_length = now.since(self.slices[before].since);
+        let recent = self.window(recent_length);
+        let recently_delayed = self.sum.delays / recent_length.max(SLICE).as_secs_f64();
         for offset in 1..SLICES - 1 {
             self.sum.add(&self.slices[(self.at + offset) % SLICES]);
         }
@@ -339,6 +353,7 @@ impl Meter {
         }
         Reading {
             load: Load { rate, scv: dispersion },
+            delayed: recently_delayed.max(self.sum.delays / length.max(SLICE).as_secs_f64()),
             service,
             service_times: percentiles(long.as_ref().unwrap_or(&self.sum.service)),
             waits: percentiles(&self.sum.wait),

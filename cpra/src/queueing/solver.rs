@@ -46,6 +46,11 @@ impl Bounds {
         let most = self.max.max(1);
         wanted.clamp(self.min.clamp(1, most), most)
     }
+
+    /// What is needed, with headroom, as far as it may be had.
+    pub fn with_headroom(&self, needed: f64) -> u32 {
+        self.hold((needed * (1.0 + f64::from(self.headroom) / 1_000.0)).ceil() as u32)
+    }
 }
 
 /// What arrives.
@@ -154,8 +159,7 @@ pub fn solve(load: Load, service: &Service, slo: &Slo, bounds: &Bounds) -> Answe
         Goal::Wait(most) => tail.waits_beyond(most.as_secs_f64()) <= late,
         Goal::Result(most) => tail.takes_beyond(service, most.as_secs_f64()) <= late,
     });
-    let ample = (f64::from(needed) * (1.0 + f64::from(bounds.headroom) / 1_000.0)).ceil() as u32;
-    let workers = bounds.hold(ample);
+    let workers = bounds.with_headroom(f64::from(needed));
     let erlang = ErlangB::new(queue.offered).grown_to(workers);
     let tail = queue.tail(erlang);
     Answer {

@@ -22,7 +22,7 @@ use crate::domain::monitor::CheckKind;
 use crate::queueing::controller::ADJUST_EVERY;
 use crate::queueing::{Bounds, Controller, Decision, Demand, Report, Setup, Unreachable};
 use crate::schedule::ReadyList;
-use crate::units::limits::{OVERDUE_MIN, OVERDUE_UNKNOWN, UNREACHABLE_AFTER, UNREACHABLE_TOLD_EVERY};
+use crate::units::limits::{OVERDUE_MIN, OVERDUE_UNKNOWN, TURN_MAX, UNREACHABLE_AFTER, UNREACHABLE_TOLD_EVERY};
 use crate::units::{Instant, Slot, Span};
 
 /// A kind of check, or the suspects.
@@ -222,6 +222,11 @@ impl Classes {
     /// A check has ended, and its worker was busy with it for `service`.
     pub(super) fn ended(&mut self, class: Class, service: Span, result: Span) {
         self.line(class).controller.ended(service, result);
+    }
+
+    /// A worker was held this long because we had not yet sent, or not yet looked.
+    pub(super) fn delayed(&mut self, class: Class, delay: Span) {
+        self.line(class).controller.delayed(delay.min(TURN_MAX));
     }
 
     /// A check held a worker of this class for so long before it was taken from it.

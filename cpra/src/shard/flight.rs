@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::bounds::Packet;
 use super::classes::Class;
 use super::hops::Leg;
 use super::protocol::{Effect, Effects};
@@ -36,6 +37,9 @@ impl Core {
         let (address, contexts) = (flight.address, &*self.contexts);
         let request = Request { policy: &policy, target, address, hop: None, contexts };
         let mut ops = std::mem::take(&mut self.ops);
+        if !planted::is(Bug::RetryUnbounded) {
+            ops.quota = self.bounds.quota(&policy.check);
+        }
         flight.leg = None;
         flight.probe = self.begin(&request, now, &mut ops);
         flight.attempt_started = now;
@@ -177,6 +181,7 @@ impl Core {
         let id = MonitorId::new(self.shard, flight.monitor);
         let request = request(&self.catalog, &*self.contexts, id, flight.address, flight.leg.as_deref());
         let mut ops = std::mem::take(&mut self.ops);
+        ops.quota = self.bounds.quota(&request.policy.check);
         let judgement = take(&mut flight.probe, &request, &mut ops);
         self.went_on(c, slot, judgement, ops, now, effects);
         self.settle(c, slot, now, effects);
@@ -290,10 +295,25 @@ impl Core {
                 self.slots.change(slot, State::Free);
             }
             // The pause is over, and only the old connection was in the way.
-            State::Paused(flight) if flight.attempt_started <= now => self.relaunch(c, slot, now, effects),
+            State::Paused(flight) if flight.attempt_started <= now => {
+                let monitor = flight.monitor;
+                let policy = Arc::clone(self.policy(monitor));
+                match self.bounds.retry_held_until(&policy.check) {
+                    Some(until) if !planted::is(Bug::RetryUnbounded) => self.hold(slot, until),
+                    _ => self.relaunch(c, slot, now, effects),
+                }
+            }
             State::Hopping(_) => self.land(c, slot, now, effects),
             State::Paused(_) | State::Free | State::Flight(_) | State::Idle(_) | State::Lingering => {}
         }
+    }
+
+    /// The pause before a slot's next attempt is longer.
+    fn hold(&mut self, slot: Slot, until: Instant) {
+        if let State::Paused(flight) = &mut self.slots.entry(slot).state {
+            flight.attempt_started = until;
+        }
+        self.slots.set_deadline(slot, Some(until));
     }
 
     /// Slots whose deadline has passed.
@@ -415,7 +435,8 @@ impl Core {
     /// which was slower than it used to be; one that was overdue and failed held its kind's worker until it was found so.
     ///
     /// What the kernel knows to have been our own delay is no part of a service: were it, a busy processor would look like
-    /// slow targets, be answered with more workers, and be busier still.
+    /// slow targets, be answered with more workers, and be busier still. A worker is held by it all the same, for as long as
+    /// a turn of the loop takes, and so much is added to what the services need.
     fn worker_ended(&mut self, flight: &Flight, policy: &Policy, verdict: Verdict, now: Instant) {
         let result = now.since(self.clock.instant(flight.due));
         let service = now.since(flight.slotted) - flight.ours;
@@ -432,6 +453,7 @@ impl Core {
             self.classes.held(kind, flight.seated.since(flight.slotted));
         } else {
             self.classes.ended(flight.class, service, result);
+            self.classes.delayed(flight.class, flight.ours);
         }
     }
 
@@ -504,6 +526,7 @@ impl Core {
         }
         if let State::Flight(flight) = &entry.state {
             let (address, deadline) = (flight.address.ip(), flight.deadline);
+            self.bounds.sent(Packet::Echo, ops.pings.len(), ops.quota);
             let pings = ops.pings.drain(..);
             effects.list.extend(pings.map(|sequence| Effect::Ping { slot, generation, address, sequence }));
             let (address, syn) = (flight.address, ops.syn.take());

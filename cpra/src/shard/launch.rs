@@ -61,8 +61,12 @@ impl Core {
             Cadence::Interval => policy.interval,
             Cadence::Retry => policy.retry_interval,
         };
+        let held = self.bounds.kept_waiting(&policy.check, late);
         self.stats.missed += late.as_nanos() / every.as_nanos().max(1);
         self.stats.lag.record(late);
+        if let Some(packet) = held {
+            self.stats.held[packet] += 1;
+        }
         self.classes.started(class, late);
     }
 
@@ -143,6 +147,7 @@ impl Core {
         };
         self.slots.entry(slot).wired = wired;
         let mut ops = std::mem::take(&mut self.ops);
+        ops.quota = self.bounds.quota(&policy.check);
         let probe = if reused {
             Probe::resume(&request, kept, now, &mut ops)
         } else {

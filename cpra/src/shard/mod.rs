@@ -19,10 +19,12 @@
 //! 5. once a second, audits the ledger: the places must sum to the enabled monitors.
 //!
 //! The next due time derives from the due time, never from the finish. Full is a value everywhere: without a slot a
-//! check waits in the ready list, and the due times that pass meanwhile are counted as missed.
+//! check waits in the ready list, and the due times that pass meanwhile are counted as missed; likewise when no more packets
+//! may leave in this second.
 //!
 //! What it does not do: episodes, notices, repairs. Those are the desk's, which hears of transitions only.
 
+mod bounds;
 mod classes;
 mod command;
 mod flight;
@@ -40,10 +42,12 @@ mod verdict;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+pub use bounds::Rates;
 use hashbrown::HashMap;
 pub use protocol::{Effect, Effects, Event, ShardStats};
 use rustc_hash::FxBuildHasher;
 
+use self::bounds::Bounds;
 use self::classes::{Class, Classes, Next};
 use self::hops::Strangers;
 use self::host::HostDrops;
@@ -93,6 +97,7 @@ struct Core {
     clock: TickClock,
     wheel: Wheel,
     classes: Classes,
+    bounds: Bounds,
     slots: Slots,
     names: Names,
     /// Names that redirects led to.
@@ -154,6 +159,7 @@ impl Shard {
                 clock,
                 wheel: Wheel::new(clock.passed(now)),
                 classes: Classes::new(settings.sizing, &rates, now),
+                bounds: Bounds::new(Rates::default(), now),
                 slots: Slots::new(settings.sizing.bounds.max.max(1), clock, now),
                 names: Names::new(),
                 strangers: Strangers::default(),
@@ -187,6 +193,13 @@ impl Shard {
     #[must_use]
     pub fn secured_by(mut self, contexts: Arc<dyn Contexts>) -> Self {
         self.core.contexts = contexts;
+        self
+    }
+
+    /// With other bounds of packets than the default ones.
+    #[must_use]
+    pub fn bounded_by(mut self, rates: Rates) -> Self {
+        self.core.bounds = Bounds::new(rates, self.core.last_step);
         self
     }
 
@@ -250,6 +263,7 @@ impl Shard {
 impl Core {
     fn step(&mut self, c: &mut Components<'_>, now: Instant, events: &[Event<'_>], effects: &mut Effects) {
         self.note_stall(now);
+        self.bounds.begin(now);
         self.handshakes_left = HANDSHAKES_PER_STEP_MAX;
         self.pushes.note_step(self.last_step, now);
         self.catch_up(c, now, effects);
@@ -377,11 +391,13 @@ impl Core {
     /// Class by class: first what waited for an address, then the ready list, oldest first, while there are workers.
     fn start_checks(&mut self, c: &mut Components<'_>, now: Instant, effects: &mut Effects) {
         self.starved = false;
+        self.bounds.forget_waiting();
         if self.is_held() {
             return;
         }
         let mut budget = STARTS_PER_STEP_MAX;
-        for class in self.classes.in_turn() {
+        let catalog = Arc::clone(&self.catalog);
+        'classes: for class in self.classes.in_turn() {
             if class == Class::SUSPECTS && planted::is(Bug::SuspectsForgotten) {
                 continue;
             }
@@ -390,6 +406,15 @@ impl Core {
             {
                 if budget.is_multiple_of(READ_AHEAD) {
                     self.catalog.roster(self.shard).read_ahead(self.classes.ahead(class).take(READ_AHEAD));
+                }
+                let index = match &next {
+                    Next::Resolved(resolved) => resolved.waiting.monitor,
+                    Next::Ready(index) => *index,
+                };
+                if self.bounds.held_until(&catalog.policy(MonitorId::new(self.shard, index)).check).is_some() {
+                    // It looks again when the bound has room; other classes need not wait for that.
+                    self.classes.put_back(class, next);
+                    continue 'classes;
                 }
                 let started = match &next {
                     Next::Resolved(resolved) => self.launch(c, class, resolved, now, effects),
@@ -416,6 +441,7 @@ impl Core {
             lets_go.then_some(self.last_step),
             self.wheel.next().map(|tick| self.clock.instant(tick)),
             self.slots.next_deadline(),
+            self.bounds.until(),
             self.classes.next_deadline(&census.busy),
             in_flight.then(|| self.last_step + FLIGHT_WAIT_MAX),
             // As `step` asks for readings: a deadline that no step acts on would make the loop spin.

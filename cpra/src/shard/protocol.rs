@@ -265,6 +265,8 @@ pub struct ShardStats {
     pub skipped_busy: u64,
     /// Checks that took so much longer than their kind that they became the suspects'.
     pub overdue: u64,
+    /// Checks that waited because of a bound of packets, in the order of [`PACKETS`].
+    pub held: [u64; PACKETS.len()],
     /// Leaving the ready list − due.
     pub lag: Histogram,
     /// Due → judged.
@@ -282,7 +284,19 @@ pub struct ShardStats {
     /// How many workers each class has, and why.
     pub sizing: Vec<Report>,
     pub echoes: EchoStats,
+    pub syns: SynStats,
 }
+
+/// What a driver has sent and seen for half-open checks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SynStats {
+    pub sent: u64,
+    /// SYN-ACKs, resets, and errors that quote a SYN.
+    pub answered: u64,
+}
+
+/// The packets that are bounded, by name.
+pub const PACKETS: [&str; 2] = ["echo", "syn"];
 
 /// What a driver's sockets for echo requests have seen; the shard itself hears of what is its own only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -296,6 +310,10 @@ pub struct EchoStats {
     pub dropped: u64,
     /// Of those received, what programs in the kernel told us of.
     pub signalled: u64,
+    /// What named a request of ours and did not answer it; see `cpra_common::Count`. Of all shards, told by the first.
+    pub strange: u64,
+    /// Returns for which a ring had no room; likewise.
+    pub overflowed: u64,
 }
 
 impl ShardStats {
@@ -318,6 +336,9 @@ impl ShardStats {
         self.missed += other.missed;
         self.skipped_busy += other.skipped_busy;
         self.overdue += other.overdue;
+        for (mine, theirs) in self.held.iter_mut().zip(other.held) {
+            *mine += theirs;
+        }
         self.ready += other.ready;
         self.in_flight += other.in_flight;
         self.slots += other.slots;
@@ -329,6 +350,10 @@ impl ShardStats {
         self.echoes.forged += other.echoes.forged;
         self.echoes.dropped += other.echoes.dropped;
         self.echoes.signalled += other.echoes.signalled;
+        self.echoes.strange += other.echoes.strange;
+        self.echoes.overflowed += other.echoes.overflowed;
+        self.syns.sent += other.syns.sent;
+        self.syns.answered += other.syns.answered;
         Report::merge_all(&mut self.sizing, &other.sizing);
     }
 }
@@ -343,6 +368,7 @@ impl Default for ShardStats {
             missed: 0,
             skipped_busy: 0,
             overdue: 0,
+            held: [0; PACKETS.len()],
             lag: Histogram::default(),
             latency: Histogram::default(),
             duration: Default::default(),
@@ -355,6 +381,7 @@ impl Default for ShardStats {
             stalls: 0,
             sizing: Vec::new(),
             echoes: EchoStats::default(),
+            syns: SynStats::default(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A shard whose completions are given by hand, on one slot: what happens when more than one check wants it.
 
+mod bounds;
 mod errands;
 mod half_open;
 mod handshakes;

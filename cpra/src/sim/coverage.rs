@@ -49,7 +49,8 @@ pub const BEHAVIOURS: [&str; 15] = [
     "half alive",
 ];
 
-pub const TURNS: [&str; 41] = [
+pub const TURNS: [&str; 42] = [
+    "a check waited for its packets",
     "a check was overdue",
     "a line was longer than its workers",
     "a read was cut short",

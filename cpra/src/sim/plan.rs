@@ -20,6 +20,7 @@ use crate::domain::monitor::{
 };
 use crate::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, StatusSet, TcpCheck};
 use crate::queueing::{Bounds, Setup};
+use crate::shard::Rates;
 use crate::units::limits::{INTERVAL_MIN, RESOLVE_MAX, RETRY_PAUSE, VOID_PATIENCE};
 use crate::units::{Instant, Span};
 
@@ -61,6 +62,8 @@ pub struct Plan {
     pub slots_max: u32,
     /// As many from the beginning; or what the shard thinks it needs.
     pub workers_min: u32,
+    /// Echo requests a second, per shard, if they are bounded so that it is felt.
+    pub echo_rate: Option<u32>,
     pub queue_capacity: usize,
     /// Transitions that may wait for the desk before the shards have to stop.
     pub desk_room: usize,
@@ -131,6 +134,7 @@ impl Plan {
             shards: if rng.u8(0..5) == 0 { 2 } else { 1 },
             slots_max,
             workers_min: if rng.bool() { slots_max } else { 1 },
+            echo_rate: echo_rate(seed, &monitors),
             queue_capacity: if rng.u8(0..4) == 0 { rng.usize(1..4) } else { 1_000 },
             desk_room: if rng.u8(0..4) == 0 { rng.usize(1..6) } else { 1_000 },
             monitors,
@@ -159,10 +163,31 @@ impl Plan {
         Setup { bounds, ..Setup::default() }
     }
 
-    /// Whether a monitor may wait long for a slot.
+    /// Whether a monitor may wait long for a slot, or for its packets.
     pub fn is_tight(&self) -> bool {
-        (self.slots_max as usize) < self.monitors.len()
+        (self.slots_max as usize) < self.monitors.len() || self.echo_rate.is_some()
     }
+
+    pub fn rates(&self) -> Rates {
+        let default = Rates::default();
+        Rates { echo: self.echo_rate.unwrap_or(default.echo), ..default }
+    }
+}
+
+/// In one of three runs: enough for all echo requests that there can be, if they came one after the other. They do not.
+fn echo_rate(seed: u64, monitors: &[Planned]) -> Option<u32> {
+    let mut rng = Rng::with_seed(seed ^ 0xb0bd);
+    let most = |planned: &Planned| match &planned.policy.check {
+        Check::Icmp(check) => {
+            let requests = f64::from(check.count) * (f64::from(planned.policy.retries) + 1.0);
+            requests / planned.policy.interval.min(planned.policy.retry_interval).as_secs_f64()
+        }
+        _ => 0.0,
+    };
+    let most: f64 = monitors.iter().map(most).sum();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a handful of monitors")]
+    let rate = (most * 1.2).ceil() as u32;
+    (rate > 0 && rng.u8(0..3) == 0).then_some(rate.max(4))
 }
 
 /// How long it takes at most until a monitor has settled, whatever it was doing before.

@@ -171,7 +171,7 @@ impl Run {
             let mut ring = SimRing::new(self.network.clone(), self.rng.u64(..));
             ring.advance(now);
             self.shards.push(ShardActor {
-                machine: Shard::new(&settings, Arc::clone(&self.catalog), now),
+                machine: Shard::new(&settings, Arc::clone(&self.catalog), now).bounded_by(self.plan.rates()),
                 ring,
                 inbox: VecDeque::from([(now, shard::Event::HalfOpen(!self.driver.is_blind()))]),
                 commands: VecDeque::new(),
@@ -481,6 +481,7 @@ impl Run {
                 }
                 shard::Effect::Recall { slot, generation } => self.driver.recall(shard, slot, generation, now),
                 shard::Effect::Ping { slot, generation, address, sequence } => {
+                    self.checker.echo_left(shard, now);
                     self.driver.ping(shard, slot, generation, address, sequence, now);
                 }
                 shard::Effect::Syn { slot, generation, address, attempt } => {

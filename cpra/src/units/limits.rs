@@ -24,6 +24,9 @@ pub const FLIGHT_WAIT_MAX: Span = Span::from_millis(100);
 /// ... so that a gap above this one means that the loop stood still (SIGSTOP, a VM pause, a starved CPU), and
 /// checks that overlap it count for nothing when they fail.
 pub const STALL: Span = Span::from_millis(250);
+/// So long takes a turn of a shard's loop that keeps up, its wait for a batch included. A worker that waits for us longer does
+/// so because the processor is busy, and then more of them would not help.
+pub const TURN_MAX: Span = Span::from_millis(2);
 
 /// An HTTP check that asked for `Connection: close` waits this long for the peer's FIN before it disconnects.
 pub const FIN_WAIT: Span = Span::from_millis(500);
@@ -107,6 +110,12 @@ pub const CHUNK_LINE_MAX: usize = 1024;
 pub const TRAILERS_MAX: usize = 8 * 1024;
 /// One request as sent: line, headers and body.
 pub const REQUEST_MAX: usize = 64 * 1024;
+
+/// Packets a second, over all shards, of those that no peer's window slows down.
+pub const PACKET_RATES: std::ops::RangeInclusive<u64> = 1_000..=100_000_000;
+pub const PACKET_RATE: u32 = 200_000;
+/// Who waits for a bound of packets looks again after this long, or later: one wake-up for many packets.
+pub const HELD_PAUSE: Span = Span::from_millis(1);
 
 /// Between two echo requests of one attempt, at most; a short timeout makes it shorter.
 pub const ECHO_GAP_MAX: Span = Span::from_millis(200);

@@ -68,6 +68,16 @@ impl Process {
         Ok(line.trim_end().to_owned())
     }
 
+    /// The line of JSON that it ends with; a daemon tells its story before it.
+    pub(crate) fn last_line(&mut self) -> anyhow::Result<String> {
+        loop {
+            let line = self.line()?;
+            if line.starts_with('{') {
+                return Ok(line);
+            }
+        }
+    }
+
     pub(crate) fn tell(&mut self, line: &str) -> anyhow::Result<()> {
         let input = self.input.as_mut().context("its input is not written")?;
         input.write_all(format!("{line}\n").as_bytes())?;

@@ -16,26 +16,21 @@
 //!
 //! Then the error of round trips with a saturated core ([`rtt`]), and the memory per target ([`memory`]).
 
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::net::Ipv4Addr;
 
-use anyhow::{Context, bail, ensure};
-use cpra::daemon::{self, Plan};
+use anyhow::{Context, bail};
+use cpra::domain::Check;
 use cpra::domain::monitor::IcmpCheck;
-use cpra::domain::{Check, Host, Monitor, Policy, Target};
-use cpra::queueing::Setup;
 use cpra::units::Span;
-use cpra::world::Catalog;
-use serde_json::{Value, json};
 
-use super::child::{self, Process};
+use super::beside::{self, Cost, Window};
 use super::far::{self, Far};
-use super::pace::Account;
-use super::pulse;
+use super::whole::Alike;
+use super::{child, pulse};
 
 mod bare;
 mod fping;
+pub(crate) mod memory;
 pub(crate) mod rtt;
 
 #[derive(clap::Args)]
@@ -55,12 +50,26 @@ pub(crate) struct Options {
     /// Who is measured [default: all]
     #[arg(long, value_enum, value_delimiter = ',')]
     probers: Vec<Prober>,
-    /// Only the error of round trips
-    #[arg(long)]
-    only_rtt: bool,
+    /// What is measured [default: all]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    parts: Vec<Part>,
     /// Already built for release (set by the command itself)
     #[arg(long, hide = true)]
     built: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Part {
+    /// Processor time per check
+    Cost,
+    /// The error of round trips with a saturated core
+    Rtt,
+    /// Bytes per target
+    Memory,
+}
+
+impl Part {
+    const ALL: [Self; 3] = [Self::Cost, Self::Rtt, Self::Memory];
 }
 
 /// Where the targets are.
@@ -94,16 +103,17 @@ pub(crate) enum Prober {
     SendOnly,
     Bare,
     Socket,
+    Ebpf,
     FpingSpread,
     FpingAtOnce,
 }
 
 impl Prober {
-    const ALL: [Self; 5] = [Self::SendOnly, Self::Bare, Self::Socket, Self::FpingSpread, Self::FpingAtOnce];
+    const ALL: [Self; 6] = [Self::SendOnly, Self::Bare, Self::Socket, Self::Ebpf, Self::FpingSpread, Self::FpingAtOnce];
 
     /// The daemon.
     const fn is_ours(self) -> bool {
-        matches!(self, Self::Socket)
+        matches!(self, Self::Socket | Self::Ebpf)
     }
 
     const fn as_str(self) -> &'static str {
@@ -111,6 +121,7 @@ impl Prober {
             Self::SendOnly => "send-only",
             Self::Bare => "bare",
             Self::Socket => "socket",
+            Self::Ebpf => "ebpf",
             Self::FpingSpread => "fping-spread",
             Self::FpingAtOnce => "fping-at-once",
         }
@@ -121,6 +132,7 @@ impl Prober {
             Self::SendOnly => "send only",
             Self::Bare => "bare loop",
             Self::Socket => "cpra, socket",
+            Self::Ebpf => "cpra, ebpf",
             Self::FpingSpread => "fping, spread",
             Self::FpingAtOnce => "fping, at once",
         }
@@ -147,10 +159,15 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     println!("machine: {}; network: {}", pulse::machine(), namespace.as_deref().unwrap_or("a namespace of its own"));
     let networks: &[Network] = if options.networks.is_empty() { &Network::ALL } else { &options.networks };
     let probers: &[Prober] = if options.probers.is_empty() { &Prober::ALL } else { &options.probers };
-    if !options.only_rtt {
-        compare(options, networks, probers)?;
+    let parts: &[Part] = if options.parts.is_empty() { &Part::ALL } else { &options.parts };
+    for part in parts {
+        match part {
+            Part::Cost => compare(options, networks, probers)?,
+            Part::Rtt => rtt::compare(networks, probers, options.rates[0], options.seconds)?,
+            Part::Memory => memory::compare(probers)?,
+        }
     }
-    rtt::compare(networks, probers, options.rates[0], options.seconds)
+    Ok(())
 }
 
 /// What a check costs each prober.
@@ -167,57 +184,13 @@ fn compare(options: &Options, networks: &[Network], probers: &[Prober]) -> anyho
                     costs.push(cost);
                 }
             }
-            let costs = costs.into_iter().map(median).collect::<Vec<_>>();
-            print_table(network, rate, probers, &costs);
+            let rows: Vec<_> =
+                probers.iter().map(|prober| prober.words()).zip(costs.into_iter().map(beside::median)).collect();
+            println!("\n{}, {rate} checks/s:\n", network.as_str());
+            beside::print_table(&rows, &[Prober::Bare.words(), Prober::FpingSpread.words()]);
         }
     }
     Ok(())
-}
-
-/// What a run came to.
-#[derive(Clone, Copy)]
-struct Cost {
-    /// Microseconds of processor time per check.
-    each: f64,
-    /// Checks per second that it came to.
-    rate: f64,
-    /// Percent of the checks that the backend named did.
-    share: f64,
-}
-
-impl std::fmt::Display for Cost {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:.2} µs each at {:.0}/s, {:.1} % by this backend", self.each, self.rate, self.share)
-    }
-}
-
-/// The run whose cost is the middle one.
-fn median(mut costs: Vec<Cost>) -> Cost {
-    costs.sort_by(|a, b| a.each.total_cmp(&b.each));
-    costs[costs.len() / 2]
-}
-
-fn print_table(network: Network, rate: u32, probers: &[Prober], costs: &[Cost]) {
-    let of = |wanted| probers.iter().zip(costs).find(|(prober, _)| **prober == wanted).map(|(_, cost)| cost.each);
-    let ratio = |of: Option<f64>, cost: &Cost| of.map_or("–".into(), |of| format!("{:.2} ×", of / cost.each));
-    println!(
-        "\n{}, {rate} checks/s:\n\n| prober | CPU per check | per CPU second | of the bare loop | of fping, spread | checks/s | \
-         by this backend |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-        network.as_str()
-    );
-    for (prober, cost) in probers.iter().zip(costs) {
-        println!(
-            "| {} | {:.2} µs | {:.0} | {} | {} | {:.0} | {:.1} % |",
-            prober.words(),
-            cost.each,
-            1e6 / cost.each,
-            ratio(of(Prober::Bare), cost),
-            ratio(of(Prober::FpingSpread), cost),
-            cost.rate,
-            cost.share,
-        );
-    }
-    println!();
 }
 
 impl Load {
@@ -231,21 +204,7 @@ impl Load {
             ["icmp-load", "--rate", &rate, "--seconds", &seconds, "--network", self.network.as_str(), "--prober"];
         let mut arguments = arguments.map(str::to_owned).to_vec();
         arguments.push(self.prober.as_str().to_owned());
-        let mut process = Process::own(&arguments)?;
-        // The daemon tells its story on the same output.
-        let line = loop {
-            let line = process.line()?;
-            if line.starts_with('{') {
-                break line;
-            }
-        };
-        let result: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
-        let number = |key: &str| result[key].as_f64().with_context(|| format!("no {key}: {line}"));
-        let (checks, named) = (number("checks")?, number("named")?);
-        let rate = checks / number("seconds")?;
-        ensure!((rate / f64::from(self.rate) - 1.0).abs() < 0.03, "{rate:.0} checks/s, not about {}", self.rate);
-        ensure!(named >= checks * 0.99, "only {named} of {checks} verdicts came from the backend named: {line}");
-        Ok(Cost { each: number("cpu_us")? / checks, rate, share: named / checks * 100.0 })
+        Cost::of_run(&arguments, self.rate)
     }
 }
 
@@ -256,74 +215,30 @@ pub(crate) fn load(load: &Load) -> anyhow::Result<()> {
     let figures = match load.prober {
         Prober::Bare => bare::probe(load, true)?,
         Prober::SendOnly => bare::probe(load, false)?,
-        Prober::Socket => whole(load)?,
+        Prober::Socket | Prober::Ebpf => whole(load)?,
         Prober::FpingSpread | Prober::FpingAtOnce => bail!("fping is a program of its own"),
     };
-    let Window { checks, named, seconds, cpu } = figures;
-    println!("{}", json!({ "checks": checks, "named": named, "seconds": seconds, "cpu_us": cpu.as_micros() as u64 }));
+    figures.print();
     // What remains ends with the process, which only the figures were wanted of.
     std::process::exit(0);
 }
 
-/// What happened while it was measured.
-struct Window {
-    checks: f64,
-    /// Of these, what the backend named did.
-    named: f64,
-    seconds: f64,
-    cpu: Duration,
-}
-
 fn whole(load: &Load) -> anyhow::Result<Window> {
-    let monitors = (0..load.rate).map(|index| {
-        let policy = Policy::new(
-            Check::Icmp(IcmpCheck { count: 1, max_loss: 0, max_rtt: None }),
-            Span::from_secs(1),
-            Span::from_millis(500),
-        );
-        let target = Target { host: Host::Literal(load.network.target(index).into()), port: 0, path: "".into() };
-        Monitor { name: format!("m/{index}").into(), enabled: true, target, policy }
-    });
-    let api = TcpListener::bind("127.0.0.1:0")?;
-    let at = api.local_addr()?;
-    let folder = std::env::temp_dir();
-    let catalog = Catalog::build(monitors, daemon::shards_for(2))?;
-    let plan = Plan { pulse: Setup::fixed(16_384), batch_size: 2048, ..Plan::new(catalog, api, folder) };
-    let _daemon = daemon::start(plan)?;
-    // The first checks are spread over up to five seconds; then everything is up.
-    let patience = Instant::now() + Duration::from_secs(20);
-    while Page::of(at)?.sample("cpra_monitors{state=\"up\"}")? < f64::from(load.rate) {
-        if Instant::now() > patience {
-            bail!("not all are up");
-        }
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    std::thread::sleep(Duration::from_secs(2));
-    let (before, account, began) = (Page::of(at)?, Account::of_all(), Instant::now());
-    std::thread::sleep(Duration::from_secs(load.seconds.into()));
-    let (cpu, seconds, after) = (account.spent(), began.elapsed().as_secs_f64(), Page::of(at)?);
-    let grown = |sample: &str| anyhow::Ok(after.sample(sample)? - before.sample(sample)?);
-    let checks = grown("cpra_checks_total{type=\"icmp\",outcome=\"L3OK\"}")?;
-    ensure!(grown("cpra_checks_missed_total")? == 0.0, "checks were missed");
-    let named = checks;
-    Ok(Window { checks, named, seconds, cpu })
+    let is_signalled = load.prober == Prober::Ebpf;
+    let done = "cpra_checks_total{type=\"icmp\",outcome=\"L3OK\"}";
+    monitors(load.network, load.rate, Span::from_secs(1)).measure(
+        is_signalled,
+        load.seconds,
+        done,
+        |checks, before, after| {
+            let signalled = after.since(before, "cpra_icmp_signalled_total")?;
+            Ok(if is_signalled { signalled } else { checks - signalled })
+        },
+    )
 }
 
-/// A page of metrics.
-struct Page(String);
-
-impl Page {
-    fn of(api: SocketAddr) -> anyhow::Result<Self> {
-        let mut stream = TcpStream::connect(api)?;
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page)?;
-        Ok(Self(page))
-    }
-
-    /// By name and labels as printed; what is not there has not happened.
-    fn sample(&self, name: &str) -> anyhow::Result<f64> {
-        let value = self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.map_or(Ok(0.0), |value| value.trim().parse().context("a number"))
-    }
+/// One echo request for each check.
+fn monitors(network: Network, count: u32, interval: Span) -> Alike<impl Fn(u32) -> Ipv4Addr> {
+    let check = Check::Icmp(IcmpCheck { count: 1, max_loss: 0, max_rtt: None });
+    Alike { check, count, interval, address: move |index| network.target(index), port: 0 }
 }

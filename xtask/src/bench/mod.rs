@@ -3,6 +3,7 @@
 //! Every loop is a process of its own, so that its CPU time is the kernel's account and not an estimate. All of it runs
 //! on loopback, in a network namespace of its own where that is allowed: no conntrack, no neighbour's ports, no leftovers.
 
+mod beside;
 mod child;
 mod daemon;
 mod epoll;
@@ -10,13 +11,16 @@ mod far;
 mod icmp;
 mod pace;
 mod pulse;
+mod raw;
 mod report;
 mod ring;
 mod scripts;
 mod sizing;
 mod steps;
+mod syn;
 mod target;
 mod tls;
+mod whole;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -30,9 +34,17 @@ pub(crate) enum Bench {
     /// One run of either (started by `icmp`)
     #[command(hide = true)]
     IcmpLoad(icmp::Load),
+    /// CPU per half-open check of a port: the daemon beside a bare loop, and masscan
+    Syn(syn::Options),
+    /// One run of either (started by `syn`)
+    #[command(hide = true)]
+    SynLoad(syn::Load),
     /// One run of round trips (started by `icmp`)
     #[command(hide = true)]
     IcmpRtt(icmp::rtt::Load),
+    /// One run of the memory per target (started by `icmp`)
+    #[command(hide = true)]
+    IcmpMemory(icmp::memory::Load),
     /// Uses a core up (started by `icmp`)
     #[command(hide = true)]
     Spin,
@@ -75,7 +87,10 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::Pulse(options) => pulse::run(options),
         Bench::Icmp(options) => icmp::run(options),
         Bench::IcmpLoad(load) => icmp::load(load),
+        Bench::Syn(options) => syn::run(options),
+        Bench::SynLoad(load) => syn::load(load),
         Bench::IcmpRtt(load) => icmp::rtt::load(load),
+        Bench::IcmpMemory(load) => icmp::memory::load(load),
         Bench::Spin => icmp::rtt::spin(),
         Bench::Far => far::run(),
         Bench::Tls(options) => tls::run(options),

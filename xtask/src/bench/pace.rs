@@ -56,7 +56,16 @@ impl Stopwatch {
 
 /// User and system time of this process.
 pub(crate) fn cpu() -> Duration {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("the kernel knows this process");
+    used(UsageWho::RUSAGE_SELF)
+}
+
+/// ... and of the processes that it has started and waited for.
+pub(crate) fn cpu_of_children() -> Duration {
+    used(UsageWho::RUSAGE_CHILDREN)
+}
+
+fn used(by: UsageWho) -> Duration {
+    let usage = getrusage(by).expect("the kernel knows this process");
     let micros = |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
     Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time()))
 }

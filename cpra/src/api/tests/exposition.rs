@@ -74,6 +74,7 @@ fn scraped() -> Exposition {
         shards.missed = 5;
         shards.skipped_busy = 6;
         shards.overdue = 7;
+        shards.held = [8, 9];
         shards.stalls = 1;
         shards.in_flight = 9;
         shards.sizing = vec![class("http", 500.0, 1_000), class("suspects", 100.0, 1)];
@@ -105,6 +106,8 @@ fn every_metric_is_there_under_its_name() {
         ("cpra_checks_missed_total", &[], 5.0),
         ("cpra_checks_skipped_total", &[("reason", "busy")], 6.0),
         ("cpra_checks_overdue_total", &[], 7.0),
+        ("cpra_checks_held_total", &[("bound", "echo")], 8.0),
+        ("cpra_checks_held_total", &[("bound", "syn")], 9.0),
         ("cpra_schedule_lag_seconds_count", &[], 5.0),
         ("cpra_pulse_latency_seconds_count", &[], 0.0),
         ("cpra_check_duration_seconds_count", &[("type", "http")], 5.0),

@@ -10,7 +10,7 @@ use super::super::section::{Keys, Section};
 use super::super::value;
 use crate::ring::Family;
 use crate::units::Span;
-use crate::units::limits::{CODE_WORKERS_MAX, CODE_WORKERS_MIN};
+use crate::units::limits::{CODE_WORKERS_MAX, CODE_WORKERS_MIN, PACKET_RATE, PACKET_RATES};
 
 const WORKERS: RangeInclusive<u64> = 1..=1_000_000;
 const CODE_WORKERS: RangeInclusive<u64> = 1..=1_024;
@@ -50,6 +50,10 @@ pub struct Pulse {
     pub service_time: Span,
     /// Workers beyond those that are needed.
     pub headroom: Share,
+    /// Echo requests a second, over all shards.
+    pub max_echo_rate: u32,
+    /// SYNs of half-open checks a second, over all shards.
+    pub max_syn_rate: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,6 +206,8 @@ impl Default for Pulse {
             wait_slo: None,
             service_time: Span::from_millis(20),
             headroom: Share(150),
+            max_echo_rate: PACKET_RATE,
+            max_syn_rate: PACKET_RATE,
         }
     }
 }
@@ -298,6 +304,8 @@ impl Pulse {
         set(&mut self.wait_slo, section, findings, "wait_slo", some(value::span(MOMENTS)));
         set(&mut self.service_time, section, findings, "service_time", value::span(SERVICE_TIMES));
         set(&mut self.headroom, section, findings, "headroom", share);
+        set(&mut self.max_echo_rate, section, findings, "max_echo_rate", count(PACKET_RATES));
+        set(&mut self.max_syn_rate, section, findings, "max_syn_rate", count(PACKET_RATES));
     }
 }
 

@@ -113,7 +113,7 @@ impl Holder {
 
     fn run(mut self, stop: &EventFd) {
         loop {
-            let patience = (!self.is_whole()).then_some(RETRY);
+            let patience = self.held.values().any(|held| held.trouble.is_some()).then_some(RETRY);
             match self.watch.wait(stop.as_fd(), patience) {
                 Ok(Woken::Stopped) => return,
                 Ok(Woken::Changed | Woken::Late) => {}
@@ -131,6 +131,8 @@ impl Holder {
     fn reconcile(&mut self) -> io::Result<()> {
         let found = self.watch.list()?;
         let is_wanted = |interface: &Interface| self.wanted.wants(&interface.name, interface.is_port);
+        // By one that is not to have them requests may leave as well.
+        let mut whole = found.iter().all(|interface| interface.is_port || is_wanted(interface));
         let found: Vec<Interface> = found.into_iter().filter(is_wanted).collect();
         let gone: Vec<u32> =
             self.held.keys().copied().filter(|index| found.iter().all(|interface| interface.index != *index)).collect();
@@ -139,7 +141,6 @@ impl Holder {
                 self.detach(links);
             }
         }
-        let mut whole = true;
         for interface in found {
             if self.held.get(&interface.index).is_some_and(|held| held.links.is_some()) {
                 continue;

@@ -50,6 +50,8 @@ pub struct ShardSignals {
     settings: Settings,
     tickets: Arc<Mapped<SharedTicket>>,
     counts: Arc<Mapped<AtomicU64>>,
+    /// By shard.
+    heeded: Arc<Mapped<AtomicU64>>,
     ring: RingBuf<MapData>,
     whole: Arc<AtomicBool>,
     /// By slot, as far as slots were used.
@@ -66,10 +68,22 @@ impl ShardSignals {
         settings: Settings,
         tickets: Arc<Mapped<SharedTicket>>,
         counts: Arc<Mapped<AtomicU64>>,
+        heeded: Arc<Mapped<AtomicU64>>,
         ring: RingBuf<MapData>,
         whole: Arc<AtomicBool>,
     ) -> Self {
-        Self { shard, settings, tickets, counts, ring, whole, awaited: Vec::new(), overflowed: 0, heard: [0; 2] }
+        Self {
+            shard,
+            settings,
+            tickets,
+            counts,
+            heeded,
+            ring,
+            whole,
+            awaited: Vec::new(),
+            overflowed: 0,
+            heard: [0; 2],
+        }
     }
 
     /// What this shard's echo requests are to be told by.
@@ -92,6 +106,14 @@ impl ShardSignals {
         self.ring.as_fd()
     }
 
+    /// Whether a return may end the next sleeps. When many come, looking often is cheaper than to be woken by each; one that
+    /// comes while this changes waits for the next look.
+    pub fn heed(&self, heed: bool) {
+        if let Some(heeded) = self.heeded.get(self.shard.into()) {
+            heeded.store(heed.into(), Ordering::SeqCst);
+        }
+    }
+
     /// Answers of which the programs told us.
     pub const fn heard(&self, kind: Kind) -> u64 {
         self.heard[kind as usize]
@@ -101,9 +123,20 @@ impl ShardSignals {
         self.counts.get(what as u32).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
+    /// Answers that were strange, and those that overflowed. They are counted for all shards together, so that only the
+    /// first tells.
+    pub fn troubles(&self) -> (u64, u64) {
+        if self.shard == 0 { (self.count(Count::Strange), self.count(Count::Overflowed)) } else { (0, 0) }
+    }
+
     /// The number of a slot's ticket; `None` for slots that have none.
     pub const fn number(&self, slot: Slot) -> Option<u32> {
         if slot.0 < self.settings.tickets { Some(self.shard as u32 * self.settings.tickets + slot.0) } else { None }
+    }
+
+    /// The number after this shard's last one.
+    pub const fn numbers_end(&self) -> u32 {
+        (self.shard as u32 + 1).saturating_mul(self.settings.tickets)
     }
 
     fn ticket(&self, slot: Slot) -> Option<&SharedTicket> {
@@ -203,6 +236,7 @@ fn settle(
     request.cookie = 0;
     let echo = match answer {
         Answer::Reply => Echo::Reply { rtt },
+        Answer::Refused if request.kind == Kind::Syn => Echo::Refused { rtt },
         Answer::Refused => return None,
         Answer::Error => Echo::Error { kind, code, from },
     };

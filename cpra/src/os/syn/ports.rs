@@ -37,7 +37,7 @@ impl Ports {
         let range = range.as_deref().and_then(parse).unwrap_or(USUAL_RANGE);
         let mut refusal = io::Error::from(io::ErrorKind::AddrInUse);
         for first in runs(range) {
-            match (first..first + SYN_PORTS).map(bound).collect::<io::Result<Vec<_>>>() {
+            match (0..SYN_PORTS).map(|n| bound(first + n)).collect::<io::Result<Vec<_>>>() {
                 Ok(sockets) => return Ok(Self { first, _sockets: sockets.into_iter().flatten().collect() }),
                 // Others may have some of the next run as well, but not all.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => refusal = error,
@@ -123,7 +123,7 @@ mod tests {
     fn what_is_reserved_is_nobody_elses() {
         let mine = Ports::reserve().expect("there are free ports");
         let (first, count) = mine.range();
-        for port in first..first + count {
+        for port in (0..count).map(|n| first + n) {
             assert!(std::net::TcpListener::bind(("127.0.0.1", port)).is_err(), "{port}");
             let refused = std::net::TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.kind());
             assert_eq!(refused.err(), Some(io::ErrorKind::ConnectionRefused), "nobody listens on {port}");

@@ -68,6 +68,29 @@ fn the_first_number_comes_from_what_is_known() {
 }
 
 #[test]
+fn workers_that_wait_for_us_are_added_to_those_that_serve() {
+    let workers = |delay: Span| {
+        let mut pipeline = Pipeline::new(setup(1, 50_000), 1.0);
+        let served = Span::from_micros(50);
+        for _ in 0..15 * 20_000 {
+            while pipeline.controller.next_adjustment() <= pipeline.now {
+                pipeline.adjust(pipeline.controller.next_adjustment(), Demand::default());
+            }
+            pipeline.controller.arrived(pipeline.now);
+            pipeline.controller.started(Span::ZERO);
+            pipeline.controller.ended(served, served + delay);
+            pipeline.controller.delayed(delay);
+            pipeline.now += served;
+        }
+        pipeline.workers()
+    };
+    let (served, held) = (workers(Span::ZERO), workers(Span::from_millis(1)));
+    assert!(served <= 8, "one erlang: {served}");
+    // 20,000 milliseconds a second.
+    assert!((served + 20..=served + 26).contains(&held), "{held} after {served}");
+}
+
+#[test]
 fn a_steady_load_leaves_the_workers_alone() {
     for (rate, service) in [(2_000.0, 0.02), (500.0, 0.1), (200.0, 0.05)] {
         let mut pipeline = Pipeline::new(setup(1, 50_000), rate);

@@ -20,7 +20,7 @@ mod trips;
 mod truth;
 mod verdicts;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -154,6 +154,9 @@ struct ShardLog {
     located: BTreeMap<Box<str>, (Vec<IpAddr>, Instant)>,
     missed: u64,
     overdue: u64,
+    held: u64,
+    /// When the echo requests of the last second left.
+    echoes: VecDeque<Instant>,
 }
 
 #[derive(Debug)]
@@ -191,6 +194,21 @@ impl Checker {
     }
 
     /// A process starts: nothing is known of anyone.
+    /// An echo request leaves: no second may have more than the bound, wherever it begins.
+    pub(super) fn echo_left(&mut self, shard: u8, now: Instant) {
+        const SECOND: Span = Span::from_secs(1);
+        let most = self.plan.rates().echo as usize;
+        let echoes = &mut self.shards[usize::from(shard)].echoes;
+        echoes.push_back(now);
+        while echoes.front().is_some_and(|first| *first + SECOND <= now) {
+            echoes.pop_front();
+        }
+        let count = echoes.len();
+        if count > most {
+            self.fail("bounds", now, format!("{count} echo requests in a second, at most {most}"));
+        }
+    }
+
     pub(super) fn start(&mut self, now: Instant) {
         self.born = now;
         self.watches.clear();
@@ -214,6 +232,8 @@ impl Checker {
                 located: BTreeMap::new(),
                 missed: 0,
                 overdue: 0,
+                held: 0,
+                echoes: VecDeque::new(),
             };
             self.shards.push(log);
             for index in 0..roster.len() as u32 {

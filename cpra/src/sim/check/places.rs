@@ -350,6 +350,9 @@ impl Checker {
         log.missed = stats.missed;
         self.coverage.add(Section::Turn, "a check was overdue", stats.overdue - log.overdue);
         log.overdue = stats.overdue;
+        let held = stats.held.iter().sum();
+        self.coverage.add(Section::Turn, "a check waited for its packets", held - log.held);
+        log.held = held;
         if stats.sizing.iter().any(|report| report.demand.waiting > 0 && report.demand.busy >= report.workers) {
             self.coverage.hit(Section::Turn, "a line was longer than its workers");
         }

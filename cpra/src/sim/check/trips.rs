@@ -97,6 +97,14 @@ impl Checker {
             Code::Void(VoidReason::Resolver) => named && now >= deadline,
             // What this host dropped may be an echo that is missing, too.
             Code::Void(VoidReason::HostDrops) => (now >= deadline || trip.kind == CheckKind::Icmp) && is_lossy(started),
+            // Some of its requests were kept back until its time was up.
+            Code::Void(VoidReason::Memory)
+                if self.plan.echo_rate.is_some()
+                    && now >= deadline
+                    && trip.pings.len() < requests_of(&policy.check) =>
+            {
+                true
+            }
             _ if code.is_timeout() && named => return Err("but its name had taken most of the time".into()),
             _ => match trip.kind {
                 CheckKind::Icmp => echoes_hold(code, trip, &policy.check, deadline, now),
@@ -116,6 +124,10 @@ impl Checker {
         self.watches[watch].warned = code == Code::ProcOk && trip.met == Met::Warns;
         Ok(())
     }
+}
+
+fn requests_of(check: &Check) -> usize {
+    if let Check::Icmp(check) = check { usize::from(check.count) } else { 0 }
 }
 
 fn errand_holds(code: Code, trip: &Trip, deadline: Instant, now: Instant) -> bool {

@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use cpra::os::ebpf::Signals;
 use cpra::os::ping::{Means, Ping, Pinger};
 use cpra::probe::errand::Echo;
 use cpra::shard::Event;
@@ -26,6 +27,7 @@ use serde_json::{Value, json};
 use super::{Network, Prober};
 use crate::bench::child::{self, Process};
 use crate::bench::far::Far;
+use crate::bench::whole::{self, SLOTS};
 
 #[derive(clap::Args)]
 pub(crate) struct Load {
@@ -126,17 +128,26 @@ pub(crate) fn load(load: &Load) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Requests that may be under way at a time.
-const SLOTS: u32 = 16_384;
-
-fn told(load: &Load, _prober: Prober) -> anyhow::Result<Value> {
+fn told(load: &Load, prober: Prober) -> anyhow::Result<Value> {
     let mut pinger = Pinger::new()?;
+    // The programs stay as long as what loaded them.
+    let mut loaded = whole::signals(prober == Prober::Ebpf, None)?;
+    let mut signals = match &mut loaded {
+        Signals::On(loaded) => loaded.shards().into_iter().next(),
+        Signals::Off | Signals::Without(_) => None,
+    };
+    if let Some(signals) = &signals {
+        pinger.tag(signals.tag());
+    }
     ensure!(pinger.open()[0] == Means::Raw, "no raw socket");
     let (start, end) = (Instant::now(), Duration::from_secs(load.seconds.into()));
     let (mut sent, mut heard, mut errors) = (0_u64, Vec::new(), Vec::new());
     let grace = Duration::from_millis(200);
     loop {
         let now = start.elapsed();
+        if let Some(signals) = &mut signals {
+            signals.hear(&mut heard);
+        }
         pinger.receive(&mut heard);
         for event in heard.drain(..) {
             let Event::Echoed { echo: Echo::Reply { rtt }, .. } = event else { continue };
@@ -153,7 +164,7 @@ fn told(load: &Load, _prober: Prober) -> anyhow::Result<Value> {
             pinger.push(Ping { slot, generation, address, sequence: 0 });
             sent += 1;
         }
-        pinger.send(&mut None, &mut heard);
+        pinger.send(&mut signals, &mut heard);
         let next = Duration::from_millis(now.as_millis() as u64 + 1);
         std::thread::sleep(next.saturating_sub(start.elapsed()));
     }
