@@ -198,8 +198,7 @@ fn load(settings: &Settings, demand: Demand) -> Result<Loaded, SignalError> {
         }
     }
     let mut ebpf = loader.load(OBJECT)?;
-    let ingress = if places.xdp { INGRESS_XDP } else { INGRESS };
-    for name in [EGRESS, ingress] {
+    for name in [EGRESS, INGRESS].into_iter().chain(places.xdp.then_some(INGRESS_XDP)) {
         match ebpf.program_mut(name) {
             Some(Program::SchedClassifier(program)) => program.load()?,
             Some(Program::Xdp(program)) => program.load()?,

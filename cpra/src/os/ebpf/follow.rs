@@ -62,7 +62,7 @@ struct Held {
     name: String,
     links: Option<Links>,
     /// Why there are none.
-    trouble: Option<String>,
+    trouble: Option<SignalError>,
 }
 
 struct Links {
@@ -101,9 +101,9 @@ impl Holder {
         let mut holder = Self { ebpf, places, wanted, watch, whole, held: BTreeMap::new() };
         holder.reconcile().map_err(SignalError::Interfaces)?;
         let taken = holder.held.values().any(|held| held.links.is_some());
-        match holder.held.values().find_map(|held| held.trouble.clone()) {
-            Some(trouble) if !taken => Err(SignalError::Refused(trouble)),
-            _ => Ok(holder),
+        match holder.held.values_mut().find_map(|held| held.trouble.take_if(|_| !taken)) {
+            Some(trouble) => Err(trouble),
+            None => Ok(holder),
         }
     }
 
@@ -145,7 +145,7 @@ impl Holder {
             if self.held.get(&interface.index).is_some_and(|held| held.links.is_some()) {
                 continue;
             }
-            match self.attach(&interface.name) {
+            match self.attach(&interface) {
                 Ok(links) => {
                     tracing::debug!(interface = interface.name, "eBPF programs attached");
                     let held = Held { name: interface.name, links: Some(links), trouble: None };
@@ -153,7 +153,7 @@ impl Holder {
                 }
                 Err(error) => {
                     whole = false;
-                    self.note(&interface, SignalError::of(&error).to_string());
+                    self.note(&interface, SignalError::of(&error));
                 }
             }
         }
@@ -162,12 +162,12 @@ impl Holder {
     }
 
     /// Says once why an interface has none.
-    fn note(&mut self, interface: &Interface, trouble: String) {
+    fn note(&mut self, interface: &Interface, trouble: SignalError) {
         let known = self.held.get(&interface.index).and_then(|held| held.trouble.as_ref());
-        if known != Some(&trouble) {
+        if known.map(ToString::to_string) != Some(trouble.to_string()) {
             tracing::warn!(
                 interface = interface.name,
-                trouble,
+                %trouble,
                 "no eBPF programs at this interface; sockets do the work"
             );
         }
@@ -175,37 +175,21 @@ impl Holder {
         self.held.insert(interface.index, held);
     }
 
-    fn attach(&mut self, interface: &str) -> Result<Links, ProgramError> {
+    fn attach(&mut self, interface: &Interface) -> Result<Links, ProgramError> {
+        let name = &*interface.name;
         // What a process that was killed has left there.
-        for (kind, name) in [(TcAttachType::Ingress, INGRESS), (TcAttachType::Egress, EGRESS)] {
-            let _ = tc::qdisc_detach_program(interface, kind, name);
+        for (kind, program) in [(TcAttachType::Ingress, INGRESS), (TcAttachType::Egress, EGRESS)] {
+            let _ = tc::qdisc_detach_program(name, kind, program);
         }
         if !self.places.tcx {
-            match tc::qdisc_add_clsact(interface) {
+            match tc::qdisc_add_clsact(name) {
                 Err(TcError::AlreadyAttached) | Ok(()) => {}
                 // It is there already as a rule; attaching will tell.
-                Err(error) => tracing::trace!(%error, interface, "no clsact added"),
+                Err(error) => tracing::trace!(%error, interface = name, "no clsact added"),
             }
         }
-        let options = || {
-            if self.places.tcx {
-                TcAttachOptions::TcxOrder(LinkOrder::first())
-            } else {
-                TcAttachOptions::Netlink(NlOptions::default())
-            }
-        };
-        let missing = || ProgramError::NotLoaded;
-        let (first, second) = (options(), options());
-        let program = classifier(&mut self.ebpf, EGRESS).ok_or_else(missing)?;
-        let egress = program.attach_with_options(interface, TcAttachType::Egress, first)?;
-        let ingress = if self.places.xdp {
-            let program = xdp(&mut self.ebpf).ok_or_else(missing)?;
-            program.attach(interface, XdpMode::default()).map(Ingress::Xdp)
-        } else {
-            let program = classifier(&mut self.ebpf, INGRESS).ok_or_else(missing)?;
-            program.attach_with_options(interface, TcAttachType::Ingress, second).map(Ingress::Traffic)
-        };
-        match ingress {
+        let egress = self.attach_classifier(name, EGRESS, TcAttachType::Egress)?;
+        match self.attach_ingress(interface) {
             Ok(ingress) => Ok(Links { egress, ingress }),
             Err(error) => {
                 // Half of it would stamp what nobody takes.
@@ -215,6 +199,37 @@ impl Holder {
                 Err(error)
             }
         }
+    }
+
+    /// At the hook that is wanted, as far as the interface has one: XDP sees an Ethernet header or nothing, and has room for
+    /// one program. The way in that the other interfaces have is as good.
+    fn attach_ingress(&mut self, interface: &Interface) -> Result<Ingress, ProgramError> {
+        if self.places.xdp && interface.is_framed {
+            let program = xdp(&mut self.ebpf).ok_or(ProgramError::NotLoaded)?;
+            match program.attach(&interface.name, XdpMode::default()) {
+                Ok(link) => return Ok(Ingress::Xdp(link)),
+                Err(error) => {
+                    let reason = SignalError::of(&error);
+                    tracing::info!(interface = interface.name, %reason, "no XDP at this interface");
+                }
+            }
+        }
+        self.attach_classifier(&interface.name, INGRESS, TcAttachType::Ingress).map(Ingress::Traffic)
+    }
+
+    fn attach_classifier(
+        &mut self,
+        interface: &str,
+        program: &str,
+        kind: TcAttachType,
+    ) -> Result<SchedClassifierLinkId, ProgramError> {
+        let options = if self.places.tcx {
+            TcAttachOptions::TcxOrder(LinkOrder::first())
+        } else {
+            TcAttachOptions::Netlink(NlOptions::default())
+        };
+        let program = classifier(&mut self.ebpf, program).ok_or(ProgramError::NotLoaded)?;
+        program.attach_with_options(interface, kind, options)
     }
 
     /// The interface may be gone, and the links with it.
