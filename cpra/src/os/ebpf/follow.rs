@@ -25,6 +25,9 @@ use crate::units::Span;
 /// Where an interface did not take the programs, it is asked again after this.
 const RETRY: Span = Span::from_secs(10);
 
+/// The priority of clsact filters that are asked before all others.
+const FIRST: u16 = 1;
+
 /// The thread; the programs leave their interfaces with it.
 pub struct Follower {
     thread: JoinHandle<()>,
@@ -223,13 +226,18 @@ impl Holder {
         program: &str,
         kind: TcAttachType,
     ) -> Result<SchedClassifierLinkId, ProgramError> {
-        let options = if self.places.tcx {
-            TcAttachOptions::TcxOrder(LinkOrder::first())
-        } else {
-            TcAttachOptions::Netlink(NlOptions::default())
-        };
+        let is_tcx = self.places.tcx;
         let program = classifier(&mut self.ebpf, program).ok_or(ProgramError::NotLoaded)?;
-        program.attach_with_options(interface, kind, options)
+        if is_tcx {
+            return program.attach_with_options(interface, kind, TcAttachOptions::TcxOrder(LinkOrder::first()));
+        }
+        // Left to itself the kernel puts a filter behind all others, whose word may be the last. A priority is for filters
+        // of one kind: where somebody has another kind at the first, we stand behind.
+        let first = TcAttachOptions::Netlink(NlOptions { priority: FIRST, ..NlOptions::default() });
+        let behind = || TcAttachOptions::Netlink(NlOptions::default());
+        program
+            .attach_with_options(interface, kind, first)
+            .or_else(|_| program.attach_with_options(interface, kind, behind()))
     }
 
     /// The interface may be gone, and the links with it.
