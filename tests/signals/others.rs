@@ -32,6 +32,8 @@ fn two_daemons_on_a_host_do_not_meet() {
         for (hooks, at) in [
             ([Hook::Auto, Hook::Auto], Ours { tcx: 4, ..NONE }),
             ([Hook::Auto, Hook::Clsact], Ours { clsact: 2, ..TCX }),
+            ([Hook::Clsact, Hook::Auto], Ours { clsact: 2, ..TCX }),
+            ([Hook::Clsact, Hook::Clsact], Ours { clsact: 4, ..NONE }),
             ([Hook::Xdp, Hook::Auto], second_beside_xdp),
             ([Hook::Xdp, Hook::Xdp], second_beside_xdp),
         ] {

@@ -9,7 +9,8 @@
 //! says so, and what needs them is done otherwise.
 //!
 //! Nothing is pinned and no setting of the host is changed. The links of TCX and XDP end with the process, however it
-//! ends. A clsact filter does not: those of an earlier process are removed when the programs are loaded.
+//! ends. A clsact filter does not: what is left of an earlier process is removed when the programs are loaded,
+//! unless another daemon with such filters lives in the same network namespace.
 //!
 //! This is the only place that names aya.
 

@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -27,6 +29,9 @@ const RETRY: Span = Span::from_secs(10);
 
 /// The priority of clsact filters that are asked before all others.
 const FIRST: u16 = 1;
+
+/// Daemons with clsact filters in one network namespace that know of each other. One more is not seen.
+const PRESENT_MAX: u8 = 16;
 
 /// The thread; the programs leave their interfaces with it.
 pub struct Follower {
@@ -57,6 +62,8 @@ pub(super) struct Holder {
     wanted: super::settings::Interfaces,
     watch: Interfaces,
     whole: Arc<AtomicBool>,
+    /// Says to those that start that the filters here are not all left behind.
+    _presence: Option<UnixDatagram>,
     /// By the interface's index.
     held: BTreeMap<u32, Held>,
 }
@@ -101,7 +108,12 @@ impl Holder {
         whole: Arc<AtomicBool>,
     ) -> Result<Self, SignalError> {
         let watch = Interfaces::new().map_err(SignalError::Interfaces)?;
-        let mut holder = Self { ebpf, places, wanted, watch, whole, held: BTreeMap::new() };
+        let (presence, is_alone) = presence();
+        let presence = presence.filter(|_| !places.tcx);
+        let mut holder = Self { ebpf, places, wanted, watch, whole, _presence: presence, held: BTreeMap::new() };
+        if is_alone {
+            holder.sweep().map_err(SignalError::Interfaces)?;
+        }
         holder.reconcile().map_err(SignalError::Interfaces)?;
         let taken = holder.held.values().any(|held| held.links.is_some());
         match holder.held.values_mut().find_map(|held| held.trouble.take_if(|_| !taken)) {
@@ -128,6 +140,17 @@ impl Holder {
                 thread::sleep(std::time::Duration::from_secs(1));
             }
         }
+    }
+
+    /// Removes the filters that a process has left which was killed.
+    fn sweep(&mut self) -> io::Result<()> {
+        for Interface { name, .. } in self.watch.list()? {
+            for (kind, program) in [(TcAttachType::Ingress, INGRESS), (TcAttachType::Egress, EGRESS)] {
+                // As a rule there is none.
+                let _ = tc::qdisc_detach_program(&name, kind, program);
+            }
+        }
+        Ok(())
     }
 
     /// Gives the programs to the interfaces that should have them and do not, and forgets those that are gone.
@@ -180,10 +203,6 @@ impl Holder {
 
     fn attach(&mut self, interface: &Interface) -> Result<Links, ProgramError> {
         let name = &*interface.name;
-        // What a process that was killed has left there.
-        for (kind, program) in [(TcAttachType::Ingress, INGRESS), (TcAttachType::Egress, EGRESS)] {
-            let _ = tc::qdisc_detach_program(name, kind, program);
-        }
         if !self.places.tcx {
             match tc::qdisc_add_clsact(name) {
                 Err(TcError::AlreadyAttached) | Ok(()) => {}
@@ -258,4 +277,21 @@ impl Holder {
             }
         }
     }
+}
+
+/// A name that is ours while we live, and whether nobody else has one. A filter does not tell whether its owner lives, and a
+/// file would outlast a process; an abstract socket ends with it, and belongs to the network namespace as filters do.
+fn presence() -> (Option<UnixDatagram>, bool) {
+    let sockets = (0..PRESENT_MAX).map(|number| {
+        let address = SocketAddr::from_abstract_name(format!("cpra-clsact-{number}"))?;
+        UnixDatagram::bind_addr(&address)
+    });
+    let (mut presence, mut is_alone) = (None, true);
+    for socket in sockets {
+        match socket {
+            Ok(socket) => presence = presence.or(Some(socket)),
+            Err(_) => is_alone = false,
+        }
+    }
+    (presence, is_alone)
 }
