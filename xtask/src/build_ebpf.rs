@@ -167,31 +167,25 @@ fn folder() -> anyhow::Result<PathBuf> {
 
 /// One file of LLVM bitcode: the crate and everything it uses.
 fn bitcode() -> anyhow::Result<PathBuf> {
+    let bitcode = folder()?.join("cpra.bc");
+    let release = folder()?.join(TARGET).join("release");
+    // What cargo takes for fresh may have been made from another checkout, and would not be written again.
+    for entry in fs::read_dir(release.join(".fingerprint")).into_iter().flatten() {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(CRATE) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
     let mut rustc = cargo();
     rustc.current_dir(CRATE).args(["rustc", "--lib", "--release", "--locked", "--target", TARGET, "--quiet", "--"]);
-    rustc.args([
-        "--emit=llvm-bc",
-        "-Clto=fat",
-        "-Cembed-bitcode=yes",
-        "-Copt-level=2",
-        "-Cpanic=abort",
-        "-Cdebuginfo=0",
-    ]);
+    rustc.arg(format!("--emit=llvm-bc={}", bitcode.display()));
+    rustc.args(["-Clto=fat", "-Cembed-bitcode=yes", "-Copt-level=2", "-Cpanic=abort", "-Cdebuginfo=0"]);
     rustc.args(["-Cno-vectorize-loops", "-Cno-vectorize-slp", "-Crelocation-model=static"]);
     rustc.args(["-Cforce-unwind-tables=no", "-Coverflow-checks=off"]);
     // Flags of the host's builds are not for this machine.
     rustc.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").env("CARGO_TARGET_DIR", folder()?);
     execute(&mut rustc)?;
-    let folder = folder()?.join(TARGET).join("release/deps");
-    let mut found: Vec<(std::time::SystemTime, PathBuf)> = Vec::new();
-    for entry in fs::read_dir(&folder)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "bc") {
-            found.push((fs::metadata(&path)?.modified()?, path));
-        }
-    }
-    found.sort();
-    found.pop().map(|(_, path)| path).with_context(|| format!("no bitcode in {}", folder.display()))
+    Ok(bitcode)
 }
 
 /// Has the kernel look at an object, as the daemon does when it starts, and answers what it said.

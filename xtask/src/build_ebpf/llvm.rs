@@ -126,6 +126,7 @@ impl Llvm {
                 let said = self.function::<unsafe extern "C" fn(Opaque) -> *mut c_char>("LLVMGetErrorMessage")?(error);
                 bail!("LLVM: {}", words(said));
             }
+            self.name_alike(module, exports)?;
             const OBJECT_FILE: c_uint = 1;
             let mut out = ptr::null_mut();
             let failed = self
@@ -139,6 +140,47 @@ impl Llvm {
             let size = self.function::<unsafe extern "C" fn(Opaque) -> usize>("LLVMGetBufferSize")?(out);
             Ok(std::slice::from_raw_parts(start, size).to_vec())
         }
+    }
+}
+
+impl Llvm {
+    /// Names of what is not exported hold a hash of where the sources lie. The object is to be the same everywhere.
+    ///
+    /// # Safety
+    /// `module` is a module.
+    unsafe fn name_alike(&self, module: Opaque, exports: &[String]) -> anyhow::Result<()> {
+        // SAFETY: see `object` above. Values are of this module, and a name is copied.
+        unsafe {
+            let source = "cpra-ebpf";
+            self.function::<unsafe extern "C" fn(Opaque, *const u8, usize)>("LLVMSetSourceFileName")?(
+                module,
+                source.as_ptr(),
+                source.len(),
+            );
+            let name_of =
+                self.function::<unsafe extern "C" fn(Opaque, *mut usize) -> *const u8>("LLVMGetValueName2")?;
+            let rename = self.function::<unsafe extern "C" fn(Opaque, *const u8, usize)>("LLVMSetValueName2")?;
+            let is_declared = self.function::<unsafe extern "C" fn(Opaque) -> c_int>("LLVMIsDeclaration")?;
+            for (first, next) in
+                [("LLVMGetFirstFunction", "LLVMGetNextFunction"), ("LLVMGetFirstGlobal", "LLVMGetNextGlobal")]
+            {
+                let next = self.function::<unsafe extern "C" fn(Opaque) -> Opaque>(next)?;
+                let mut value = self.function::<unsafe extern "C" fn(Opaque) -> Opaque>(first)?(module);
+                let mut number = 0;
+                while !value.is_null() {
+                    let mut length = 0;
+                    let start = name_of(value, &raw mut length);
+                    let name = String::from_utf8_lossy(std::slice::from_raw_parts(start, length)).into_owned();
+                    if is_declared(value) == 0 && !exports.contains(&name) && !name.starts_with("llvm.") {
+                        number += 1;
+                        let plain = format!("internal.{number}");
+                        rename(value, plain.as_ptr(), plain.len());
+                    }
+                    value = next(value);
+                }
+            }
+        }
+        Ok(())
     }
 }
 
