@@ -219,8 +219,11 @@ fn an_interface_may_go_and_come_again() {
             assert_eq!(ours("a0"), Some(expected), "{hook:?}: it kept them");
             await_targets(&mut engine);
             assert_heard(&mut engine);
-            // Another one of the same name.
-            ip(&format!("link del a0\nlink add a0 type veth peer name a1 netns {}", net.router.pid()))?;
+            // Another one of the same name, and the same number.
+            let number = std::fs::read_to_string("/proc/thread-self/net/igmp").expect("it is there");
+            let number = number.lines().find_map(|line| line.split_once("\ta0 ")?.0.parse::<u32>().ok());
+            let number = number.expect("it is up");
+            ip(&format!("link del a0\nlink add a0 index {number} type veth peer name a1 netns {}", net.router.pid()))?;
             addresses("a0")?;
             net.router.within(|| {
                 ip("addr add 10.77.0.254/24 dev a1

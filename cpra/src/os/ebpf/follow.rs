@@ -127,13 +127,15 @@ impl Holder {
     }
 
     fn run(mut self, stop: &EventFd) {
+        let mut gone = Vec::new();
         loop {
             let patience = self.held.values().any(|held| held.trouble.is_some()).then_some(RETRY);
-            match self.watch.wait(stop.as_fd(), patience) {
+            match self.watch.wait(stop.as_fd(), patience, &mut gone) {
                 Ok(Woken::Stopped) => return,
                 Ok(Woken::Changed | Woken::Late) => {}
                 Err(error) => tracing::warn!(%error, "the network interfaces are not followed just now"),
             }
+            gone.drain(..).for_each(|index| self.forget(index));
             if let Err(error) = self.reconcile() {
                 self.whole.store(false, Ordering::Relaxed);
                 tracing::warn!(%error, "the network interfaces cannot be listed");
@@ -163,9 +165,7 @@ impl Holder {
         let gone: Vec<u32> =
             self.held.keys().copied().filter(|index| found.iter().all(|interface| interface.index != *index)).collect();
         for index in gone {
-            if let Some(Held { links: Some(links), .. }) = self.held.remove(&index) {
-                self.detach(links);
-            }
+            self.forget(index);
         }
         for interface in found {
             if self.held.get(&interface.index).is_some_and(|held| held.links.is_some()) {
@@ -257,6 +257,12 @@ impl Holder {
         program
             .attach_with_options(interface, kind, first)
             .or_else(|_| program.attach_with_options(interface, kind, behind()))
+    }
+
+    fn forget(&mut self, index: u32) {
+        if let Some(Held { links: Some(links), .. }) = self.held.remove(&index) {
+            self.detach(links);
+        }
     }
 
     /// The interface may be gone, and the links with it.
