@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{InfoPortKind, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{InfoPortKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,6 +18,8 @@ pub(super) struct Interface {
     pub(super) name: String,
     /// Of a bridge, a bond or a team: what comes for this host passes that one's hooks as well.
     pub(super) is_port: bool,
+    /// Its packets begin with an Ethernet header; those of a tunnel do not.
+    pub(super) is_framed: bool,
 }
 
 /// A link came, went or changed: `RTNLGRP_LINK`.
@@ -122,7 +124,8 @@ fn interface(link: &LinkMessage) -> Option<Interface> {
         }),
         _ => false,
     });
-    Some(Interface { index: link.header.index, name, is_port })
+    let is_framed = matches!(link.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback);
+    Some(Interface { index: link.header.index, name, is_port, is_framed })
 }
 
 #[cfg(test)]
@@ -134,7 +137,7 @@ mod tests {
         let mut interfaces = Interfaces::new().expect("everyone may ask");
         let found = interfaces.list().expect("the kernel answers");
         let loopback = found.iter().find(|interface| interface.name == "lo").expect("there is one");
-        assert_eq!((loopback.index, loopback.is_port), (1, false));
+        assert_eq!((loopback.index, loopback.is_port, loopback.is_framed), (1, false, true));
         assert_eq!(interfaces.list().expect("again"), found);
     }
 }
