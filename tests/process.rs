@@ -12,6 +12,8 @@ mod counterparts;
 mod conntrack;
 #[path = "process/daemon.rs"]
 mod daemon;
+#[path = "process/handshakes.rs"]
+mod handshakes;
 #[path = "process/manners.rs"]
 mod manners;
 #[path = "process/notices.rs"]

@@ -3,19 +3,24 @@
 
 mod counterparts;
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use cpra::domain::{Check, Outcome, TcpCheck, Verdict};
+use cpra::daemon::{self, Plan};
+use cpra::domain::{Check, Host, Monitor, Outcome, Target, TcpCheck, Verdict};
 use cpra::os::clock::Clock;
 use cpra::os::ebpf::{self, Demand, Interfaces, Loaded, Mode, ShardSignals, Signals};
 use cpra::os::syn::Ports;
+use cpra::queueing::Setup;
 use cpra::units::Span;
+use cpra::world::Catalog;
 use cpra_common::Count;
 
 use counterparts::engine::{Engine, Monitored};
 use counterparts::net::{Net, ip, isolated, nft};
+use counterparts::support::eventually;
 
 const OPEN: u16 = 8_080;
 const CLOSED: u16 = 8_081;
@@ -307,11 +312,79 @@ fn seventy_thousand_targets() {
             let code = if n % 7 == 0 { "L4CON" } else { "L4OK" };
             assert_eq!(outcome.code.as_str(), code, "{n}: {:?}", outcome.evidence);
         }
-        assert_eq!((engine.syns, engine.connects), (COUNT, 0));
+        // A busy machine drops some on its loopback; those are sent again.
+        assert!((COUNT..COUNT + COUNT / 10).contains(&engine.syns), "{}", engine.syns);
+        assert_eq!(engine.connects, 0);
         let signals = engine.signals.as_ref().expect("it has them");
-        let counts = [Count::Sent, Count::Returned, Count::Strange].map(|count| signals.count(count));
-        assert_eq!(counts, [u64::from(COUNT), u64::from(COUNT), 0]);
+        let returned = signals.count(Count::Returned);
+        assert!(returned >= u64::from(COUNT) && returned <= u64::from(engine.syns), "{returned}");
         assert_eq!(connections(), "", "nothing is left half-open");
         Ok(())
     });
+}
+
+/// The daemon itself, with a thousand targets five times a second: the loop that sleeps, wakes and batches.
+#[test]
+fn the_daemon_knocks() {
+    isolated("the_daemon_knocks", || {
+        const COUNT: u32 = 1_000;
+        const SLOTS: u32 = 2_048;
+        let folder = tempfile::tempdir().expect("a directory");
+        let first = u32::from(std::net::Ipv4Addr::new(127, 1, 0, 1));
+        let monitors = (0..COUNT).map(|n| {
+            let host = IpAddr::from(std::net::Ipv4Addr::from(first + n));
+            let mut policy = knock(&host.to_string(), OPEN).within(Duration::from_millis(150)).policy;
+            policy.interval = Span::from_millis(200);
+            policy.retry_interval = Span::from_millis(200);
+            let target = Target { host: Host::Literal(host), port: OPEN, path: "".into() };
+            Monitor { name: host.to_string().into(), enabled: true, target, policy }
+        });
+        let listeners = listen();
+        let ports = Ports::reserve().map_err(|error| format!("no source ports: {error}"))?;
+        let demand = Demand { shards: 1, slots: SLOTS, ports: ports.range(), seed: 0x5EED_0000 };
+        let settings = ebpf::Settings { mode: Mode::Require, ..ebpf::Settings::default() };
+        let signals = Signals::start(&settings, demand).map_err(|error| error.to_string())?;
+        let api = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let at = api.local_addr().expect("it is bound");
+        let catalog = Catalog::build(monitors, 1).expect("the monitors are sound");
+        let plan = Plan {
+            pulse: Setup::fixed(SLOTS),
+            signals,
+            syn_ports: Some(ports),
+            ..Plan::new(catalog, api, folder.path().to_owned())
+        };
+        let daemon = daemon::start(plan).expect("the daemon starts");
+        let metric = |sample: &str| metric(at, sample);
+        let outcome = |code: &str| metric(&format!("cpra_checks_total{{type=\"tcp\",outcome=\"{code}\"}}"));
+        let all = f64::from(COUNT);
+        eventually("all are up", || metric("cpra_monitors{state=\"up\"}") == all);
+        eventually("they are checked again and again", || outcome("L4OK") > 10.0 * all);
+        let syns = metric("cpra_syn_packets_total{direction=\"out\"}");
+        assert!(syns >= 10.0 * all && metric("cpra_syn_packets_total{direction=\"in\"}") >= 10.0 * all, "{syns}");
+        for never in ["L4TOUT", "L4CON", "VOID:SIGNALS"] {
+            assert_eq!(outcome(never), 0.0, "{never}");
+        }
+        assert_eq!(connections(), "", "nothing is left half-open");
+        drop(listeners);
+        eventually("the closed are down", || metric("cpra_monitors{state=\"down\"}") == all);
+        // One more interface is seen as soon as it is there.
+        ip("link add c0 type veth peer name c1
+            link set c0 up
+            link set c1 up")?;
+        let _listeners = listen();
+        eventually("all are up again", || metric("cpra_monitors{state=\"up\"}") == all);
+        assert_eq!(metric("cpra_monitors_lost"), 0.0);
+        assert!(daemon.stop(), "it ends in order");
+        Ok(())
+    });
+}
+
+/// A sample of the metrics page, by name and labels as printed.
+fn metric(api: SocketAddr, sample: &str) -> f64 {
+    let mut stream = TcpStream::connect(api).expect("the API listens");
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("it takes requests");
+    let mut page = String::new();
+    stream.read_to_string(&mut page).expect("it answers");
+    let line = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.trim().parse().expect("a number"))
 }

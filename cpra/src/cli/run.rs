@@ -74,7 +74,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
     let presize = presize(&pulse, &loaded.catalog);
     let demand = Demand::of(&loaded.catalog, settings.pulse.max_workers);
     let mut findings = findings(&demand, files);
-    findings.extend(short_of_packets(&demand, settings.pulse.max_echo_rate));
+    findings.extend(short_of_packets(&demand, &settings.pulse));
     findings.extend(short_of_workers(&presize));
     for finding in &findings {
         tracing::warn!("{}: {}; {}", finding.subject, finding.text, finding.remedy);
@@ -222,16 +222,21 @@ fn short_of_workers(presize: &Presize) -> Option<api::Finding> {
     })
 }
 
-/// A bound that is lower than what intervals alone ask for.
-fn short_of_packets(demand: &Demand, most: u32) -> Option<api::Finding> {
-    let wanted = demand.echoes_per_second;
-    // The rest of the bound is for bursts.
-    let steady = f64::from(most) * 0.95;
-    (wanted > steady).then(|| api::Finding {
-        subject: "[pulse] max_echo_rate".to_owned(),
-        text: format!("too low: {most} echo requests may leave in a second, intervals ask for {wanted:.0}"),
-        remedy: format!("raise it to {:.0} or more, or lengthen intervals", wanted / 0.95),
-    })
+/// Bounds that are lower than what intervals alone ask for.
+fn short_of_packets(demand: &Demand, pulse: &config::daemon::Pulse) -> Vec<api::Finding> {
+    let bounds = [
+        ("echo", "echo requests", demand.echoes_per_second, pulse.max_echo_rate),
+        ("syn", "SYNs", demand.syns_per_second, pulse.max_syn_rate),
+    ];
+    // The rest of a bound is for bursts.
+    const STEADY: f64 = 0.95;
+    let short = bounds.into_iter().filter(|(_, _, wanted, most)| *wanted > f64::from(*most) * STEADY);
+    let told = short.map(|(name, packets, wanted, most)| api::Finding {
+        subject: format!("[pulse] max_{name}_rate"),
+        text: format!("too low: {most} {packets} may leave in a second, intervals ask for {wanted:.0}"),
+        remedy: format!("raise it to {:.0} or more, or lengthen intervals", wanted / STEADY),
+    });
+    told.collect()
 }
 
 pub(super) fn resolver(settings: &Settings) -> resolve::Settings {
@@ -445,15 +450,16 @@ mod tests {
 
     #[test]
     fn a_bound_of_packets_that_intervals_alone_exceed_is_found_before_the_start() {
-        let of = |echoes_per_second| {
+        let of = |echoes_per_second, syns_per_second| {
             let demand = Demand::of(&CatalogBuilder::new(1).finish().expect("it is empty"), 1);
-            short_of_packets(&Demand { echoes_per_second, ..demand }, 200_000)
+            short_of_packets(&Demand { echoes_per_second, syns_per_second, ..demand }, &Settings::default().pulse)
         };
-        assert_eq!(of(190_000.0), None);
-        let finding = of(200_000.0).expect("nothing is left for bursts");
+        assert_eq!(of(190_000.0, 190_000.0), []);
+        let [echo, syn] = &of(200_000.0, 1e6)[..] else { panic!("nothing is left for bursts") };
         let text = "too low: 200000 echo requests may leave in a second, intervals ask for 200000";
-        assert_eq!((finding.subject.as_str(), finding.text.as_str()), ("[pulse] max_echo_rate", text));
-        assert!(finding.remedy.starts_with("raise it to 210526 or more"), "{}", finding.remedy);
+        assert_eq!((echo.subject.as_str(), echo.text.as_str()), ("[pulse] max_echo_rate", text));
+        assert!(echo.remedy.starts_with("raise it to 210526 or more"), "{}", echo.remedy);
+        assert_eq!(syn.subject, "[pulse] max_syn_rate");
     }
 
     #[test]

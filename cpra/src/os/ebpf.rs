@@ -16,6 +16,7 @@
 
 pub mod settings;
 
+mod connects;
 mod follow;
 mod interfaces;
 mod mapped;
@@ -33,6 +34,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use cpra_common::{Count, SHARDS_MAX, Settings as Shared, TAG_SHARD_BITS};
 use thiserror::Error;
 
+pub use self::connects::Connects;
 pub use self::follow::Follower;
 use self::follow::Holder;
 use self::mapped::Mapped;
@@ -192,6 +194,7 @@ fn load(settings: &Settings, demand: Demand) -> Result<Loaded, SignalError> {
     let rings: Vec<String> = (0..SHARDS_MAX).map(|shard| format!("RETURNS_{shard}")).collect();
     let mut loader = EbpfLoader::new();
     loader.override_global("SETTINGS", &bytes[..], true).map_max_entries("TICKETS", tickets);
+    loader.map_max_entries(connects::SOCKETS, tickets);
     for (shard, name) in (0..).zip(&rings) {
         // The others have their smallest size, a page.
         if shard < with_rings {
@@ -206,6 +209,8 @@ fn load(settings: &Settings, demand: Demand) -> Result<Loaded, SignalError> {
             _ => return Err(SignalError::Refused(format!("program {name} is not in the object"))),
         }
     }
+    // Programs are loaded with the descriptors of their maps: all of them before the first map is taken.
+    let sockets = sockets(&mut ebpf);
     let counts = Arc::new(Mapped::new(array(&mut ebpf, "COUNTS")?, Count::ALL.len()).map_err(SignalError::Tables)?);
     let heeded = Mapped::new(array(&mut ebpf, "HEEDED")?, SHARDS_MAX.into()).map_err(SignalError::Tables)?;
     let heeded = Arc::new(heeded);
@@ -216,18 +221,29 @@ fn load(settings: &Settings, demand: Demand) -> Result<Loaded, SignalError> {
     for (shard, name) in (0..with_rings).zip(&rings) {
         let ring = ebpf.take_map(name).ok_or_else(|| SignalError::Refused(format!("no map {name}")))?;
         let ring = RingBuf::try_from(ring).map_err(|error| SignalError::of(&error))?;
-        shards.push(ShardSignals::new(
-            shard,
-            shared,
-            Arc::clone(&table),
-            Arc::clone(&counts),
-            Arc::clone(&heeded),
-            ring,
-            Arc::clone(&whole),
-        ));
+        let connects = match &sockets {
+            Some(sockets) => Some(Connects::new(sockets, Arc::clone(&table), shard, shared.tickets)?),
+            None => None,
+        };
+        let (counts, heeded, whole) = (Arc::clone(&counts), Arc::clone(&heeded), Arc::clone(&whole));
+        let signals = ShardSignals::new(shard, shared, Arc::clone(&table), counts, heeded, ring, whole);
+        shards.push(signals.with_connects(connects));
     }
     let holder = Holder::attached(ebpf, places, settings.interfaces.clone(), whole)?;
     Ok(Loaded { holder, shards })
+}
+
+/// Has the handshakes of the pool's sockets stamped, and answers where those are put down. Without it all else works: we
+/// time connects ourselves.
+fn sockets(ebpf: &mut Ebpf) -> Option<MapData> {
+    if let Err(error) = connects::attach(ebpf) {
+        tracing::info!("handshakes are not timed by the kernel: {error}");
+        return None;
+    }
+    match ebpf.take_map(connects::SOCKETS) {
+        Some(Map::HashMap(sockets)) => Some(sockets),
+        _ => None,
+    }
 }
 
 fn array(ebpf: &mut Ebpf, name: &str) -> Result<std::os::fd::OwnedFd, SignalError> {

@@ -40,6 +40,8 @@ pub struct Demand {
     /// Echo requests a second, as intervals say. Shards have equal shares of what is allowed, so this is the busiest one's,
     /// times their number.
     pub echoes_per_second: f64,
+    /// SYNs of half-open checks, likewise: one for each check, as it is where everybody answers.
+    pub syns_per_second: f64,
     /// The longest timeout: with every target dead, this long each connect is pending.
     pub timeout_max: Span,
 }
@@ -61,15 +63,19 @@ impl Demand {
             destinations_v6: 0,
             echoing: 0,
             echoes_per_second: 0.0,
+            syns_per_second: 0.0,
             timeout_max: Span::ZERO,
         };
         let mut echoes = vec![0.0; usize::from(catalog.shards())];
+        let mut syns = echoes.clone();
         let mut pending = 0.0;
         for id in catalog.enabled_ids() {
             let (policy, target) = (catalog.policy(id), catalog.target(id));
             if let Check::Icmp(check) = &policy.check {
                 demand.echoing += 1;
                 echoes[usize::from(id.shard())] += f64::from(check.count) / policy.interval.as_secs_f64().max(1e-3);
+            } else if policy.check.is_half_open() {
+                syns[usize::from(id.shard())] += 1.0 / policy.interval.as_secs_f64().max(1e-3);
             }
             if !Probe::uses_socket(&policy.check) {
                 if let HostRef::Literal(address) = target.host {
@@ -92,7 +98,9 @@ impl Demand {
                 *to_one.entry(FxBuildHasher.hash_one((address, target.port))).or_default() += rate;
             }
         }
-        demand.echoes_per_second = echoes.iter().fold(0.0, |most: f64, rate| most.max(*rate)) * echoes.len() as f64;
+        let busiest = |rates: &[f64]| rates.iter().fold(0.0, |most: f64, rate| most.max(*rate)) * rates.len() as f64;
+        demand.echoes_per_second = busiest(&echoes);
+        demand.syns_per_second = busiest(&syns);
         demand.connects_per_second_to_one = to_one.values().fold(0.0, |most, rate| f64::from(*rate).max(most));
         demand.destinations_v4 =
             destinations.iter().filter(|address| address.is_ipv4() && !address.is_loopback()).count() as u64;
@@ -323,6 +331,7 @@ mod tests {
             destinations_v6: 0,
             echoing: 0,
             echoes_per_second: 0.0,
+            syns_per_second: 0.0,
             timeout_max: Span::from_secs(5),
         }
     }

@@ -203,8 +203,9 @@ impl ShardLoop {
     ///
     /// # Errors
     /// If their ring cannot be watched.
-    pub fn signalled(mut self, signals: Option<ShardSignals>) -> io::Result<Self> {
-        if let Some(signals) = &signals {
+    pub fn signalled(mut self, mut signals: Option<ShardSignals>) -> io::Result<Self> {
+        if let Some(signals) = &mut signals {
+            self.ring.time_connects(signals.connects());
             self.ring.watch_socket(signals.ring())?;
             self.pinger.tag(signals.tag());
         }

@@ -37,6 +37,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, socket, sockopt};
 
+use super::ebpf::Connects;
 use crate::ring::{Completion, Errno, Family, Op, OpKind, Ring, Wait};
 use crate::units::{Generation, Slot, Span};
 
@@ -107,6 +108,8 @@ pub struct UringRing {
     doors: Vec<Watch>,
     /// Whether they may end the sleep.
     doors_open: bool,
+    /// What the kernel tells of handshakes.
+    connects: Option<Connects>,
     thread: PhantomData<*const ()>,
 }
 
@@ -170,6 +173,7 @@ impl UringRing {
             woken: false,
             doors: Vec::new(),
             doors_open: true,
+            connects: None,
             thread: PhantomData,
         })
     }
@@ -217,6 +221,11 @@ impl UringRing {
         Ok(())
     }
 
+    /// Lets the kernel tell of handshakes, of sockets that are made from now on.
+    pub fn time_connects(&mut self, connects: Option<Connects>) {
+        self.connects = connects;
+    }
+
     /// Whether watched sockets may end the next sleeps. Each packet would wake us; when many come, looking often is
     /// cheaper. One that is being polled still ends one sleep.
     pub fn heed_sockets(&mut self, heed: bool) {
@@ -250,7 +259,12 @@ impl UringRing {
         }
         let socket = self.make_socket(family)?;
         // The table holds a reference of its own; the descriptor is closed on return.
-        self.units[index].install(place, socket.as_fd()).map_err(|error| io_errno(&error))
+        self.units[index].install(place, socket.as_fd()).map_err(|error| io_errno(&error))?;
+        // While there is a descriptor: what is in the table only cannot be asked who it is.
+        if let Some(connects) = &mut self.connects {
+            connects.adopt(slot, socket.as_fd());
+        }
+        Ok(())
     }
 
     /// The entry for an operation on a seat that holds what it needs.
@@ -373,6 +387,9 @@ impl Ring for UringRing {
             if let Err(error) = self.units[index].remove(place) {
                 panic!("emptying an entry of the socket table failed: {error}");
             }
+            if let Some(connects) = &mut self.connects {
+                connects.abandon(slot);
+            }
         }
     }
 
@@ -440,16 +457,19 @@ impl Ring for UringRing {
                 handshake: None,
             });
         }
-        let Self { units, seats, again, others, waker, woken, doors, options, .. } = self;
+        let Self { units, seats, again, others, waker, woken, doors, options, connects, .. } = self;
         for unit in units {
             unit.drain(|entry, buffers, in_flight| match Token::decode(entry.user_data()) {
                 Token::Op { slot, generation, kind } => {
                     let seat = seats.get(slot);
                     let completion = Completion { slot, generation, kind, ..EMPTY };
                     match conclude(&entry, completion, seat, buffers, options.mark) {
-                        Conclusion::Final(completion) => {
+                        Conclusion::Final(mut completion) => {
                             *in_flight -= 1;
                             seat.end(kind);
+                            if let (OpKind::Connect, Ok(_), Some(connects)) = (kind, completion.result, &*connects) {
+                                completion.handshake = connects.handshake(slot);
+                            }
                             sink(completion);
                         }
                         Conclusion::Part(completion) => sink(completion),

@@ -115,7 +115,7 @@ pub struct Ops {
     pub pings: Vec<u16>,
     /// The number of a SYN to the request's address and port: a half-open check's first one, or that again.
     pub syn: Option<u16>,
-    /// How many of them may leave now.
+    /// How many of these may leave now.
     pub quota: Quota,
     /// When to call [`Probe::woken`], if nothing comes before. It replaces an earlier wish.
     pub wake: Option<Instant>,

@@ -37,7 +37,7 @@ impl SynProbe {
     }
 
     /// Asks for the next SYN, and to be woken for the one after it. Who was late does not hurry: the times in between are
-    /// what the peer gets to answer.
+    /// what the peer gets to answer. One that may not leave yet ([`Quota`](super::Quota)) is asked for later.
     fn ask(&mut self, now: Instant, ops: &mut Ops) {
         ops.syn = Some(self.asked);
         if self.asked < SYN_RETRIES_MAX {
@@ -47,9 +47,15 @@ impl SynProbe {
     }
 
     pub fn woken(&mut self, now: Instant, ops: &mut Ops) {
-        if self.asked <= SYN_RETRIES_MAX {
-            self.ask(now, ops);
+        if self.asked > SYN_RETRIES_MAX {
+            return;
         }
+        if ops.quota.left == 0 {
+            ops.quota.is_short = true;
+            ops.wake = Some(ops.quota.next);
+            return;
+        }
+        self.ask(now, ops);
     }
 
     pub fn echoed(&mut self, request: &Request<'_>, number: u16, echo: Echo) -> Option<Judgement> {

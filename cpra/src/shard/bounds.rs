@@ -43,9 +43,8 @@ impl Rates {
 
 /// A kind of packet, by its place in [`PACKETS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Packet {
+enum Packet {
     Echo,
-    #[expect(dead_code, reason = "half-open checks come with the next commit")]
     Syn,
 }
 
@@ -53,6 +52,8 @@ pub(super) enum Packet {
 const fn packet_of(check: &Check) -> Option<Packet> {
     match check {
         Check::Icmp(_) => Some(Packet::Echo),
+        // Also where it goes by a connection, since nobody sees the answers: then it takes nothing.
+        check if check.is_half_open() => Some(Packet::Syn),
         Check::Tcp(_) | Check::Http(_) | Check::Script(_) | Check::Dns(_) | Check::Push(_) => None,
     }
 }
@@ -111,7 +112,8 @@ impl Bounds {
     }
 
     /// A check in flight has sent packets, and perhaps wanted to send more than its quota.
-    pub(super) fn sent(&mut self, packet: Packet, count: usize, quota: Quota) {
+    pub(super) fn sent(&mut self, check: &Check, count: usize, quota: Quota) {
+        let Some(packet) = packet_of(check) else { return };
         if count > 0 {
             let count = u32::try_from(count).unwrap_or(u32::MAX);
             self.bounds[packet as usize].allowance.take(count, self.now);

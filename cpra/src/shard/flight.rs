@@ -3,7 +3,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::bounds::Packet;
 use super::classes::Class;
 use super::hops::Leg;
 use super::protocol::{Effect, Effects};
@@ -37,9 +36,7 @@ impl Core {
         let (address, contexts) = (flight.address, &*self.contexts);
         let request = Request { policy: &policy, target, address, hop: None, contexts };
         let mut ops = std::mem::take(&mut self.ops);
-        if !planted::is(Bug::RetryUnbounded) {
-            ops.quota = self.bounds.quota(&policy.check);
-        }
+        ops.quota = self.bounds.quota(&policy.check);
         flight.leg = None;
         flight.probe = self.begin(&request, now, &mut ops);
         flight.attempt_started = now;
@@ -299,8 +296,8 @@ impl Core {
                 let monitor = flight.monitor;
                 let policy = Arc::clone(self.policy(monitor));
                 match self.bounds.retry_held_until(&policy.check) {
-                    Some(until) if !planted::is(Bug::RetryUnbounded) => self.hold(slot, until),
-                    _ => self.relaunch(c, slot, now, effects),
+                    Some(until) => self.hold(slot, until),
+                    None => self.relaunch(c, slot, now, effects),
                 }
             }
             State::Hopping(_) => self.land(c, slot, now, effects),
@@ -526,7 +523,11 @@ impl Core {
         }
         if let State::Flight(flight) = &entry.state {
             let (address, deadline) = (flight.address.ip(), flight.deadline);
-            self.bounds.sent(Packet::Echo, ops.pings.len(), ops.quota);
+            let packets = ops.pings.len() + usize::from(ops.syn.is_some());
+            if packets > 0 || ops.quota.is_short {
+                let policy = self.catalog.policy(MonitorId::new(self.shard, flight.monitor));
+                self.bounds.sent(&policy.check, packets, ops.quota);
+            }
             let pings = ops.pings.drain(..);
             effects.list.extend(pings.map(|sequence| Effect::Ping { slot, generation, address, sequence }));
             let (address, syn) = (flight.address, ops.syn.take());

@@ -21,6 +21,7 @@ use crate::domain::monitor::{
 use crate::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, StatusSet, TcpCheck};
 use crate::queueing::{Bounds, Setup};
 use crate::shard::Rates;
+use crate::shard::protocol::PACKETS;
 use crate::units::limits::{INTERVAL_MIN, RESOLVE_MAX, RETRY_PAUSE, VOID_PATIENCE};
 use crate::units::{Instant, Span};
 
@@ -62,8 +63,8 @@ pub struct Plan {
     pub slots_max: u32,
     /// As many from the beginning; or what the shard thinks it needs.
     pub workers_min: u32,
-    /// Echo requests a second, per shard, if they are bounded so that it is felt.
-    pub echo_rate: Option<u32>,
+    /// Packets a second, per shard, where they are bounded so that it is felt: echo requests, SYNs.
+    pub packet_rates: [Option<u32>; PACKETS.len()],
     pub queue_capacity: usize,
     /// Transitions that may wait for the desk before the shards have to stop.
     pub desk_room: usize,
@@ -134,7 +135,7 @@ impl Plan {
             shards: if rng.u8(0..5) == 0 { 2 } else { 1 },
             slots_max,
             workers_min: if rng.bool() { slots_max } else { 1 },
-            echo_rate: echo_rate(seed, &monitors),
+            packet_rates: packet_rates(seed, &monitors),
             queue_capacity: if rng.u8(0..4) == 0 { rng.usize(1..4) } else { 1_000 },
             desk_room: if rng.u8(0..4) == 0 { rng.usize(1..6) } else { 1_000 },
             monitors,
@@ -165,30 +166,35 @@ impl Plan {
 
     /// Whether a monitor may wait long for a slot, or for its packets.
     pub fn is_tight(&self) -> bool {
-        (self.slots_max as usize) < self.monitors.len() || self.echo_rate.is_some()
+        (self.slots_max as usize) < self.monitors.len() || self.packet_rates.iter().any(Option::is_some)
     }
 
     pub fn rates(&self) -> Rates {
         let default = Rates::default();
-        Rates { echo: self.echo_rate.unwrap_or(default.echo), ..default }
+        let [echo, syn] = self.packet_rates;
+        Rates { echo: echo.unwrap_or(default.echo), syn: syn.unwrap_or(default.syn) }
     }
 }
 
-/// In one of three runs: enough for all echo requests that there can be, if they came one after the other. They do not.
-fn echo_rate(seed: u64, monitors: &[Planned]) -> Option<u32> {
+/// In one of three runs: enough for all packets that there can be, if they left one after the other. They do not.
+fn packet_rates(seed: u64, monitors: &[Planned]) -> [Option<u32>; PACKETS.len()] {
     let mut rng = Rng::with_seed(seed ^ 0xb0bd);
-    let most = |planned: &Planned| match &planned.policy.check {
-        Check::Icmp(check) => {
-            let requests = f64::from(check.count) * (f64::from(planned.policy.retries) + 1.0);
-            requests / planned.policy.interval.min(planned.policy.retry_interval).as_secs_f64()
-        }
-        _ => 0.0,
-    };
-    let most: f64 = monitors.iter().map(most).sum();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a handful of monitors")]
-    let rate = (most * 1.2).ceil() as u32;
-    (rate > 0 && rng.u8(0..3) == 0).then_some(rate.max(4))
+    let echoes = |check: &Check| if let Check::Icmp(check) = check { check.count } else { 0 };
+    let syns = |check: &Check| if check.is_half_open() { SYNS_MAX } else { 0 };
+    [&echoes as &dyn Fn(&Check) -> u8, &syns].map(|packets| {
+        let most = |Planned { policy, .. }: &Planned| {
+            let each = f64::from(packets(&policy.check)) * (f64::from(policy.retries) + 1.0);
+            each / policy.interval.min(policy.retry_interval).as_secs_f64()
+        };
+        let most: f64 = monitors.iter().map(most).sum();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a handful of monitors")]
+        let rate = (most * 1.2).ceil() as u32;
+        (rate > 0 && rng.u8(0..3) == 0).then_some(rate.max(4))
+    })
 }
+
+/// Timeouts are too short for more of one attempt.
+const SYNS_MAX: u8 = 3;
 
 /// How long it takes at most until a monitor has settled, whatever it was doing before.
 pub fn settling(policy: &Policy) -> Span {

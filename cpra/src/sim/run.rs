@@ -481,10 +481,11 @@ impl Run {
                 }
                 shard::Effect::Recall { slot, generation } => self.driver.recall(shard, slot, generation, now),
                 shard::Effect::Ping { slot, generation, address, sequence } => {
-                    self.checker.echo_left(shard, now);
+                    self.checker.packet_left(shard, 0, now);
                     self.driver.ping(shard, slot, generation, address, sequence, now);
                 }
                 shard::Effect::Syn { slot, generation, address, attempt } => {
+                    self.checker.packet_left(shard, 1, now);
                     self.driver.syn(shard, slot, generation, address, attempt, now);
                 }
                 shard::Effect::Resolve { name } => self.resolver.ask(shard, name, now),

@@ -73,12 +73,10 @@ pub enum Bug {
     HalfOpenWithoutEyes,
     /// The silence that a half-open check met while nobody looked condemns the target.
     UnseenCountsAsSilence,
-    /// Retries leave however many packets have left in this second.
-    RetryUnbounded,
 }
 
 impl Bug {
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 33] = [
         Self::LostGreen,
         Self::DoubledRed,
         Self::OverwrittenNotice,
@@ -112,7 +110,6 @@ impl Bug {
         Self::OverdueKeepsWorker,
         Self::HalfOpenWithoutEyes,
         Self::UnseenCountsAsSilence,
-        Self::RetryUnbounded,
     ];
 }
 

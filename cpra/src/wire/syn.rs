@@ -192,32 +192,21 @@ mod tests {
         !sum
     }
 
-    /// Captured: what a Linux host answers to a SYN for a closed port, which it sums up itself whatever the interface can.
-    const RESETS: [&str; 2] = [
-        "450000280000400040063cce7f0000017f0000010050835800000000d63997ba50140000c0310000",
-        "600e6f490014064000000000000000000000000000000001000000000000000000000000000000010050b0de000000003b4918c550140000001\
-         c0000",
-    ];
+    /// Captured: what a Linux host answers to a SYN for a closed port, which it sums up itself over IPv4 whatever the
+    /// interface can. (That IPv6 is right shows in `tests/syn.rs`: a kernel that finds another sum does not answer.)
+    const RESET: &str = "450000280000400040063cce7f0000017f0000010050835800000000d63997ba50140000c0310000";
 
     #[test]
     fn the_residue_is_the_kernels() {
-        for reset in RESETS {
-            let digits = reset.as_bytes().as_chunks::<2>().0;
-            let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).expect("ASCII"), 16);
-            let mut packet: Vec<u8> = digits.iter().map(|pair| byte(pair).expect("hexadecimal")).collect();
-            assert_eq!(residue(&packet), 0);
-            // Ours is the same over the same.
-            let (at, source, target) = if packet[0] >> 4 == 4 {
-                let four = |at: usize| IpAddr::from(*packet[at..].first_chunk::<4>().expect("long enough"));
-                (20, four(12), four(16))
-            } else {
-                let sixteen = |at: usize| IpAddr::from(*packet[at..].first_chunk::<16>().expect("long enough"));
-                (40, sixteen(8), sixteen(24))
-            };
-            let theirs = [packet[at + 16], packet[at + 17]];
-            packet[at + 16..at + 18].fill(0);
-            assert_eq!(checksum(&octets(source), &octets(target), &packet[at..]).to_be_bytes(), theirs);
-        }
+        let (digits, _) = RESET.as_bytes().as_chunks::<2>();
+        let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).expect("ASCII"), 16);
+        let mut packet: Vec<u8> = digits.iter().map(|pair| byte(pair).expect("hexadecimal")).collect();
+        assert_eq!(residue(&packet), 0);
+        // Ours is the same over the same.
+        let address = |at: usize| octets(IpAddr::from(*packet[at..].first_chunk::<4>().expect("long enough")));
+        let (source, target, theirs) = (address(12), address(16), [packet[36], packet[37]]);
+        packet[36..38].fill(0);
+        assert_eq!(checksum(&source, &target, &packet[20..]).to_be_bytes(), theirs);
     }
 
     #[test]

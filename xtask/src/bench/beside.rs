@@ -58,10 +58,10 @@ impl std::fmt::Display for Cost {
     }
 }
 
-/// The run whose cost is the middle one.
-pub(crate) fn median(mut costs: Vec<Cost>) -> Cost {
+/// The run whose cost is the middle one; `None` where every one was left out.
+pub(crate) fn median(mut costs: Vec<Cost>) -> Option<Cost> {
     costs.sort_by(|a, b| a.each.total_cmp(&b.each));
-    costs[costs.len() / 2]
+    costs.get(costs.len() / 2).copied()
 }
 
 /// A row for each prober; its checks per processor second also as a multiple of those of the `references`.

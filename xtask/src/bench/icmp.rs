@@ -18,7 +18,7 @@
 
 use std::net::Ipv4Addr;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use cpra::domain::Check;
 use cpra::domain::monitor::IcmpCheck;
 use cpra::units::Span;
@@ -179,13 +179,23 @@ fn compare(options: &Options, networks: &[Network], probers: &[Prober]) -> anyho
             for round in 1..=options.rounds {
                 for (&prober, costs) in probers.iter().zip(&mut costs) {
                     let load = Load { rate, seconds: options.seconds, network, prober };
-                    let cost = load.measure().with_context(|| format!("{} at {rate}/s", prober.words()))?;
-                    println!("  round {round} {} {rate}/s {}: {cost}", network.as_str(), prober.words());
-                    costs.push(cost);
+                    match load.measure() {
+                        Ok(cost) => {
+                            println!("  round {round} {} {rate}/s {}: {cost}", network.as_str(), prober.words());
+                            costs.push(cost);
+                        }
+                        // A busy machine may be too slow for one of the runs.
+                        Err(error) => println!(
+                            "  round {round} {} {rate}/s {}: left out: {error:#}",
+                            network.as_str(),
+                            prober.words()
+                        ),
+                    }
                 }
             }
-            let rows: Vec<_> =
-                probers.iter().map(|prober| prober.words()).zip(costs.into_iter().map(beside::median)).collect();
+            let rows =
+                probers.iter().zip(costs).filter_map(|(prober, costs)| Some((prober.words(), beside::median(costs)?)));
+            let rows: Vec<_> = rows.collect();
             println!("\n{}, {rate} checks/s:\n", network.as_str());
             beside::print_table(&rows, &[Prober::Bare.words(), Prober::FpingSpread.words()]);
         }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use aya::maps::{MapData, RingBuf};
 use cpra_common::{Answer, Count, Return, Settings, fold_bytes};
 
+use super::connects::Connects;
 use super::mapped::{Mapped, SharedTicket};
 use crate::probe::errand::Echo;
 use crate::shard::Event;
@@ -53,6 +54,8 @@ pub struct ShardSignals {
     /// By shard.
     heeded: Arc<Mapped<AtomicU64>>,
     ring: RingBuf<MapData>,
+    /// Until the ring of the shard's sockets takes it.
+    connects: Option<Connects>,
     whole: Arc<AtomicBool>,
     /// By slot, as far as slots were used.
     awaited: Vec<Awaited>,
@@ -79,6 +82,7 @@ impl ShardSignals {
             counts,
             heeded,
             ring,
+            connects: None,
             whole,
             awaited: Vec::new(),
             overflowed: 0,
@@ -94,6 +98,16 @@ impl ShardSignals {
     /// The first source port for SYNs, and how many there are.
     pub const fn ports(&self) -> (u16, u16) {
         (self.settings.port, self.settings.ports)
+    }
+
+    #[must_use]
+    pub(super) fn with_connects(self, connects: Option<Connects>) -> Self {
+        Self { connects, ..self }
+    }
+
+    /// What tells of the shard's connects, once.
+    pub fn connects(&mut self) -> Option<Connects> {
+        self.connects.take()
     }
 
     /// Whether every interface that requests may leave by has our programs.

@@ -162,3 +162,21 @@ fn a_monitor_that_is_disabled_in_flight_leaves_its_slot() {
     bench.answer(&[(OpKind::Connect, Ok(0), b"")]);
     assert_eq!(bench.outcome("next"), Some(Code::L4Ok));
 }
+
+#[test]
+fn a_syn_that_may_not_leave_yet_leaves_later() {
+    let mut bench = Bench::new((0..6).map(|n| half_open(&format!("m{n}"))).collect());
+    bench.shard.core.bounds = super::super::Bounds::new(super::super::Rates { echo: 2, syn: 2 }, BEGIN);
+    bench.can(true);
+    for n in 0..6 {
+        bench.check(&format!("m{n}"));
+    }
+    assert_eq!(bench.syns.len(), 1, "one at once, and one in a second");
+    for n in 0..5 {
+        bench.echoed(0, ACK);
+        assert_eq!((bench.outcome(&format!("m{n}")), bench.syns.len()), (Some(Code::L4Ok), n + 1));
+        bench.pass(Span::from_millis(1_001));
+        assert_eq!(bench.syns.len(), n + 2);
+    }
+    assert_eq!(bench.shard.stats().held, [0, 5]);
+}

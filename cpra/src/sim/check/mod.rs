@@ -32,7 +32,7 @@ use super::coverage::{Coverage, Section};
 use super::plan::{Plan, Planned};
 use crate::domain::monitor::CheckKind;
 use crate::domain::{Code, HostRef};
-use crate::shard::protocol::Resolution;
+use crate::shard::protocol::{PACKETS, Resolution};
 use crate::units::{Instant, MonitorId, Span};
 use crate::world::{Catalog, Place};
 
@@ -155,8 +155,8 @@ struct ShardLog {
     missed: u64,
     overdue: u64,
     held: u64,
-    /// When the echo requests of the last second left.
-    echoes: VecDeque<Instant>,
+    /// When the packets of the last second left, by kind.
+    packets: [VecDeque<Instant>; PACKETS.len()],
 }
 
 #[derive(Debug)]
@@ -194,18 +194,19 @@ impl Checker {
     }
 
     /// A process starts: nothing is known of anyone.
-    /// An echo request leaves: no second may have more than the bound, wherever it begins.
-    pub(super) fn echo_left(&mut self, shard: u8, now: Instant) {
+    /// A packet leaves, of the `kind`th of [`PACKETS`]: no second may have more than the bound, wherever it begins.
+    pub(super) fn packet_left(&mut self, shard: u8, kind: usize, now: Instant) {
         const SECOND: Span = Span::from_secs(1);
-        let most = self.plan.rates().echo as usize;
-        let echoes = &mut self.shards[usize::from(shard)].echoes;
-        echoes.push_back(now);
-        while echoes.front().is_some_and(|first| *first + SECOND <= now) {
-            echoes.pop_front();
+        let rates = self.plan.rates();
+        let most = [rates.echo, rates.syn][kind] as usize;
+        let packets = &mut self.shards[usize::from(shard)].packets[kind];
+        packets.push_back(now);
+        while packets.front().is_some_and(|first| *first + SECOND <= now) {
+            packets.pop_front();
         }
-        let count = echoes.len();
+        let count = packets.len();
         if count > most {
-            self.fail("bounds", now, format!("{count} echo requests in a second, at most {most}"));
+            self.fail("bounds", now, format!("{count} {} packets in a second, at most {most}", PACKETS[kind]));
         }
     }
 
@@ -233,7 +234,7 @@ impl Checker {
                 missed: 0,
                 overdue: 0,
                 held: 0,
-                echoes: VecDeque::new(),
+                packets: Default::default(),
             };
             self.shards.push(log);
             for index in 0..roster.len() as u32 {

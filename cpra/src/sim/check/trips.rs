@@ -99,7 +99,7 @@ impl Checker {
             Code::Void(VoidReason::HostDrops) => (now >= deadline || trip.kind == CheckKind::Icmp) && is_lossy(started),
             // Some of its requests were kept back until its time was up.
             Code::Void(VoidReason::Memory)
-                if self.plan.echo_rate.is_some()
+                if self.plan.packet_rates[0].is_some()
                     && now >= deadline
                     && trip.pings.len() < requests_of(&policy.check) =>
             {
