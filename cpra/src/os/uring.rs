@@ -5,7 +5,9 @@
 //! `CONNECT(AF_UNSPEC)`, `CONNECT` to the next. The disconnect sends a reset and leaves no TIME_WAIT behind.
 //!
 //! # Invariants
-//! - A socket is installed only where none is: the kernel would replace an occupied one silently.
+//! - A socket is installed only where none is, or a spent one: the kernel would replace an occupied one silently.
+//! - No connect is told to have ended before something proves how: the kernel's stamp of the handshake, or a look into the
+//!   socket's error queue ([`look`]).
 //! - A slot connects only while quiet (see [`crate::ring`]); [`Seat::begin`] asserts it.
 //! - What the kernel reads (addresses, bytes to send) lies in a seat, which never moves and does not change while the
 //!   operation is pending.
@@ -42,6 +44,7 @@ use crate::ring::{Completion, Errno, Family, Op, OpKind, Ring, Wait};
 use crate::units::{Generation, Slot, Span};
 
 mod buffers;
+mod look;
 mod probe;
 mod seat;
 mod token;
@@ -50,6 +53,7 @@ mod unit;
 pub use probe::RingError;
 
 use buffers::{BufferRing, GROUP};
+use look::{Ending, Look};
 use seat::{Address, Seat, Seats, Socket};
 use token::Token;
 use unit::Unit;
@@ -101,6 +105,8 @@ pub struct UringRing {
     ready: VecDeque<Ready>,
     /// Receives and sends to be submitted again at the next enter.
     again: Vec<(Slot, OpKind)>,
+    /// Connects of a unit whose error queues are to be looked at; empty but within [`Ring::reap`].
+    looks: Vec<(Slot, Generation)>,
     /// Signalled by other threads.
     waker: Option<Watch>,
     woken: bool,
@@ -168,6 +174,7 @@ impl UringRing {
             options,
             ready: VecDeque::new(),
             again: Vec::new(),
+            looks: Vec::new(),
             others: None,
             waker: None,
             woken: false,
@@ -263,6 +270,21 @@ impl UringRing {
         // While there is a descriptor: what is in the table only cannot be asked who it is.
         if let Some(connects) = &mut self.connects {
             connects.adopt(slot, socket.as_fd());
+        }
+        Ok(())
+    }
+
+    /// Sees to it that a slot's connect, the seat of which has the address, can be told from all earlier ones.
+    fn prepare(&mut self, slot: Slot) -> Result<(), Errno> {
+        let seat = self.seats.get(slot);
+        if seat.socket == Socket::Spent {
+            // Emptying the queue would do as well, if it were known that nothing is added meanwhile, and is no cheaper.
+            let family = Family::of(&seat.address.to_std());
+            self.try_open(slot, family)?;
+            self.seats.get(slot).socket = Socket::Open;
+        }
+        if let Some(connects) = &self.connects {
+            connects.begin(slot);
         }
         Ok(())
     }
@@ -366,7 +388,7 @@ enum Others {
 impl Ring for UringRing {
     fn open(&mut self, slot: Slot, family: Family) -> Result<(), Errno> {
         let seat = self.seats.make(slot);
-        assert!(seat.socket != Socket::Open, "slot {} has a socket", slot.0);
+        assert!(matches!(seat.socket, Socket::None(_)), "slot {} has a socket", slot.0);
         assert!(seat.is_quiet(), "slot {} is not quiet", slot.0);
         let result = self.try_open(slot, family);
         self.seats.get(slot).socket = match result {
@@ -379,7 +401,7 @@ impl Ring for UringRing {
     fn close(&mut self, slot: Slot) {
         let seat = self.seats.make(slot);
         assert!(seat.is_quiet(), "slot {} is not quiet", slot.0);
-        if seat.socket == Socket::Open {
+        if !matches!(seat.socket, Socket::None(_)) {
             seat.socket = Socket::None(Errno(libc::EBADF));
             let (index, place) = self.place(slot);
             // Emptying an entry of the table that exists does not fail; were it to, the next `open` of this slot
@@ -408,8 +430,13 @@ impl Ring for UringRing {
             Op::Recv => seat.recv_generation = generation,
             Op::Disconnect => {}
         }
-        match (seat.socket, kind) {
-            (Socket::Open, _) => self.push(slot, generation, kind),
+        if kind == OpKind::Connect
+            && let Err(errno) = self.prepare(slot)
+        {
+            return self.finish(slot, generation, kind, Err(errno));
+        }
+        match (self.seats.get(slot).socket, kind) {
+            (Socket::Open | Socket::Spent, _) => self.push(slot, generation, kind),
             (Socket::None(_), OpKind::Disconnect) => self.finish(slot, generation, kind, Ok(0)),
             (Socket::None(errno), _) => self.finish(slot, generation, kind, Err(errno)),
         }
@@ -457,38 +484,61 @@ impl Ring for UringRing {
                 handshake: None,
             });
         }
-        let Self { units, seats, again, others, waker, woken, doors, options, connects, .. } = self;
+        let Self { units, seats, again, looks, others, waker, woken, doors, options, connects, .. } = self;
         for unit in units {
-            unit.drain(|entry, buffers, in_flight| match Token::decode(entry.user_data()) {
-                Token::Op { slot, generation, kind } => {
-                    let seat = seats.get(slot);
-                    let completion = Completion { slot, generation, kind, ..EMPTY };
-                    match conclude(&entry, completion, seat, buffers, options.mark) {
-                        Conclusion::Final(mut completion) => {
-                            *in_flight -= 1;
-                            seat.end(kind);
-                            if let (OpKind::Connect, Ok(_), Some(connects)) = (kind, completion.result, &*connects) {
-                                completion.handshake = connects.handshake(slot);
+            loop {
+                unit.drain(|entry, buffers, in_flight| match Token::decode(entry.user_data()) {
+                    Token::Op { slot, generation, kind } => {
+                        let seat = seats.get(slot);
+                        let completion = Completion { slot, generation, kind, ..EMPTY };
+                        match conclude(&entry, completion, seat, buffers) {
+                            Conclusion::Final(completion) => {
+                                *in_flight -= 1;
+                                seat.end(kind);
+                                sink(completion);
                             }
-                            sink(completion);
-                        }
-                        Conclusion::Part(completion) => sink(completion),
-                        Conclusion::Again(part) => {
-                            *in_flight -= 1;
-                            again.push((slot, kind));
-                            part.into_iter().for_each(&mut *sink);
+                            Conclusion::Connect(result) => {
+                                let stood = result.is_ok().then_some(connects.as_ref()).flatten();
+                                if let Some(handshake) = stood.and_then(|connects| connects.handshake(slot)) {
+                                    *in_flight -= 1;
+                                    seat.end(kind);
+                                    sink(Completion { handshake: Some(handshake), ..completion });
+                                } else {
+                                    seat.look = Some(Look::new(result));
+                                    looks.push((slot, generation));
+                                }
+                            }
+                            Conclusion::Part(completion) => sink(completion),
+                            Conclusion::Again(part) => {
+                                *in_flight -= 1;
+                                again.push((slot, kind));
+                                part.into_iter().for_each(&mut *sink);
+                            }
                         }
                     }
+                    Token::Look { slot, generation } => {
+                        let seat = seats.get(slot);
+                        let completion = Completion { slot, generation, ..EMPTY };
+                        let completion = conclude_connect(&entry, completion, seat, options.mark);
+                        *in_flight -= 1;
+                        seat.end(OpKind::Connect);
+                        sink(completion);
+                    }
+                    Token::Waker => {
+                        waker.iter_mut().for_each(Watch::fired);
+                        *woken = true;
+                    }
+                    // Its owner looks at it after every sleep.
+                    Token::Door(index) => doors[index as usize].armed = false,
+                    // Their completions are taken in this same pass.
+                    Token::Others => others.iter_mut().for_each(Watch::fired),
+                });
+                if looks.is_empty() {
+                    break;
                 }
-                Token::Waker => {
-                    waker.iter_mut().for_each(Watch::fired);
-                    *woken = true;
-                }
-                // Its owner looks at it after every sleep.
-                Token::Door(index) => doors[index as usize].armed = false,
-                // Their completions are taken in this same pass.
-                Token::Others => others.iter_mut().for_each(Watch::fired),
-            });
+                // They end while they are handed over. Any that the kernel does not take now is told of later.
+                begin(unit, seats, looks, options.unit_slots);
+            }
         }
     }
 }
@@ -508,6 +558,8 @@ const EMPTY: Completion<'static> = Completion {
 enum Conclusion<'a> {
     /// The last that is heard of it.
     Final(Completion<'a>),
+    /// What a connect says, which is not always true.
+    Connect(Result<u32, Errno>),
     /// More will come by itself.
     Part(Completion<'a>),
     /// The kernel has ended it too early: submit it again. The shard hears of data only.
@@ -519,20 +571,21 @@ fn conclude<'a>(
     blank: Completion<'a>,
     seat: &mut Seat,
     buffers: Option<&mut BufferRing>,
-    mark: Option<u32>,
 ) -> Conclusion<'a> {
     let Ok(count) = u32::try_from(entry.result()) else {
         let errno = Errno(-entry.result());
         if blank.kind == OpKind::Recv && errno == Errno::ENOBUFS {
             return Conclusion::Again(None);
         }
-        let local = blank.kind == OpKind::Connect
-            && matches!(errno, Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN)
-            && is_unroutable(seat.address.to_std(), mark);
-        return Conclusion::Final(Completion { result: Err(errno), local, ..blank });
+        let result = Err(errno);
+        return match blank.kind {
+            OpKind::Connect => Conclusion::Connect(result),
+            OpKind::Send | OpKind::Recv | OpKind::Disconnect => Conclusion::Final(Completion { result, ..blank }),
+        };
     };
     match blank.kind {
-        OpKind::Connect | OpKind::Disconnect => Conclusion::Final(blank),
+        OpKind::Connect => Conclusion::Connect(Ok(0)),
+        OpKind::Disconnect => Conclusion::Final(blank),
         OpKind::Send => {
             seat.sent += count as usize;
             // Nothing taken of something would go round for ever.
@@ -555,6 +608,38 @@ fn conclude<'a>(
             if cqueue::more(entry.flags()) { Conclusion::Part(part) } else { Conclusion::Again(Some(part)) }
         }
     }
+}
+
+/// Begins the looks into the error queues of a unit's connects.
+fn begin(unit: &mut Unit, seats: &mut Seats, looks: &mut Vec<(Slot, Generation)>, unit_slots: u32) {
+    for (slot, generation) in looks.drain(..) {
+        let Some(look) = &mut seats.get(slot).look else { continue };
+        let entry = look.entry(slot.0 % unit_slots).user_data(Token::Look { slot, generation }.encode());
+        // SAFETY: the entry points into the look, which is boxed, and stays in its seat until it has ended.
+        unsafe { unit.push(entry) };
+    }
+    unit.submit();
+}
+
+/// What the look that has ended makes of its connect.
+fn conclude_connect<'a>(
+    entry: &cqueue::Entry,
+    blank: Completion<'a>,
+    seat: &mut Seat,
+    mark: Option<u32>,
+) -> Completion<'a> {
+    let look = seat.look.take().expect("what has ended had begun");
+    let Ending { result, is_blind, is_spent } = look.end(entry.result());
+    if is_spent {
+        seat.socket = Socket::Spent;
+    }
+    let local = is_blind || result.is_err_and(|errno| is_own(errno, seat.address.to_std(), mark));
+    Completion { result, local, ..blank }
+}
+
+/// Whether a connect's error is this host's own refusal.
+fn is_own(errno: Errno, address: SocketAddr, mark: Option<u32>) -> bool {
+    matches!(errno, Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN) && is_unroutable(address, mark)
 }
 
 /// Whether this host itself has no way to an address: a datagram socket, which sends nothing on connecting, is

@@ -85,15 +85,28 @@ impl Connects {
         }
     }
 
-    /// What was last stamped for a slot, whose connect has just succeeded. It may be of an older one, if the program missed
-    /// this one: who knows when the connect was asked for can tell.
+    /// A slot is about to connect: what is stamped there is of something else.
+    pub fn begin(&self, slot: Slot) {
+        if let Some(ticket) = self.ticket(slot) {
+            ticket.cookie.store(0, Ordering::SeqCst);
+            ticket.returned.store(0, Ordering::Release);
+        }
+    }
+
+    /// What was stamped for a slot since [`Self::begin`], whose connect has just succeeded: the connection stood. When its
+    /// SYN left may be of an older one, if the program missed this one's: who knows when the connect was asked for can tell.
     pub fn handshake(&self, slot: Slot) -> Option<Handshake> {
-        self.cookies.get(slot.index()).filter(|cookie| **cookie != 0)?;
-        let ticket = self.tickets.get(self.first + slot.0)?;
+        let ticket = self.ticket(slot)?;
         let stood = ticket.returned.load(Ordering::Acquire);
         let sent = ticket.sent.load(Ordering::Relaxed);
         let stamped = sent != 0 && stood != 0;
         stamped.then(|| Handshake { sent: Instant::from_nanos(sent), stood: Instant::from_nanos(stood) })
+    }
+
+    /// The ticket of a slot whose socket the program knows.
+    fn ticket(&self, slot: Slot) -> Option<&SharedTicket> {
+        self.cookies.get(slot.index()).filter(|cookie| **cookie != 0)?;
+        self.tickets.get(self.first + slot.0)
     }
 }
 

@@ -85,6 +85,7 @@ pub(super) fn capable(ring: &IoUring) -> Result<(), RingError> {
         ("CONNECT", opcode::Connect::CODE),
         ("SEND", opcode::Send::CODE),
         ("RECV", opcode::Recv::CODE),
+        ("RECVMSG", opcode::RecvMsg::CODE),
         ("POLL_ADD", opcode::PollAdd::CODE),
     ];
     match needed.iter().find(|(_, code)| !probe.is_supported(*code)) {

@@ -1,13 +1,14 @@
 //! What the driver keeps for each slot, at addresses that never move.
 //!
 //! The kernel reads a connect's address and a send's bytes where they lie. Both therefore live in the slot's seat,
-//! seats live in boxed rows, and rows are only ever added.
+//! seats live in boxed rows, and rows are only ever added. A look has a box of its own, as few are under way at a time.
 
 use std::net::SocketAddr;
 
 use nix::libc;
 use nix::sys::socket::{SockaddrIn, SockaddrIn6, SockaddrLike};
 
+use super::look::Look;
 use crate::ring::{Errno, OpKind};
 use crate::units::{Generation, Slot};
 
@@ -59,18 +60,21 @@ impl From<SocketAddr> for Address {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Socket {
     Open,
+    /// One whose error queue may hold what an earlier connect was answered: the next is to have another.
+    Spent,
     /// None, and what to say to who uses it all the same.
     None(Errno),
 }
 
 /// One slot.
-#[derive(Debug)]
 pub(super) struct Seat {
     pub(super) socket: Socket,
     /// Kinds of operations not yet completed, as bits.
     pending: u8,
     /// Target of the pending or last connect.
     pub(super) address: Address,
+    /// Between a connect's own completion and the end that is told.
+    pub(super) look: Option<Box<Look>>,
     /// Generations of the operations that the driver may have to submit again by itself.
     pub(super) send_generation: Generation,
     pub(super) recv_generation: Generation,
@@ -85,6 +89,7 @@ impl Default for Seat {
             socket: Socket::None(Errno(libc::EBADF)),
             pending: 0,
             address: Address::from(SocketAddr::from(([0, 0, 0, 0], 0))),
+            look: None,
             send_generation: Generation(0),
             recv_generation: Generation(0),
             bytes: Vec::new(),
@@ -121,7 +126,7 @@ impl Seat {
 }
 
 /// All seats, by slot.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Seats {
     rows: Vec<Box<[Seat]>>,
 }

@@ -58,7 +58,7 @@ impl Unit {
         &self.ring
     }
 
-    /// Puts a socket at an index of the table, which must be free: an occupied one would silently be replaced.
+    /// Puts a socket at an index of the table. One that is there already is silently replaced.
     pub(super) fn install(&self, index: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
         self.ring.submitter().register_files_update(index, &[socket.as_raw_fd()]).map(drop)
     }
@@ -99,6 +99,13 @@ impl Unit {
             }
         }
         self.parked.push_back(entry);
+    }
+
+    /// Hands over what is queued, without waiting and without running deferred work.
+    pub(super) fn submit(&mut self) {
+        self.unpark();
+        // As above: what is not taken stays queued for the next enter, which reports errors.
+        let _ = self.ring.submit();
     }
 
     fn unpark(&mut self) {
