@@ -1,4 +1,7 @@
 //! Echo requests through networks good and bad: the engine itself, on real sockets, in namespaces that the tests make.
+//!
+//! Each case is tried twice: with sockets alone, and with programs in the kernel that take the answers. What is told must
+//! be the same, and must have come by the way that the test names.
 
 mod counterparts;
 
@@ -12,14 +15,16 @@ use cpra::daemon::{self, Plan};
 use cpra::domain::monitor::IcmpCheck;
 use cpra::domain::{Check, Host, Monitor, Outcome, Target, Verdict};
 use cpra::os::clock::Clock;
+use cpra::os::ebpf::{Demand, Mode, Settings, Signals};
 use cpra::os::ping::Means;
 use cpra::queueing::Setup;
 use cpra::units::Span;
 use cpra::world::Catalog;
 
+use cpra_common::Count;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use counterparts::engine::{Engine, Monitored};
+use counterparts::engine::{Backend, Engine, Monitored};
 use counterparts::net::{Net, ip, isolated, nft, sysctl};
 use counterparts::program;
 use counterparts::responder::{HONEST, Manner, Responder};
@@ -48,9 +53,54 @@ fn assert_outcome(outcome: &Outcome, code: &str, evidence: &str) {
     assert_eq!(outcome.verdict(), verdict, "{code}");
 }
 
+fn engine_of(backend: Backend, monitored: &[&Monitored]) -> Engine {
+    Engine::by(backend, monitored, 8)
+}
+
 #[track_caller]
-fn assert_check(monitored: &Monitored, code: &str, evidence: &str) {
-    assert_outcome(&Engine::of(&[monitored]).check(0), code, evidence);
+fn assert_check(backend: Backend, monitored: &Monitored, code: &str, evidence: &str) {
+    let mut engine = engine_of(backend, &[monitored]);
+    assert_outcome(&engine.check(0), code, evidence);
+    if !code.ends_with("TOUT") && !code.starts_with("VOID") {
+        engine.assert_backend(backend);
+    }
+}
+
+/// Each case as two tests.
+macro_rules! by_both_ways {
+    ($($case:ident,)*) => {
+        mod sockets {
+            $(
+                #[test]
+                fn $case() {
+                    super::$case(super::Backend::Sockets, concat!("sockets::", stringify!($case)));
+                }
+            )*
+        }
+
+        mod signals {
+            $(
+                #[test]
+                fn $case() {
+                    super::$case(super::Backend::SIGNALS, concat!("signals::", stringify!($case)));
+                }
+            )*
+        }
+    };
+}
+
+by_both_ways! {
+    what_a_network_says_is_what_is_told,
+    what_this_host_does_not_send_says_nothing,
+    losses_count_by_their_share,
+    requests_without_room_are_this_hosts_own_fault,
+    a_slow_answer_and_a_double_one_are_told_apart,
+    a_late_answer_is_not_the_next_checks,
+    what_is_made_up_counts_for_nothing,
+    answers_without_room_are_this_hosts_own_fault,
+    the_hosts_own_ping_is_not_disturbed,
+    ten_thousand_targets_in_a_second,
+    the_daemon_pings,
 }
 
 /// What the router of the test's network makes of some destinations.
@@ -120,10 +170,10 @@ const NETWORK: [Row; 24] = [
 ];
 
 /// Runs the table on one engine at the same time, and the odd cases one by one.
-fn judge_network() {
+fn judge_network(backend: Backend) {
     let monitored: Vec<Monitored> =
         NETWORK.iter().map(|(to, _, _)| ping(to).within(Duration::from_millis(500))).collect();
-    let mut engine = Engine::on(&monitored.iter().collect::<Vec<_>>(), 64);
+    let mut engine = Engine::by(backend, &monitored.iter().collect::<Vec<_>>(), 64);
     println!("{:?}", engine.means());
     for round in 0..2 {
         // For what a router is slow to say again.
@@ -138,24 +188,27 @@ fn judge_network() {
         }
     }
     assert_eq!(engine.pinger.stats().forged, 0);
+    engine.assert_backend(backend);
     // In a loop between router and target either of them sees the last hop.
     for to in ["10.99.4.1", "fd99:4::1"] {
-        let outcome = Engine::of(&[&ping(to)]).check(0);
+        let mut engine = engine_of(backend, &[&ping(to)]);
+        let outcome = engine.check(0);
+        engine.assert_backend(backend);
         let expected = format!("{to} unreachable: time to live exceeded (a routing loop?), says ");
         assert_eq!(outcome.code.as_str(), "L3CON");
         assert!(outcome.cause().starts_with(&expected), "{:?}", outcome.evidence);
     }
 }
 
-#[test]
-fn what_a_network_says_is_what_is_told() {
-    isolated("what_a_network_says_is_what_is_told", || {
+fn what_a_network_says_is_what_is_told(backend: Backend, name: &str) {
+    isolated(name, move || {
+        backend.is_there()?;
         let net = Net::new()?;
         net.router.within(router_rules)?;
         net.target.within(target_rules)?;
-        let means = Engine::of(&[&ping("10.78.0.1")]).means();
+        let means = engine_of(backend, &[&ping("10.78.0.1")]).means();
         assert_eq!(means, [Means::Raw; 2]);
-        judge_network();
+        judge_network(backend);
         Ok(())
     });
 }
@@ -180,7 +233,7 @@ fn is_unprivileged() -> bool {
 fn an_unprivileged_user_sees_the_same() {
     if is_unprivileged() {
         assert_eq!(Engine::of(&[&ping("10.78.0.1")]).means(), [Means::Datagram; 2]);
-        return judge_network();
+        return judge_network(Backend::Sockets);
     }
     isolated("an_unprivileged_user_sees_the_same", || {
         let net = Net::new()?;
@@ -198,7 +251,7 @@ fn without_any_socket_nothing_is_known() {
         let evidence = "no socket for echo requests (forbidden by this host): give the daemon CAP_NET_RAW, or its group \
                         a place in net.ipv4.ping_group_range";
         for to in ["127.0.0.1", "::1"] {
-            assert_check(&ping(to).counted(3, 100), "VOID:EPERM", evidence);
+            assert_check(Backend::Sockets, &ping(to).counted(3, 100), "VOID:EPERM", evidence);
         }
         return;
     }
@@ -209,9 +262,9 @@ fn without_any_socket_nothing_is_known() {
     });
 }
 
-#[test]
-fn what_this_host_does_not_send_says_nothing() {
-    isolated("what_this_host_does_not_send_says_nothing", || {
+fn what_this_host_does_not_send_says_nothing(backend: Backend, name: &str) {
+    isolated(name, move || {
+        backend.is_there()?;
         ip("link add a0 type veth peer name a1
             link set a0 up
             link set a1 up
@@ -247,7 +300,7 @@ fn what_this_host_does_not_send_says_nothing() {
         // On one engine: what becomes of one must not become another's.
         let good = ["127.0.0.1", "10.77.0.1", "::1", "fd77::1"];
         let monitored: Vec<_> = rows.iter().map(|row| row.0).chain(good).map(|to| ping(to).within(SOON)).collect();
-        let mut engine = Engine::on(&monitored.iter().collect::<Vec<_>>(), 64);
+        let mut engine = Engine::by(backend, &monitored.iter().collect::<Vec<_>>(), 64);
         let outcomes = engine.check_all();
         for ((to, code, why), outcome) in rows.iter().zip(&outcomes) {
             println!("{to}: {} {:?}", outcome.code, outcome.evidence);
@@ -256,25 +309,26 @@ fn what_this_host_does_not_send_says_nothing() {
         for outcome in &outcomes[rows.len()..] {
             assert_outcome(outcome, "L3OK", "");
         }
+        engine.assert_backend(backend);
         Ok(())
     });
 }
 
-#[test]
-fn losses_count_by_their_share() {
-    isolated("losses_count_by_their_share", || {
+fn losses_count_by_their_share(backend: Backend, name: &str) {
+    isolated(name, move || {
+        backend.is_there()?;
         let net = Net::new()?;
         net.router.within(router_rules)?;
         // Every second request to this address is dropped.
         for to in ["10.78.0.5", "fd78::5"] {
             let four = || ping(to).within(Duration::from_millis(600));
-            assert_check(&four().counted(4, 50), "L3OK", "");
-            assert_check(&four().counted(4, 20), "L3RSP", "2 of 4 lost, at most 20 %");
-            assert_check(&four().counted(4, 0), "L3RSP", "2 of 4 lost, at most 0 %");
-            assert_check(&four().counted(2, 99), "L3OK", "");
+            assert_check(backend, &four().counted(4, 50), "L3OK", "");
+            assert_check(backend, &four().counted(4, 20), "L3RSP", "2 of 4 lost, at most 20 %");
+            assert_check(backend, &four().counted(4, 0), "L3RSP", "2 of 4 lost, at most 0 %");
+            assert_check(backend, &four().counted(2, 99), "L3OK", "");
         }
         for to in ["10.78.0.1", "fd78::1"] {
-            let mut engine = Engine::of(&[&ping(to).counted(5, 0)]);
+            let mut engine = engine_of(backend, &[&ping(to).counted(5, 0)]);
             let outcome = engine.check(0);
             assert_outcome(&outcome, "L3OK", "");
             assert_eq!(engine.pings, 5);
@@ -282,28 +336,29 @@ fn losses_count_by_their_share() {
             let total = outcome.latency.total;
             assert!(total >= Span::from_millis(790) && total < Span::from_millis(1_500), "{total}");
             assert!(outcome.latency.first_byte < Span::from_millis(100), "{:?}", outcome.latency);
+            engine.assert_backend(backend);
         }
         for to in ["10.78.0.2", "fd78::2"] {
             let evidence = format!("no answer from {to} to 3 echo requests in");
-            assert_check(&ping(to).counted(3, 100).within(Duration::from_millis(600)), "L3TOUT", &evidence);
+            assert_check(backend, &ping(to).counted(3, 100).within(Duration::from_millis(600)), "L3TOUT", &evidence);
         }
         Ok(())
     });
 }
 
-#[test]
-fn requests_without_room_are_this_hosts_own_fault() {
-    isolated("requests_without_room_are_this_hosts_own_fault", || {
+fn requests_without_room_are_this_hosts_own_fault(backend: Backend, name: &str) {
+    isolated(name, move || {
+        backend.is_there()?;
         let _net = Net::new()?;
         // They wait for neighbours that are not there, and hold the room that the socket has: three of each, which are
         // more than a socket has room for by default.
         let dead = |n: u32| ping(&format!("10.77.0.{n}")).within(Duration::from_millis(600));
         let targets: Vec<Monitored> = (2..252).map(|n| dead(n).counted(3, 0)).collect();
-        for outcome in Engine::on(&targets.iter().collect::<Vec<_>>(), 256).check_all() {
+        for outcome in Engine::by(backend, &targets.iter().collect::<Vec<_>>(), 256).check_all() {
             assert_eq!(outcome.code.as_str(), "L3CON", "{:?}", outcome.evidence);
         }
         let targets: Vec<Monitored> = (2..252).map(dead).collect();
-        let mut engine = Engine::on(&targets.iter().collect::<Vec<_>>(), 256);
+        let mut engine = Engine::by(backend, &targets.iter().collect::<Vec<_>>(), 256);
         for socket in engine.pinger.sockets() {
             setsockopt(&socket, sockopt::SndBuf, &0).expect("less is always to be had");
         }
@@ -325,36 +380,38 @@ fn slower_than(mut monitored: Monitored, millis: u64) -> Monitored {
     monitored
 }
 
-#[test]
-fn a_slow_answer_and_a_double_one_are_told_apart() {
-    isolated("a_slow_answer_and_a_double_one_are_told_apart", || {
+fn a_slow_answer_and_a_double_one_are_told_apart(backend: Backend, name: &str) {
+    isolated(name, move || {
+        backend.is_there()?;
         let net = Net::new()?;
         let responder = Responder::start(&net.target)?;
         for to in ["10.78.0.1", "fd78::1"] {
             responder.set(HONEST);
-            assert_check(&slower_than(ping(to), 50), "L3OK", "");
+            assert_check(backend, &slower_than(ping(to), 50), "L3OK", "");
             responder.set(Manner::Replies { copies: 1, after: Duration::from_millis(60) });
-            let outcome = Engine::of(&[&slower_than(ping(to), 50)]).check(0);
+            let mut engine = engine_of(backend, &[&slower_than(ping(to), 50)]);
+            let outcome = engine.check(0);
+            engine.assert_backend(backend);
             assert_eq!((outcome.code.as_str(), outcome.verdict()), ("L3RSP", Verdict::Fail));
             let (cause, mean) = (outcome.cause(), outcome.latency.first_byte);
             assert!(cause.starts_with("mean round trip ") && cause.ends_with(" ms, at most 50 ms"), "{cause}");
             assert!(mean >= Span::from_millis(60) && mean < Span::from_millis(250), "{mean}");
             // Duplicates do not make up for losses.
             responder.set(Manner::Replies { copies: 5, after: Duration::ZERO });
-            assert_check(&ping(to).counted(3, 0), "L3OK", "");
+            assert_check(backend, &ping(to).counted(3, 0), "L3OK", "");
         }
         Ok(())
     });
 }
 
-#[test]
-fn a_late_answer_is_not_the_next_checks() {
-    isolated("a_late_answer_is_not_the_next_checks", || {
+fn a_late_answer_is_not_the_next_checks(backend: Backend, name: &str) {
+    isolated(name, move || {
+        backend.is_there()?;
         let net = Net::new()?;
         let responder = Responder::start(&net.target)?;
         for to in ["10.78.0.1", "fd78::1"] {
             let evidence = format!("no answer from {to} to 1 echo request in");
-            let mut engine = Engine::of(&[&ping(to).within(SOON)]);
+            let mut engine = engine_of(backend, &[&ping(to).within(SOON)]);
             responder.set(Manner::Replies { copies: 1, after: Duration::from_millis(450) });
             assert_outcome(&engine.check(0), "L3TOUT", &evidence);
             // Its answer comes while the next one waits.
@@ -369,53 +426,74 @@ fn a_late_answer_is_not_the_next_checks() {
     });
 }
 
-#[test]
-fn what_is_made_up_counts_for_nothing() {
-    isolated("what_is_made_up_counts_for_nothing", || {
+fn what_is_made_up_counts_for_nothing(backend: Backend, name: &str) {
+    isolated(name, move || {
+        backend.is_there()?;
         let net = Net::new()?;
         let responder = Responder::start(&net.target)?;
-        // Slot, generation, time and hash in the data, each changed; and how many of them are seen through.
+        // Slot, hash, tag and sender changed; how many of them are seen through by the socket, and by the programs.
         let table = [
-            (Manner::Tampered(4), 1),
-            (Manner::Tampered(11), 1),
-            (Manner::Tampered(15), 1),
-            (Manner::Tampered(27), 1),
+            // No such slot, and one that waits for nothing.
+            (Manner::Tampered(4), 1, 0),
+            (Manner::Tampered(7), 1, 1),
+            (Manner::Tampered(27), 1, 1),
             // The tag: the kernel keeps it out already.
-            (Manner::Tampered(0), 0),
-            (Manner::FromElsewhere, 1),
-            (Manner::Truncated, 0),
-            (Manner::Padded, 0),
-            (Manner::Mirrored, 0),
-            (Manner::Silent, 0),
+            (Manner::Tampered(0), 0, 0),
+            (Manner::FromElsewhere, 1, 1),
+            (Manner::Truncated, 0, 0),
+            (Manner::Padded, 0, 0),
+            (Manner::Mirrored, 0, 0),
+            (Manner::Silent, 0, 0),
         ];
         for to in ["10.78.0.1", "fd78::1"] {
-            let mut engine = Engine::of(&[&ping(to).within(SOON)]);
+            let evidence = format!("no answer from {to} to 1 echo request in");
+            let mut engine = engine_of(backend, &[&ping(to).within(SOON)]);
             responder.set(HONEST);
             assert_outcome(&engine.check(0), "L3OK", "");
-            for (manner, forged) in table {
+            let seen_through = |engine: &Engine| {
+                let stats = engine.pinger.stats();
+                let strange = engine.signals.as_ref().map_or(0, |signals| signals.count(Count::Strange));
+                (stats.forged, strange, stats.received + engine.heard())
+            };
+            for (manner, forged, strange) in table {
                 responder.set(manner);
-                let before = engine.pinger.stats();
-                let evidence = format!("no answer from {to} to 1 echo request in");
+                let before = seen_through(&engine);
                 println!("{to} {manner:?}");
                 assert_outcome(&engine.check(0), "L3TOUT", &evidence);
-                let after = engine.pinger.stats();
-                assert_eq!((after.forged - before.forged, after.received - before.received), (forged, 0), "{manner:?}");
+                let after = seen_through(&engine);
+                let strange = if backend == Backend::Sockets { 0 } else { strange };
+                let expected = (before.0 + forged, before.1 + strange, before.2);
+                assert_eq!(after, expected, "{manner:?}");
+            }
+            // Generation and time: the hash covers them, and is not computed again in the kernel. It knows the request by
+            // it, and whoever sends it has seen that request.
+            for at in [11, 15] {
+                responder.set(Manner::Tampered(at));
+                let forged = engine.pinger.stats().forged;
+                let outcome = engine.check(0);
+                if backend == Backend::Sockets {
+                    assert_outcome(&outcome, "L3TOUT", &evidence);
+                    assert_eq!(engine.pinger.stats().forged, forged + 1, "{at}");
+                } else {
+                    assert_outcome(&outcome, "L3OK", "");
+                }
             }
             // The identifier means nothing.
             responder.set(Manner::OtherIdent);
             assert_outcome(&engine.check(0), "L3OK", "");
+            engine.assert_backend(backend);
         }
         Ok(())
     });
 }
 
-#[test]
-fn answers_without_room_are_this_hosts_own_fault() {
-    isolated("answers_without_room_are_this_hosts_own_fault", || {
+fn answers_without_room_are_this_hosts_own_fault(backend: Backend, name: &str) {
+    isolated(name, move || {
+        backend.is_there()?;
         let net = Net::new()?;
         let responder = Responder::start(&net.target)?;
         for to in ["10.78.0.1", "fd78::1"] {
-            let mut engine = Engine::of(&[&ping(to).counted(2, 0).within(SOON)]);
+            let mut engine = engine_of(backend, &[&ping(to).counted(2, 0).within(SOON)]);
             for socket in engine.pinger.sockets() {
                 // The least that the kernel allows: a few packets.
                 setsockopt(&socket, sockopt::RcvBuf, &0).expect("less is always to be had");
@@ -431,10 +509,10 @@ fn answers_without_room_are_this_hosts_own_fault() {
     });
 }
 
-#[test]
-fn the_hosts_own_ping_is_not_disturbed() {
+fn the_hosts_own_ping_is_not_disturbed(backend: Backend, name: &str) {
     let Some(program) = program("ping") else { return };
-    isolated("the_hosts_own_ping_is_not_disturbed", move || {
+    isolated(name, move || {
+        backend.is_there()?;
         let _net = Net::new()?;
         for to in ["10.78.0.1", "fd78::1"] {
             let other = Command::new(&program)
@@ -442,7 +520,7 @@ fn the_hosts_own_ping_is_not_disturbed() {
                 .stdout(std::process::Stdio::piped())
                 .spawn()
                 .expect("it can be run");
-            let mut engine = Engine::of(&[&ping(to)]);
+            let mut engine = engine_of(backend, &[&ping(to)]);
             let mut checks = 0;
             let until = Clock.now() + Span::from_millis(400);
             while Clock.now() < until {
@@ -450,7 +528,8 @@ fn the_hosts_own_ping_is_not_disturbed() {
                 checks += 1;
             }
             let stats = engine.pinger.stats();
-            assert_eq!((stats.sent, stats.received, stats.forged), (checks, checks, 0));
+            assert_eq!((stats.sent, stats.received + engine.heard(), stats.forged), (checks, checks, 0));
+            engine.assert_backend(backend);
             let output = other.wait_with_output().expect("it ends");
             let said = String::from_utf8_lossy(&output.stdout);
             println!("{checks} checks beside {said}");
@@ -460,20 +539,22 @@ fn the_hosts_own_ping_is_not_disturbed() {
     });
 }
 
-#[test]
-fn ten_thousand_targets_in_a_second() {
-    isolated("ten_thousand_targets_in_a_second", || {
+fn ten_thousand_targets_in_a_second(backend: Backend, name: &str) {
+    isolated(name, move || {
+        backend.is_there()?;
         const COUNT: u32 = 10_000;
         let first = u32::from(std::net::Ipv4Addr::new(127, 1, 0, 1));
         let targets: Vec<Monitored> =
             (0..COUNT).map(|n| Monitored::ping(std::net::Ipv4Addr::from(first + n).into())).collect();
-        let mut engine = Engine::on(&targets.iter().collect::<Vec<_>>(), COUNT);
+        let mut engine = Engine::by(backend, &targets.iter().collect::<Vec<_>>(), COUNT);
         let began = Clock.now();
         let outcomes = engine.check_all();
         let took = Clock.now().since(began);
         assert_eq!(outcomes.iter().filter(|outcome| outcome.verdict() == Verdict::Ok).count(), COUNT as usize);
         let stats = engine.pinger.stats();
-        assert_eq!((stats.sent, stats.received, stats.forged, stats.dropped), (10_000, 10_000, 0, 0));
+        let received = stats.received + engine.heard();
+        assert_eq!((stats.sent, received, stats.forged, stats.dropped), (10_000, 10_000, 0, 0));
+        engine.assert_backend(backend);
         println!("{COUNT} targets in {took}");
         // Nothing is optimised here, and others use the machine.
         assert!(took < Span::from_secs(2), "{took}");
@@ -482,9 +563,9 @@ fn ten_thousand_targets_in_a_second() {
 }
 
 /// The daemon itself, with a thousand targets five times a second: the loop that sleeps, wakes and batches.
-#[test]
-fn the_daemon_pings() {
-    isolated("the_daemon_pings", || {
+fn the_daemon_pings(backend: Backend, name: &str) {
+    isolated(name, move || {
+        backend.is_there()?;
         const COUNT: u32 = 1_000;
         let folder = tempfile::tempdir().expect("a directory");
         let first = u32::from(std::net::Ipv4Addr::new(127, 1, 0, 1));
@@ -499,7 +580,15 @@ fn the_daemon_pings() {
         let api = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let at = api.local_addr().expect("it is bound");
         let catalog = Catalog::build(monitors, 1).expect("the monitors are sound");
-        let plan = Plan { pulse: Setup::fixed(2_048), ..Plan::new(catalog, api, folder.path().to_owned()) };
+        let signals = match backend {
+            Backend::Sockets => Signals::Off,
+            Backend::Signals(hook) => {
+                let demand = Demand { shards: 1, slots: 2_048, ports: (0, 0), seed: fastrand::u32(..) };
+                let wanted = Settings { mode: Mode::Require, hook, ..Settings::default() };
+                Signals::start(&wanted, demand).map_err(|error| error.to_string())?
+            }
+        };
+        let plan = Plan { pulse: Setup::fixed(2_048), signals, ..Plan::new(catalog, api, folder.path().to_owned()) };
         let daemon = daemon::start(plan).expect("the daemon starts");
         let metric = |sample: &str| metric(at, sample);
         let outcome = |code: &str| metric(&format!("cpra_checks_total{{type=\"icmp\",outcome=\"{code}\"}}"));
@@ -527,6 +616,12 @@ fn the_daemon_pings() {
         sysctl("ipv4/icmp_echo_ignore_all 0")?;
         eventually("all are up again", || metric("cpra_monitors{state=\"up\"}") == all);
         assert_eq!(metric("cpra_monitors_lost"), 0.0);
+        let (all, signalled) =
+            (metric("cpra_icmp_packets_total{direction=\"in\"}"), metric("cpra_icmp_signalled_total"));
+        match backend {
+            Backend::Sockets => assert_eq!(signalled, 0.0),
+            Backend::Signals(_) => assert!(signalled >= 0.99 * all, "{signalled} of {all}"),
+        }
         assert!(daemon.stop(), "it ends in order");
         Ok(())
     });

@@ -11,7 +11,7 @@ use std::time::Duration;
 use cpra::domain::monitor::{IcmpCheck, ScriptCheck, TcpMode, TlsPolicy};
 use cpra::domain::{Check, Host, HttpCheck, Monitor, Outcome, Policy, Target, TcpCheck};
 use cpra::os::clock::Clock;
-use cpra::os::ebpf::ShardSignals;
+use cpra::os::ebpf::{Demand, Follower, Hook, Kind, Mode, Settings as Wanted, ShardSignals, Signals};
 use cpra::os::ping::{Means, Ping, Pinger};
 use cpra::os::resolve::{self, Resolver, Return};
 use cpra::os::spawn::{self, News, Scripts, Want};
@@ -19,12 +19,12 @@ use cpra::os::syn::{Knock, Knocker};
 use cpra::os::tls;
 use cpra::os::uring::{Options, UringRing};
 use cpra::pipeline::Bell;
-use cpra::probe::errand::Errand;
+use cpra::probe::errand::{Echo, Errand};
 use cpra::queueing::Setup;
 use cpra::ring::{OpKind, Ring as _, Wait};
 use cpra::shard::protocol::{Command, CommandKind, HostSample, Resolution};
 use cpra::shard::{Effect, Effects, Event, Settings, Shard};
-use cpra::units::{MonitorId, Slot, Span};
+use cpra::units::{Generation, MonitorId, Slot, Span};
 use cpra::world::Catalog;
 
 /// One check, as a monitor would have it.
@@ -128,6 +128,45 @@ impl Monitored {
     }
 }
 
+/// Who tells of the answers to echo requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    Sockets,
+    /// Programs in the kernel, of the namespace that the engine is made in, and the sockets for what these leave.
+    Signals(Hook),
+}
+
+impl Backend {
+    /// Programs where the kernel likes them best.
+    pub const SIGNALS: Self = Self::Signals(Hook::Auto);
+
+    /// Loads the programs for one shard; `None` for sockets alone. The error is for a skip.
+    pub fn start(self, slots: u32) -> Result<Option<(ShardSignals, Programs)>, String> {
+        let Self::Signals(hook) = self else { return Ok(None) };
+        let wanted = Wanted { mode: Mode::Require, hook, ..Wanted::default() };
+        let demand = Demand { shards: 1, slots, ports: (0, 0), seed: fastrand::u32(..) };
+        let Signals::On(mut loaded) = Signals::start(&wanted, demand).map_err(|error| error.to_string())? else {
+            return Err("there are no signals".to_owned());
+        };
+        let signals = loaded.shards().pop().expect("of one shard");
+        Ok(Some((signals, Programs(Some(loaded.follow().expect("a thread can be made"))))))
+    }
+
+    /// Whether this machine has it; the error is for a skip.
+    pub fn is_there(self) -> Result<(), String> {
+        self.start(1).map(drop)
+    }
+}
+
+/// Programs at the interfaces, which leave them with it.
+pub struct Programs(Option<Follower>);
+
+impl Drop for Programs {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(Follower::stop);
+    }
+}
+
 /// The monitors of one test on one shard with a ring of its own. Nothing is checked unless it is asked for.
 pub struct Engine {
     shard: Shard,
@@ -135,10 +174,13 @@ pub struct Engine {
     pub pinger: Pinger,
     /// Programs in the kernel, and who sends what only they see answered.
     pub signals: Option<ShardSignals>,
+    _programs: Option<Programs>,
     knocker: Option<Knocker>,
     half_open: bool,
     /// SYNs that were to be sent.
     pub syns: u32,
+    /// What echo requests were answered, by whatever way.
+    answered: BTreeSet<(Slot, Generation, u16)>,
     ids: Vec<MonitorId>,
     mail: Vec<Event<'static>>,
     /// Without one, names are looked up on the spot, and no dns check can be made.
@@ -173,6 +215,11 @@ impl Engine {
 
     /// With so many slots.
     pub fn on(monitored: &[&Monitored], slots_max: u32) -> Self {
+        Self::by(Backend::Sockets, monitored, slots_max)
+    }
+
+    /// With so many slots, and answers by this way.
+    pub fn by(backend: Backend, monitored: &[&Monitored], slots_max: u32) -> Self {
         let names: Vec<String> = (0..monitored.len()).map(|index| format!("monitor-{index}")).collect();
         let monitors = monitored.iter().zip(&names).map(|(monitored, name)| monitored.monitor(name));
         let catalog = Arc::new(Catalog::build(monitors, 1).expect("the monitors are sound"));
@@ -181,6 +228,12 @@ impl Engine {
         let mut ring =
             UringRing::new(Options { unit_slots: slots_max, ..Options::default() }).expect("this host has io_uring");
         let mut pinger = Pinger::new().expect("there are random bytes");
+        let (signals, programs) = backend.start(slots_max).expect("the kernel takes the programs").unzip();
+        if let Some(signals) = &signals {
+            ring.watch_socket(signals.ring()).expect("a ring can be watched");
+            signals.heed(true);
+            pinger.tag(signals.tag());
+        }
         pinger.open();
         pinger.sockets().for_each(|socket| ring.watch_socket(socket).expect("a socket can be watched"));
         let mut loader = tls::Loader::default();
@@ -191,10 +244,12 @@ impl Engine {
             shard: Shard::new(&settings, catalog, Clock.now()).secured_by(loader.finish()),
             ring,
             pinger,
-            signals: None,
+            signals,
+            _programs: programs,
             knocker: None,
             half_open: false,
             syns: 0,
+            answered: BTreeSet::new(),
             ids,
             mail: Vec::new(),
             resolver: None,
@@ -257,11 +312,21 @@ impl Engine {
 
     /// Checks each of the monitors once, all at the same time.
     pub fn check_all(&mut self) -> Vec<Outcome> {
+        self.begin_all();
+        self.end_all()
+    }
+
+    /// Wants each of them checked once, from the next turn on.
+    pub fn begin_all(&mut self) {
         self.epoch += 1;
         for index in 0..self.ids.len() {
             self.command(index, CommandKind::Enable { epoch: self.epoch });
             self.command(index, CommandKind::CheckNow);
         }
+    }
+
+    /// What those came to.
+    pub fn end_all(&mut self) -> Vec<Outcome> {
         let until = Clock.now() + PATIENCE;
         let mut outcomes = BTreeMap::new();
         while outcomes.len() < self.ids.len() {
@@ -275,6 +340,27 @@ impl Engine {
         }
         self.turn();
         self.ids.iter().filter_map(|id| outcomes.remove(id)).collect()
+    }
+
+    /// Answered requests, each counted once, by whatever way and however often that came.
+    pub fn answers(&self) -> u64 {
+        self.answered.len() as u64
+    }
+
+    /// What programs in the kernel told of; nothing without them.
+    pub fn heard(&self) -> u64 {
+        self.signals.as_ref().map_or(0, |signals| signals.heard(Kind::Echo))
+    }
+
+    /// There were answers, and 99 in a hundred of them came by this way.
+    #[track_caller]
+    pub fn assert_backend(&self, backend: Backend) {
+        let (answers, heard) = (self.answers(), self.heard());
+        let share = match backend {
+            Backend::Sockets => heard == 0,
+            Backend::Signals(_) => heard <= answers && heard * 100 >= answers * 99,
+        };
+        assert!(answers > 0 && share, "{heard} of {answers} answers by signals, and {backend:?} was to tell");
     }
 
     /// By what echo requests leave.
@@ -309,7 +395,7 @@ impl Engine {
     }
 
     /// One turn of the loop, as `os::shard_loop` does it.
-    fn turn(&mut self) -> Option<Outcome> {
+    pub fn turn(&mut self) -> Option<Outcome> {
         let now = Clock.now();
         if self.shard.expires_by(now) {
             self.ring.enter(Wait::NONE).expect("the ring is whole");
@@ -322,6 +408,12 @@ impl Engine {
             }
         }
         self.pinger.receive(&mut self.mail);
+        self.answered.extend(self.mail.iter().filter_map(|event| match *event {
+            Event::Echoed { slot, generation, sequence, echo: Echo::Reply { .. } | Echo::Error { .. } } => {
+                Some((slot, generation, sequence))
+            }
+            _ => None,
+        }));
         let mut events = Vec::new();
         let fins = &mut self.fins;
         self.ring.reap(&mut |completion| {
@@ -437,8 +529,11 @@ impl Engine {
         }
         bytes.clear();
         self.pinger.send(&mut self.signals, &mut self.mail);
-        if let (Some(signals), Some(knocker)) = (&mut self.signals, &mut self.knocker) {
-            knocker.send(signals, &mut self.mail);
+        if let Some(signals) = &mut self.signals {
+            if let Some(knocker) = &mut self.knocker {
+                knocker.send(signals, &mut self.mail);
+            }
+            signals.hear(&mut self.mail);
         }
         self.judged.last().map(|(_, outcome)| outcome.clone())
     }

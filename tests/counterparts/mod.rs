@@ -15,6 +15,7 @@ pub mod net;
 pub mod nginx;
 pub mod nsd;
 pub mod process;
+pub mod programs;
 pub mod raw;
 pub mod responder;
 pub mod secured;

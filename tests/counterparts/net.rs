@@ -90,6 +90,11 @@ pub fn nft(rules: &str) -> Result<(), String> {
     run(Command::new("nft").args(["-f", "-"]), rules)
 }
 
+/// `tc`, one command per line, in this thread's namespace.
+pub fn tc(commands: &str) -> Result<(), String> {
+    run(Command::new("tc").args(["-batch", "-"]), commands)
+}
+
 /// Sets sysctls, `path value` per line, in this thread's namespace.
 pub fn sysctl(settings: &str) -> Result<(), String> {
     for line in settings.lines().map(str::trim).filter(|line| !line.is_empty()) {

@@ -21,6 +21,8 @@ use super::net::{Namespace, sysctl};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
     Silent,
+    /// None, until it is to be another way: what has come meanwhile is answered so then.
+    Held,
     /// So many copies of the reply, after a while.
     Replies {
         copies: u32,
@@ -97,6 +99,8 @@ fn raw(family: AddressFamily, protocol: SockProtocol, host: u8) -> OwnedFd {
         _ => [0xfd78, 0, 0, 0, 0, 0, 0, u16::from(host)].into(),
     };
     bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, 0))).expect("it is the target's");
+    // A held request is one that waits there.
+    setsockopt(&socket, sockopt::RcvBufForce, &(64 << 20)).expect("root may have as much");
     // So that it sees when it is to stop.
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, 20_000)).expect("a time");
     socket
@@ -115,6 +119,9 @@ fn serve(socket: &OwnedFd, family: AddressFamily, protocol: SockProtocol, manner
     if message.first() != Some(if v4 { &8 } else { &128 }) {
         return;
     }
+    while *manner.lock().expect("no thread panics with it") == Manner::Held {
+        thread::sleep(Duration::from_millis(1));
+    }
     let mut reply = message.to_vec();
     reply[0] = if v4 { 0 } else { 129 };
     let manner = {
@@ -127,7 +134,7 @@ fn serve(socket: &OwnedFd, family: AddressFamily, protocol: SockProtocol, manner
     };
     let (mut copies, mut elsewhere) = (1, None);
     match manner {
-        Manner::Silent => copies = 0,
+        Manner::Silent | Manner::Held => copies = 0,
         Manner::Replies { copies: wanted, after } => {
             copies = wanted;
             thread::sleep(after);

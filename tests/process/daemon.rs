@@ -242,7 +242,7 @@ pub fn whole_lines(text: &str) -> Vec<serde_json::Value> {
 pub struct Metrics(BTreeMap<String, f64>);
 
 impl Metrics {
-    fn read(text: &str) -> Self {
+    pub fn read(text: &str) -> Self {
         let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
         Self(samples.map(|(name, value)| (name.to_owned(), value.parse().expect("a number"))).collect())
     }

@@ -82,8 +82,6 @@ pub enum VoidReason {
     NotRunnable,
     /// The script itself said that it does not know (Nagios exit code 3).
     Unknown,
-    /// What sees the answers to half-open checks was not there all the while.
-    Signals,
 }
 
 impl Code {
@@ -124,12 +122,11 @@ impl Code {
             Self::Void(VoidReason::Internal) => "VOID:INTERNAL",
             Self::Void(VoidReason::NotRunnable) => "VOID:NOEXEC",
             Self::Void(VoidReason::Unknown) => "VOID:UNKNOWN",
-            Self::Void(VoidReason::Signals) => "VOID:SIGNALS",
         }
     }
 
     /// Every code, in the order of [`Code::index`].
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 34] = [
         Self::L3Ok,
         Self::L3Con,
         Self::L3Tout,
@@ -164,7 +161,6 @@ impl Code {
         Self::Void(VoidReason::Internal),
         Self::Void(VoidReason::NotRunnable),
         Self::Void(VoidReason::Unknown),
-        Self::Void(VoidReason::Signals),
     ];
 
     /// A dense number for tables of counters.

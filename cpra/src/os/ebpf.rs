@@ -9,7 +9,8 @@
 //! says so, and what needs them is done otherwise.
 //!
 //! Nothing is pinned and no setting of the host is changed. The links of TCX and XDP end with the process, however it
-//! ends. A clsact filter does not: those of an earlier process are removed when the programs are loaded.
+//! ends. A clsact filter does not: what is left of an earlier process is removed when the programs are loaded,
+//! unless another daemon with such filters lives in the same network namespace.
 //!
 //! This is the only place that names aya.
 
@@ -201,8 +202,7 @@ fn load(settings: &Settings, demand: Demand) -> Result<Loaded, SignalError> {
         }
     }
     let mut ebpf = loader.load(OBJECT)?;
-    let ingress = if places.xdp { INGRESS_XDP } else { INGRESS };
-    for name in [EGRESS, ingress] {
+    for name in [EGRESS, INGRESS].into_iter().chain(places.xdp.then_some(INGRESS_XDP)) {
         match ebpf.program_mut(name) {
             Some(Program::SchedClassifier(program)) => program.load()?,
             Some(Program::Xdp(program)) => program.load()?,

@@ -30,7 +30,7 @@ impl Core {
             unreachable!("only paused checks are relaunched")
         };
         let policy = Arc::clone(self.policy(flight.monitor));
-        self.slots.entry(slot).wired = self.is_wired(&policy.check);
+        self.slots.entry(slot).wired = self.is_wired(&policy.check, flight.whole);
         self.fit_socket(slot, &flight.address, effects);
         let target = self.catalog.target(self.id(flight.monitor));
         let (address, contexts) = (flight.address, &*self.contexts);
@@ -38,10 +38,9 @@ impl Core {
         let mut ops = std::mem::take(&mut self.ops);
         ops.quota = self.bounds.quota(&policy.check);
         flight.leg = None;
-        flight.probe = self.begin(&request, now, &mut ops);
+        flight.probe = self.begin(&request, flight.whole, now, &mut ops);
         flight.attempt_started = now;
         flight.reused = false;
-        flight.unseen = false;
         flight.resolve = Span::ZERO;
         c.timing_mut(flight.monitor).place = Place::Flight;
         self.slots.change(slot, State::Flight(flight));
@@ -375,6 +374,10 @@ impl Core {
         {
             outcome = most.judged(outcome);
         }
+        let silent = flight.probe.is_half_open() && outcome.code == Code::L4Tout;
+        if silent && !planted::is(Bug::HalfOpenSilenceIsVerdict) {
+            flight.whole = true;
+        }
         if let Some(again) = next_attempt(&flight, &outcome, &policy, now) {
             // Until it begins, this says when it may.
             flight.attempt_started = match again {
@@ -409,10 +412,6 @@ impl Core {
             // A slow resolver is no more the target's fault than a dead one.
             let evidence = format!("the name took {} of {}: {}", flight.resolve, policy.timeout, outcome.cause());
             outcome = Outcome { code: Code::Void(VoidReason::Resolver), ..outcome }.with_evidence(&evidence);
-        }
-        if flight.unseen && outcome.code == Code::L4Tout {
-            let evidence = format!("answers to half-open checks were not seen all the while: {}", outcome.cause());
-            outcome = Outcome { code: Code::Void(VoidReason::Signals), ..outcome }.with_evidence(&evidence);
         }
         if outcome.code.is_timeout() {
             c.timing_mut(flight.monitor).place = Place::Judging;
@@ -591,6 +590,10 @@ fn next_attempt(flight: &Flight, outcome: &Outcome, policy: &Policy, now: Instan
     // A 408 was meant for the idle connection, not for this request (RFC 9110 §15.5.9).
     let answered = matches!(outcome.code, Code::L7Sts | Code::Slow) && outcome.status != Some(REQUEST_TIMEOUT);
     if flight.reused && !answered && !planted::is(Bug::KeepAliveFailureIsVerdict) {
+        return Some(Again::Fresh);
+    }
+    // An answer may have come unseen: by another interface, past a filter that stands before ours. A connect misses none.
+    if flight.whole && flight.probe.is_half_open() {
         return Some(Again::Fresh);
     }
     let ends = now + RETRY_PAUSE + policy.timeout;

@@ -132,7 +132,9 @@ impl Core {
         let policy = Arc::clone(self.policy(waiting.monitor));
         let (_, port) = dialled(&policy, catalog.target(id));
         let address = SocketAddr::new(address, port);
-        let wired = self.is_wired(&policy.check);
+        // Who is not up gets the check that misses nothing.
+        let whole = class == Class::SUSPECTS;
+        let wired = self.is_wired(&policy.check, whole);
         let target = catalog.target(id);
         let request = Request { policy: &policy, target, address, hop: None, contexts: &*contexts };
         let idle = if keeps_alive(&policy) { self.slots.take_idle(&origin(&request)) } else { None };
@@ -153,7 +155,7 @@ impl Core {
         } else {
             let entry = self.slots.entry(slot);
             entry.generation = entry.generation.next();
-            self.begin(&request, now, &mut ops)
+            self.begin(&request, whole, now, &mut ops)
         };
         // The name's time counts to the timeout, but not the time without a slot: that was ours.
         let started = now.before(took);
@@ -172,7 +174,7 @@ impl Core {
             leg: None,
             reused,
             stalled: false,
-            unseen: false,
+            whole,
             address,
             resolve: took,
             probe,
@@ -187,35 +189,21 @@ impl Core {
         true
     }
 
-    /// Whether an attempt that begins now uses its slot's socket.
-    pub(super) fn is_wired(&self, check: &Check) -> bool {
-        Probe::uses_socket(check) && !self.goes_half_open(check)
+    /// Whether an attempt that begins now uses its slot's socket; `whole` is [`Flight::whole`].
+    pub(super) fn is_wired(&self, check: &Check, whole: bool) -> bool {
+        Probe::uses_socket(check) && !self.goes_half_open(check, whole)
     }
 
-    fn goes_half_open(&self, check: &Check) -> bool {
-        check.is_half_open() && (self.half_open || planted::is(Bug::HalfOpenWithoutEyes))
+    fn goes_half_open(&self, check: &Check, whole: bool) -> bool {
+        check.is_half_open() && !whole && (self.half_open || planted::is(Bug::HalfOpenWithoutEyes))
     }
 
     /// Begins an attempt without a connection, by what [`Self::is_wired`] says.
-    pub(super) fn begin(&self, request: &Request<'_>, now: Instant, ops: &mut Ops) -> Probe {
-        if self.goes_half_open(&request.policy.check) {
+    pub(super) fn begin(&self, request: &Request<'_>, whole: bool, now: Instant, ops: &mut Ops) -> Probe {
+        if self.goes_half_open(&request.policy.check, whole) {
             Probe::start_half_open(now, ops)
         } else {
             Probe::start(request, now, ops)
-        }
-    }
-
-    /// Half-open checks can be had, or no longer. Those in flight go on to hope for an answer: it may be seen, and is as
-    /// true as ever. But who gets none cannot tell it from one that nobody saw.
-    pub(super) fn set_half_open(&mut self, can: bool) {
-        self.half_open = can;
-        if can || planted::is(Bug::UnseenCountsAsSilence) {
-            return;
-        }
-        for (_, entry) in self.slots.iter_mut() {
-            if let State::Flight(flight) = &mut entry.state {
-                flight.unseen |= flight.probe.is_half_open();
-            }
         }
     }
 

@@ -317,7 +317,7 @@ impl Core {
                 let states = states.map(|&index| self.monitor_state(c, index, now)).collect();
                 effects.list.push(Effect::Report { token: *token, states });
             }
-            Event::HalfOpen(can) => self.set_half_open(*can),
+            Event::HalfOpen(can) => self.half_open = *can,
             Event::DeskFull(full) => self.desk_full = *full,
             Event::Drain => self.draining = true,
         }

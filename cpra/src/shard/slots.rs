@@ -63,8 +63,8 @@ pub(super) struct Flight {
     pub(super) reused: bool,
     /// The loop stood still meanwhile.
     pub(super) stalled: bool,
-    /// It waits for the answer to a SYN, and who would see that was not there all the while.
-    pub(super) unseen: bool,
+    /// It makes whole connections only: half of one met silence, or its monitor is not up.
+    pub(super) whole: bool,
     /// Where the attempts begin; see `leg`.
     pub(super) address: SocketAddr,
     /// How long names took; part of the attempt.

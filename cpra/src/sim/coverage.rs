@@ -173,8 +173,7 @@ const fn is_reachable(code: Code) -> bool {
             | VoidReason::Stall
             | VoidReason::Internal
             | VoidReason::NotRunnable
-            | VoidReason::Unknown
-            | VoidReason::Signals,
+            | VoidReason::Unknown,
         ) => true,
     }
 }

@@ -71,8 +71,8 @@ pub enum Bug {
     OverdueKeepsWorker,
     /// A half-open check goes out although nobody would see its answer.
     HalfOpenWithoutEyes,
-    /// The silence that a half-open check met while nobody looked condemns the target.
-    UnseenCountsAsSilence,
+    /// The silence that a half-open check met condemns the target, although its answer may have come unseen.
+    HalfOpenSilenceIsVerdict,
 }
 
 impl Bug {
@@ -109,7 +109,7 @@ impl Bug {
         Self::SuspectsForgotten,
         Self::OverdueKeepsWorker,
         Self::HalfOpenWithoutEyes,
-        Self::UnseenCountsAsSilence,
+        Self::HalfOpenSilenceIsVerdict,
     ];
 }
 

@@ -4,8 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{InfoPortKind, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{InfoPortKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,6 +18,8 @@ pub(super) struct Interface {
     pub(super) name: String,
     /// Of a bridge, a bond or a team: what comes for this host passes that one's hooks as well.
     pub(super) is_port: bool,
+    /// Its packets begin with an Ethernet header; those of a tunnel do not.
+    pub(super) is_framed: bool,
 }
 
 /// A link came, went or changed: `RTNLGRP_LINK`.
@@ -84,8 +86,14 @@ impl Interfaces {
     }
 
     /// Waits until something has changed, `stop` is readable, or the time is over. What changed is to be seen by
-    /// [`Self::list`]: also when so much did that notices were lost.
-    pub(super) fn wait(&mut self, stop: BorrowedFd<'_>, patience: Option<Span>) -> io::Result<Woken> {
+    /// [`Self::list`]: also when so much did that notices were lost. It does not show that there is another interface by
+    /// the same index: `gone` gets those that went.
+    pub(super) fn wait(
+        &mut self,
+        stop: BorrowedFd<'_>,
+        patience: Option<Span>,
+        gone: &mut Vec<u32>,
+    ) -> io::Result<Woken> {
         let timeout = patience.map_or(PollTimeout::NONE, |patience| {
             PollTimeout::try_from(patience.as_millis()).unwrap_or(PollTimeout::MAX)
         });
@@ -102,12 +110,26 @@ impl Interfaces {
         if fds[0].any() != Some(true) {
             return Ok(Woken::Late);
         }
-        // Only their having come matters; an error says that some were lost.
+        // An error says that some were lost.
         let mut buffer = Vec::with_capacity(PART);
         while self.notices.recv(&mut buffer, 0).is_ok() {
+            gone.extend(went(&buffer));
             buffer.clear();
         }
         Ok(Woken::Changed)
+    }
+}
+
+/// The index of the interface that a notice says to have gone. One of a bridge's, by the same name, says that it is no port
+/// any more.
+fn went(notice: &[u8]) -> Option<u32> {
+    match NetlinkMessage::<RouteNetlinkMessage>::deserialize(notice).ok()?.payload {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))
+            if link.header.interface_family == AddressFamily::Unspec =>
+        {
+            Some(link.header.index)
+        }
+        _ => None,
     }
 }
 
@@ -122,7 +144,8 @@ fn interface(link: &LinkMessage) -> Option<Interface> {
         }),
         _ => false,
     });
-    Some(Interface { index: link.header.index, name, is_port })
+    let is_framed = matches!(link.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback);
+    Some(Interface { index: link.header.index, name, is_port, is_framed })
 }
 
 #[cfg(test)]
@@ -134,7 +157,7 @@ mod tests {
         let mut interfaces = Interfaces::new().expect("everyone may ask");
         let found = interfaces.list().expect("the kernel answers");
         let loopback = found.iter().find(|interface| interface.name == "lo").expect("there is one");
-        assert_eq!((loopback.index, loopback.is_port), (1, false));
+        assert_eq!((loopback.index, loopback.is_port, loopback.is_framed), (1, false, true));
         assert_eq!(interfaces.list().expect("again"), found);
     }
 }

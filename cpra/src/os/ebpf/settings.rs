@@ -26,7 +26,8 @@ pub enum Hook {
     Auto,
     Tcx,
     Clsact,
-    /// XDP on the way in; on the way out, where there is no XDP, as with [`Hook::Auto`].
+    /// XDP on the way in; on the way out, where there is no XDP, as with [`Hook::Auto`]. So is the way in of an interface that
+    /// has no Ethernet header, or somebody else's XDP program.
     Xdp,
 }
 

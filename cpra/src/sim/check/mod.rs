@@ -144,8 +144,6 @@ struct ShardLog {
     stood_still: Vec<(Instant, Instant)>,
     /// When the host's counters were read.
     readings: Vec<Instant>,
-    /// When it heard that nobody sees what answers SYNs.
-    blinded: Vec<Instant>,
     /// Nobody can be blamed for not having been checked before.
     excused: Instant,
     desk_full: bool,
@@ -226,7 +224,6 @@ impl Checker {
                 stalls: Vec::new(),
                 stood_still: Vec::new(),
                 readings: Vec::new(),
-                blinded: Vec::new(),
                 excused: now,
                 desk_full: false,
                 draining: false,

@@ -45,12 +45,8 @@ impl Checker {
             | Event::Read { .. }
             | Event::Begun { .. }
             | Event::Returned { .. }
-            | Event::Echoed { .. } => {}
-            Event::HalfOpen(can) => {
-                if !can {
-                    log.blinded.push(now);
-                }
-            }
+            | Event::Echoed { .. }
+            | Event::HalfOpen(_) => {}
             Event::Pushed { index, ok, .. } => {
                 let watch = log.first + *index as usize;
                 self.called(watch, *ok, now);

@@ -77,9 +77,6 @@ impl Checker {
         let overlaps = |from: Instant| log.stalls.iter().any(|stall| stall.0 < ended && stall.1 > from);
         let begins = if seen.former > 0 { started } else { first.started };
         let (stalled, stalled_before) = (overlaps(trip.started), overlaps(begins));
-        let mut blinded = log.blinded.iter().filter(|&&at| trip.started <= at && at <= ended).peekable();
-        // Within the step in which it began, nobody knows which came first.
-        let blinded = blinded.peek().is_some().then(|| blinded.any(|&at| trip.started < at));
         let named = resolve + resolve > policy.timeout;
         let fails = Outcome::of(code).verdict() == Verdict::Fail;
         let what = || format!("; it met {trip:?}, its time is up at {deadline:?}");
@@ -108,7 +105,7 @@ impl Checker {
             _ if code.is_timeout() && named => return Err("but its name had taken most of the time".into()),
             _ => match trip.kind {
                 CheckKind::Icmp => echoes_hold(code, trip, &policy.check, deadline, now),
-                CheckKind::Tcp => knock_holds(code, trip, blinded, deadline, now),
+                CheckKind::Tcp => knock_holds(code, trip, now),
                 _ => errand_holds(code, trip, deadline, now),
             },
         };
@@ -150,18 +147,15 @@ fn errand_holds(code: Code, trip: &Trip, deadline: Instant, now: Instant) -> boo
     }
 }
 
-/// Of a half-open check. `blinded`: its shard has heard meanwhile that answers are not seen, and whether that is certain.
-fn knock_holds(code: Code, trip: &Trip, blinded: Option<bool>, deadline: Instant, now: Instant) -> bool {
-    let back = |wanted: fn(&Echo) -> bool, by: Instant| {
-        trip.pings.iter().filter_map(|ping| ping.back.as_ref()).any(|(at, echo)| *at <= by && wanted(echo))
+/// Of a half-open check. Silence is no verdict: the answer may have come unseen, and a connect has to tell.
+fn knock_holds(code: Code, trip: &Trip, now: Instant) -> bool {
+    let back = |wanted: fn(&Echo) -> bool| {
+        trip.pings.iter().filter_map(|ping| ping.back.as_ref()).any(|(at, echo)| *at <= now && wanted(echo))
     };
-    let silent = now >= deadline && !back(|_| true, deadline);
     match code {
-        Code::L4Ok => back(|echo| matches!(echo, Echo::Reply { .. }), now),
-        Code::L4Con => back(|echo| matches!(echo, Echo::Refused { .. } | Echo::Error { .. }), now),
-        Code::L4Tout => silent && blinded != Some(true),
-        Code::Void(VoidReason::Signals) => silent && blinded.is_some(),
-        Code::Void(_) => back(|echo| matches!(echo, Echo::Unsent(_)), now),
+        Code::L4Ok => back(|echo| matches!(echo, Echo::Reply { .. })),
+        Code::L4Con => back(|echo| matches!(echo, Echo::Refused { .. } | Echo::Error { .. })),
+        Code::Void(_) => back(|echo| matches!(echo, Echo::Unsent(_))),
         _ => false,
     }
 }
