@@ -368,7 +368,8 @@ fn the_daemon_knocks() {
         for never in ["L4TOUT", "L4CON"] {
             assert_eq!(outcome(never), 0.0, "{never}");
         }
-        assert_eq!(connections(), "", "nothing is left half-open");
+        // Some are under way at any time: the kernel's reset follows in microseconds.
+        eventually("nothing is left half-open", || connections().is_empty());
         drop(listeners);
         eventually("the closed are down", || metric("cpra_monitors{state=\"down\"}") == all);
         // One more interface is seen as soon as it is there.

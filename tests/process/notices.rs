@@ -35,7 +35,7 @@ fn the_quickstart_tells_its_story() {
     let page = cpra.get("/").1;
     assert!(page.contains("demo/flaky") || page.contains("4"), "{page}");
     let has = |word: &str, name: &str| {
-        cpra.stdout().lines().skip(5).any(|line| !line.is_empty() && of_the_story(line) == (word, name))
+        cpra.stdout().lines().skip(6).any(|line| !line.is_empty() && of_the_story(line) == (word, name))
     };
     eventually("the whole story", || has("GREEN", "demo/flaky") && has("RED", "demo/down"));
     for (word, name) in [
@@ -52,11 +52,15 @@ fn the_quickstart_tells_its_story() {
     assert_eq!(cpra.ends_within(Duration::from_secs(15)).code(), Some(0));
     let story = cpra.stdout();
     println!("{story}");
-    let banner: Vec<&str> = story.lines().take(5).collect();
+    let banner: Vec<&str> = story.lines().take(6).collect();
     assert!(banner[0].starts_with("cpra ") && banner[0].contains("4 monitors from monitors.yaml"), "{story}");
-    assert!(banner[1].contains("io_uring: on") && banner[4].contains(&format!("http://127.0.0.1:{port}/")), "{story}");
+    assert!(
+        banner[1].contains("io_uring: on   eBPF: o") && banner[5].contains(&format!("http://127.0.0.1:{port}/")),
+        "{story}"
+    );
     let sizing = "  sizing    pulse: 64 workers for 95 % within 100 ms (";
     assert!(banner[2].starts_with(sizing) && banner[2].ends_with("erlangs)   code: 4 workers"), "{story}");
+    assert!(banner[4].starts_with("  user      "), "{story}");
     // A monitor that never fails, or has not been up before it failed, is not green.
     assert!(!story.contains("\x1b"), "no colors in a file: {story:?}");
     let colors = |monitor: &str| -> Vec<String> {
