@@ -25,7 +25,7 @@ use cpra_common::Count;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use counterparts::engine::{Backend, Engine, Monitored};
-use counterparts::net::{Net, ip, isolated, nft, sysctl};
+use counterparts::net::{Net, ip, isolated, nft, sysctl, unsendable};
 use counterparts::program;
 use counterparts::responder::{HONEST, Manner, Responder};
 
@@ -265,24 +265,7 @@ fn without_any_socket_nothing_is_known() {
 fn what_this_host_does_not_send_says_nothing(backend: Backend, name: &str) {
     isolated(name, move || {
         backend.is_there()?;
-        ip("link add a0 type veth peer name a1
-            link set a0 up
-            link set a1 up
-            addr add 10.77.0.1/24 dev a0
-            addr add fd77::1/64 dev a0 nodad
-            route add blackhole 10.99.1.0/24
-            route add unreachable 10.99.2.0/24
-            route add prohibit 10.99.3.0/24
-            route add blackhole fd99:1::/64
-            route add unreachable fd99:2::/64
-            route add prohibit fd99:3::/64")?;
-        nft("table inet t {
-               chain output {
-                 type filter hook output priority 0; policy accept;
-                 ip daddr 10.77.0.2 drop
-                 ip6 daddr fd77::2 drop
-               }
-             }")?;
+        unsendable()?;
         let network = "network unreachable";
         let rows = [
             ("10.50.0.1", "VOID:ENETUNREACH", network),

@@ -21,7 +21,7 @@ use cpra::world::Catalog;
 use cpra_common::Count;
 
 use counterparts::engine::{Engine, Monitored};
-use counterparts::net::{Net, ip, isolated, nft};
+use counterparts::net::{Net, ip, isolated, nft, unsendable};
 use counterparts::support::eventually;
 
 const OPEN: u16 = 8_080;
@@ -203,23 +203,7 @@ fn what_a_network_says_is_what_a_connect_is_told() {
 #[test]
 fn what_this_host_does_not_send_says_nothing() {
     isolated("what_this_host_does_not_send_says_nothing", || {
-        ip("link add a0 type veth peer name a1
-            link set a0 up
-            link set a1 up
-            addr add 10.77.0.1/24 dev a0
-            addr add fd77::1/64 dev a0 nodad
-            route add blackhole 10.99.1.0/24
-            route add unreachable 10.99.2.0/24
-            route add prohibit 10.99.3.0/24
-            route add unreachable fd99:2::/64
-            route add prohibit fd99:3::/64")?;
-        nft("table inet t {
-               chain output {
-                 type filter hook output priority 0; policy accept;
-                 ip daddr 10.77.0.2 drop
-                 ip6 daddr fd77::2 drop
-               }
-             }")?;
+        unsendable()?;
         let rows = [
             ("10.50.0.1", "VOID:ENETUNREACH", "network unreachable"),
             ("10.99.1.1", "VOID:INTERNAL", "it takes the address for invalid (a blackhole route?)"),

@@ -248,3 +248,25 @@ impl Net {
         Ok(Self { router, target })
     }
 }
+
+/// This namespace with one link, ways that lead nowhere, and neighbours that it sends nothing to (10.77.0.2, fd77::2).
+pub fn unsendable() -> Result<(), String> {
+    ip("link add a0 type veth peer name a1
+        link set a0 up
+        link set a1 up
+        addr add 10.77.0.1/24 dev a0
+        addr add fd77::1/64 dev a0 nodad
+        route add blackhole 10.99.1.0/24
+        route add unreachable 10.99.2.0/24
+        route add prohibit 10.99.3.0/24
+        route add blackhole fd99:1::/64
+        route add unreachable fd99:2::/64
+        route add prohibit fd99:3::/64")?;
+    nft("table inet t {
+           chain output {
+             type filter hook output priority 0; policy accept;
+             ip daddr 10.77.0.2 drop
+             ip6 daddr fd77::2 drop
+           }
+         }")
+}

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use super::{Args, plural, summary};
 use crate::api;
 use crate::api::access::Token;
-use crate::config::daemon::{EbpfHook, EbpfMode, LogFormat};
+use crate::config::daemon::LogFormat;
 use crate::config::{self, Diagnostics, Folders, Report, Settings};
 use crate::daemon::{self, Plan};
 use crate::domain::Check;
@@ -253,7 +253,7 @@ pub(super) fn resolver(settings: &Settings) -> resolve::Settings {
 /// Source ports for half-open checks, where there are any. Without them such checks connect.
 fn syn_ports(settings: &Settings, catalog: &Catalog) -> Option<Ports> {
     let wanted = catalog.policies().iter().any(|policy| policy.check.is_half_open());
-    if !wanted || settings.ebpf.mode == EbpfMode::Off {
+    if !wanted || settings.ebpf.mode == ebpf::Mode::Off {
         return None;
     }
     Ports::reserve()
@@ -268,20 +268,7 @@ fn syn_ports(settings: &Settings, catalog: &Catalog) -> Option<Ports> {
 
 fn ebpf(settings: &Settings) -> ebpf::Settings {
     let config::daemon::Ebpf { mode, hook, interfaces } = &settings.ebpf;
-    ebpf::Settings {
-        mode: match mode {
-            EbpfMode::Auto => ebpf::Mode::Auto,
-            EbpfMode::Require => ebpf::Mode::Require,
-            EbpfMode::Off => ebpf::Mode::Off,
-        },
-        hook: match hook {
-            EbpfHook::Auto => ebpf::Hook::Auto,
-            EbpfHook::Tcx => ebpf::Hook::Tcx,
-            EbpfHook::Clsact => ebpf::Hook::Clsact,
-            EbpfHook::Xdp => ebpf::Hook::Xdp,
-        },
-        interfaces: ebpf::Interfaces::named(interfaces.iter().cloned()),
-    }
+    ebpf::Settings { mode: *mode, hook: *hook, interfaces: ebpf::Interfaces::named(interfaces.iter().cloned()) }
 }
 
 /// What `[security]` wants of this process, where the monitors run scripts or do not.

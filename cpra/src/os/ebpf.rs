@@ -44,7 +44,7 @@ pub use self::shard::{Expected, Kind, ShardSignals};
 /// The thread that follows the interfaces.
 pub const THREAD: &str = "cpra-ebpf";
 
-/// Room for 26,000 returns of one shard, which it takes several times a millisecond when many come.
+/// Room for some 21,000 returns of one shard, which it takes several times a millisecond when many come.
 const RING_BYTES: u32 = 1 << 20;
 
 /// Names of the programs in the object. The first two are also by what a filter of clsact is found again.
@@ -262,11 +262,6 @@ impl Loaded {
     /// Each shard's part, once; those beyond [`SHARDS_MAX`] have none.
     pub fn shards(&mut self) -> Vec<ShardSignals> {
         std::mem::take(&mut self.shards)
-    }
-
-    /// Whether every interface has them.
-    pub fn is_whole(&self) -> bool {
-        self.holder.is_whole()
     }
 
     /// Starts to follow the interfaces that come and go.

@@ -35,3 +35,19 @@ pub mod uring;
 pub mod user;
 pub mod wait;
 pub mod wake;
+
+use std::net::IpAddr;
+
+use nix::sys::socket::SockaddrStorage;
+
+use crate::ring::Errno;
+
+/// As the rooms below know it.
+fn errno(error: nix::errno::Errno) -> Errno {
+    Errno(error as i32)
+}
+
+fn address_of(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+}

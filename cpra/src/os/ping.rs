@@ -37,6 +37,7 @@ use nix::sys::socket::{
 
 use super::clock::Clock;
 use super::ebpf::{Expected, Kind, ShardSignals};
+use super::{address_of, errno};
 use crate::probe::errand::Echo;
 use crate::ring::{Errno, Family};
 use crate::shard::Event;
@@ -382,11 +383,6 @@ fn icmp_error(control: &ControlMessageOwned) -> Option<(u8, u8, Option<IpAddr>)>
     matches!(error.ee_origin, ORIGIN_ICMP | ORIGIN_ICMP6).then_some((error.ee_type, error.ee_code, from))
 }
 
-fn address_of(address: &SockaddrStorage) -> Option<IpAddr> {
-    let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-    v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
-}
-
 /// Both clocks at one time, to translate the kernel's receive times.
 struct Clocks {
     now: Instant,
@@ -447,10 +443,6 @@ fn prepare(socket: &OwnedFd, family: Family, means: Means, key: &Key) -> Result<
         let _ = setsockopt(socket, sockopt::SndBuf, &ECHO_SEND_BUFFER);
     }
     Ok(())
-}
-
-fn errno(error: nix::errno::Errno) -> Errno {
-    Errno(error as i32)
 }
 
 #[cfg(test)]

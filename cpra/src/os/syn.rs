@@ -29,6 +29,7 @@ pub use self::ports::Ports;
 use super::clock::Clock;
 use super::ebpf::{Expected, Kind, ShardSignals};
 use super::ping::batch::{self, Departure};
+use super::{address_of, errno};
 use crate::probe::errand::Echo;
 use crate::ring::{Errno, Family};
 use crate::shard::Event;
@@ -94,9 +95,7 @@ impl Door {
         let nobody = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
         // SAFETY: as above.
         unsafe { libc::connect(fd, &raw const nobody, size_of_val(&nobody) as libc::socklen_t) };
-        let source = source?;
-        let v4 = source.as_sockaddr_in().map(|source| IpAddr::V4(source.ip()));
-        v4.or_else(|| source.as_sockaddr_in6().map(|source| IpAddr::V6(source.ip()))).ok_or(Errno::EINVAL)
+        address_of(&source?).ok_or(Errno::EINVAL)
     }
 }
 
@@ -214,8 +213,4 @@ const fn destination(address: IpAddr) -> IpAddr {
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),
         address => address,
     }
-}
-
-fn errno(error: nix::errno::Errno) -> Errno {
-    Errno(error as i32)
 }

@@ -39,6 +39,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, sockopt};
 
 use super::ebpf::Connects;
+use super::errno;
 use crate::ring::{Completion, Errno, Family, Op, OpKind, Ring, Wait};
 use crate::units::{Generation, Slot, Span};
 
@@ -609,10 +610,6 @@ fn conclude<'a>(
             if cqueue::more(entry.flags()) { Conclusion::Part(part) } else { Conclusion::Again(Some(part)) }
         }
     }
-}
-
-fn errno(error: nix::errno::Errno) -> Errno {
-    Errno(error as i32)
 }
 
 fn io_errno(error: &io::Error) -> Errno {

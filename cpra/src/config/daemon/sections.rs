@@ -156,7 +156,7 @@ pub struct Ebpf {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EbpfMode {
-    /// Where the kernel lets us.
+    /// Where the kernel lets us; sockets do the work elsewhere.
     #[default]
     Auto,
     /// No start without.
@@ -167,12 +167,13 @@ pub enum EbpfMode {
 /// Where in an interface's path the programs stand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EbpfHook {
-    /// The first of tcx and clsact that the kernel has.
+    /// The first of TCX (Linux 6.6) and clsact that the kernel has.
     #[default]
     Auto,
     Tcx,
     Clsact,
-    /// On the way in; on the way out as with `Auto`.
+    /// XDP on the way in; on the way out, where there is no XDP, as with [`EbpfHook::Auto`]. So is the way in of an interface
+    /// that has no Ethernet header, or somebody else's XDP program.
     Xdp,
 }
 

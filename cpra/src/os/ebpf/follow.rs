@@ -122,10 +122,6 @@ impl Holder {
         }
     }
 
-    pub(super) fn is_whole(&self) -> bool {
-        self.whole.load(Ordering::Relaxed)
-    }
-
     fn run(mut self, stop: &EventFd) {
         let mut gone = Vec::new();
         loop {

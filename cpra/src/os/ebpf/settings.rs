@@ -1,34 +1,13 @@
 //! What people want of programs in the kernel (`[ebpf]` of the daemon file).
 
+pub use crate::config::daemon::{EbpfHook as Hook, EbpfMode as Mode};
+
 /// Whether, where, and at which interfaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     pub mode: Mode,
     pub hook: Hook,
     pub interfaces: Interfaces,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// Where the kernel lets us; sockets do the work elsewhere.
-    #[default]
-    Auto,
-    /// No start without.
-    Require,
-    Off,
-}
-
-/// Where in an interface's path the programs stand.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Hook {
-    /// The first of TCX (Linux 6.6) and clsact that the kernel has.
-    #[default]
-    Auto,
-    Tcx,
-    Clsact,
-    /// XDP on the way in; on the way out, where there is no XDP, as with [`Hook::Auto`]. So is the way in of an interface that
-    /// has no Ethernet header, or somebody else's XDP program.
-    Xdp,
 }
 
 /// The interfaces that people have named. Empty: all of them, but for those that are ports of a bridge or a bond, whose

@@ -57,12 +57,9 @@ pub struct ShardSignals {
     /// Until the ring of the shard's sockets takes it.
     connects: Option<Connects>,
     whole: Arc<AtomicBool>,
-    /// By slot, as far as slots were used.
-    awaited: Vec<Awaited>,
+    ledger: Ledger,
     /// The count when the tickets were last looked through.
     overflowed: u64,
-    /// By [`Kind`].
-    heard: [u64; 2],
 }
 
 impl ShardSignals {
@@ -84,9 +81,8 @@ impl ShardSignals {
             ring,
             connects: None,
             whole,
-            awaited: Vec::new(),
+            ledger: Ledger::default(),
             overflowed: 0,
-            heard: [0; 2],
         }
     }
 
@@ -130,7 +126,7 @@ impl ShardSignals {
 
     /// Answers of which the programs told us.
     pub const fn heard(&self, kind: Kind) -> u64 {
-        self.heard[kind as usize]
+        self.ledger.heard[kind as usize]
     }
 
     pub fn count(&self, what: Count) -> u64 {
@@ -169,36 +165,23 @@ impl ShardSignals {
         ticket.peer.store(fold_bytes(octets(expected.address)), Ordering::Relaxed);
         ticket.cookie.store(expected.cookie, Ordering::Release);
         let index = expected.slot.index();
-        if self.awaited.len() <= index {
-            self.awaited.resize(index + 1, Awaited::default());
+        let awaited = &mut self.ledger.awaited;
+        if awaited.len() <= index {
+            awaited.resize(index + 1, Awaited::default());
         }
         let Expected { kind, generation, sequence, cookie, sent, .. } = *expected;
-        self.awaited[index] = Awaited { cookie, sent, generation, sequence, kind };
+        awaited[index] = Awaited { cookie, sent, generation, sequence, kind };
         true
-    }
-
-    /// Nothing is awaited on this slot any more: what comes is the host's.
-    pub fn forget(&mut self, slot: Slot) {
-        if let Some(ticket) = self.ticket(slot) {
-            ticket.cookie.store(0, Ordering::Relaxed);
-        }
-        if let Some(awaited) = self.awaited.get_mut(slot.index()) {
-            awaited.cookie = 0;
-        }
     }
 
     /// Takes what has come.
     pub fn hear(&mut self, heard: &mut Vec<Event<'static>>) {
         let first = u32::from(self.shard) * self.settings.tickets;
-        let Self { ring, awaited, tickets, .. } = self;
-        while let Some(item) = ring.next() {
+        while let Some(item) = self.ring.next() {
             let Some(back) = Return::from_bytes(&item) else { continue };
             let Some(slot) = back.index.checked_sub(first).map(Slot) else { continue };
-            let from = address(back.from);
-            let ticket = tickets.get(back.index);
-            if let Some(kind) = settle(awaited, slot, &back.answer, back.cookie, back.rtt, Some(from), ticket, heard) {
-                self.heard[kind as usize] += 1;
-            }
+            let returned = || self.tickets.get(back.index).map_or(0, |ticket| ticket.returned.load(Ordering::Relaxed));
+            self.ledger.settle(slot, &back, Some(address(back.from)), returned, heard);
         }
         let overflowed = self.count(Count::Overflowed);
         if overflowed != self.overflowed {
@@ -209,53 +192,58 @@ impl ShardSignals {
 
     /// The ring had no room for some: the tickets know what has become of them.
     fn look_through(&mut self, heard: &mut Vec<Event<'static>>) {
-        let Self { awaited, tickets, settings, shard, .. } = self;
-        for slot in (0..awaited.len() as u32).map(Slot) {
-            let cookie = awaited[slot.index()].cookie;
-            let Some(ticket) = tickets.get(u32::from(*shard) * settings.tickets + slot.0) else { return };
+        for slot in (0..self.ledger.awaited.len() as u32).map(Slot) {
+            let Some(index) = self.number(slot) else { return };
+            let Some(ticket) = self.tickets.get(index) else { return };
             let answer = ticket.answer.load(Ordering::Acquire).to_ne_bytes();
             let (sent, returned) = (ticket.sent.load(Ordering::Relaxed), ticket.returned.load(Ordering::Relaxed));
-            if cookie == 0 || returned == 0 {
+            if returned == 0 {
                 continue;
             }
             let rtt = if sent == 0 { u64::MAX } else { returned.saturating_sub(sent) };
-            if let Some(kind) = settle(awaited, slot, &answer, cookie, rtt, None, Some(ticket), heard) {
-                self.heard[kind as usize] += 1;
-            }
+            let cookie = self.ledger.awaited[slot.index()].cookie;
+            let back = Return { index, answer, cookie, rtt, ..Return::default() };
+            self.ledger.settle(slot, &back, None, || returned, heard);
         }
     }
 }
 
-/// Tells of an answer, if it is awaited. Answers to what.
-#[expect(clippy::too_many_arguments, reason = "the parts of a return, from two sources")]
-fn settle(
-    awaited: &mut [Awaited],
-    slot: Slot,
-    answer: &[u8; 4],
-    cookie: u64,
-    rtt: u64,
-    from: Option<IpAddr>,
-    ticket: Option<&SharedTicket>,
-    heard: &mut Vec<Event<'static>>,
-) -> Option<Kind> {
-    let request = awaited.get_mut(slot.index())?;
-    let [what, kind, code, _] = *answer;
-    let answer = Answer::of(what).filter(|_| cookie != 0 && cookie == request.cookie)?;
-    let rtt = if rtt == u64::MAX {
-        let returned = ticket.map_or(0, |ticket| ticket.returned.load(Ordering::Relaxed));
-        Instant::from_nanos(returned).since(request.sent)
-    } else {
-        Span::from_nanos(rtt)
-    };
-    request.cookie = 0;
-    let echo = match answer {
-        Answer::Reply => Echo::Reply { rtt },
-        Answer::Refused if request.kind == Kind::Syn => Echo::Refused { rtt },
-        Answer::Refused => return None,
-        Answer::Error => Echo::Error { kind, code, from },
-    };
-    heard.push(Event::Echoed { slot, generation: request.generation, sequence: request.sequence, echo });
-    Some(request.kind)
+/// What a shard awaits, by slot as far as slots were used, and how many answers it has heard of, by [`Kind`].
+#[derive(Default)]
+struct Ledger {
+    awaited: Vec<Awaited>,
+    heard: [u64; 2],
+}
+
+impl Ledger {
+    /// Tells of an answer that `from` gave, if it is awaited. `returned` is by the ticket, where the request passed no hook.
+    fn settle(
+        &mut self,
+        slot: Slot,
+        back: &Return,
+        from: Option<IpAddr>,
+        returned: impl FnOnce() -> u64,
+        heard: &mut Vec<Event<'static>>,
+    ) {
+        let Some(request) = self.awaited.get_mut(slot.index()) else { return };
+        let [what, kind, code, _] = back.answer;
+        let Some(answer) = Answer::of(what).filter(|_| back.cookie != 0 && back.cookie == request.cookie) else {
+            return;
+        };
+        request.cookie = 0;
+        let rtt = match back.rtt {
+            u64::MAX => Instant::from_nanos(returned()).since(request.sent),
+            rtt => Span::from_nanos(rtt),
+        };
+        let echo = match answer {
+            Answer::Reply => Echo::Reply { rtt },
+            Answer::Refused if request.kind == Kind::Syn => Echo::Refused { rtt },
+            Answer::Refused => return,
+            Answer::Error => Echo::Error { kind, code, from },
+        };
+        self.heard[request.kind as usize] += 1;
+        heard.push(Event::Echoed { slot, generation: request.generation, sequence: request.sequence, echo });
+    }
 }
 
 /// As on the wire; IPv4 as `::ffff:a.b.c.d`.

@@ -57,7 +57,7 @@ pub(in crate::os) fn send<'a, const N: usize>(
         match usize::try_from(count) {
             Ok(count) => return Ok(count.max(1)),
             Err(_) if nix::errno::Errno::last() == nix::errno::Errno::EINTR => {}
-            Err(_) => return Err(super::errno(nix::errno::Errno::last())),
+            Err(_) => return Err(crate::os::errno(nix::errno::Errno::last())),
         }
     }
 }
@@ -76,7 +76,7 @@ pub(super) fn unfragmented(socket: BorrowedFd<'_>) -> Result<(), Errno> {
             size_of_val(&value) as libc::socklen_t,
         )
     };
-    if result == 0 { Ok(()) } else { Err(super::errno(nix::errno::Errno::last())) }
+    if result == 0 { Ok(()) } else { Err(crate::os::errno(nix::errno::Errno::last())) }
 }
 
 /// A longest IPv4 header and a reply are 96 bytes; what is longer is none of ours, and may be cut.
@@ -131,7 +131,7 @@ impl Arrivals {
         // SAFETY: the memory was zeroed when it was made and is the size of the largest address that these sockets have;
         // the length is what the kernel wrote of it. nix looks at the family before it reads the rest.
         let address = unsafe { SockaddrStorage::from_raw(name.cast(), Some(self.name_lengths[index])) }?;
-        super::address_of(&address)
+        crate::os::address_of(&address)
     }
 
     /// The control messages hold at most a receive time.
@@ -182,7 +182,7 @@ pub(in crate::os) fn receive(socket: BorrowedFd<'_>, arrivals: &mut Arrivals) ->
         match usize::try_from(count) {
             Ok(count) => break count,
             Err(_) if nix::errno::Errno::last() == nix::errno::Errno::EINTR => {}
-            Err(_) => return Err(super::errno(nix::errno::Errno::last())),
+            Err(_) => return Err(crate::os::errno(nix::errno::Errno::last())),
         }
     };
     for (index, header) in headers.iter().take(count).enumerate() {

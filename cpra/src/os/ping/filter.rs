@@ -71,5 +71,5 @@ fn set<T>(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value
             size_of::<T>() as libc::socklen_t,
         )
     };
-    if result == 0 { Ok(()) } else { Err(super::errno(nix::errno::Errno::last())) }
+    if result == 0 { Ok(()) } else { Err(crate::os::errno(nix::errno::Errno::last())) }
 }

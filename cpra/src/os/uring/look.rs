@@ -26,10 +26,10 @@ use io_uring::{cqueue, opcode, squeue, types};
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt};
 
-use super::errno;
 use super::seat::{Seat, Seats, Socket};
 use super::token::Token;
 use super::unit::Unit;
+use crate::os::errno;
 use crate::ring::{Completion, Errno};
 use crate::units::{Generation, Slot};
 

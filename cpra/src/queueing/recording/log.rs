@@ -53,13 +53,18 @@ impl std::fmt::Display for Seconds {
     }
 }
 
-/// One series of one interval.
+/// The shortest interval a log can tell: times have three digits.
+const SHORTEST: f64 = 0.001;
+
+/// One series of one interval. One that ends within its first millisecond, because two people asked at once, is a
+/// millisecond long all the same: readers divide by its length.
 pub(super) fn line(tag: &str, start: Timestamp, length: Span, distribution: &Distribution) -> String {
     let mut bytes = Vec::new();
     V2DeflateSerializer::new()
         .serialize(distribution.histogram(), &mut bytes)
         .expect("memory takes everything, and counts end where the encoding does");
-    let mut line = format!("Tag={tag},{},{:.3},{:.3},", Seconds(start), length.as_secs_f64(), distribution.max());
+    let length = length.as_secs_f64().max(SHORTEST);
+    let mut line = format!("Tag={tag},{},{length:.3},{:.3},", Seconds(start), distribution.max());
     STANDARD.encode_string(&bytes, &mut line);
     line.push('\n');
     line
@@ -233,6 +238,12 @@ mod tests {
             sum.add(other);
             assert_eq!(log.series[&tag.to_string()], sum);
         }
+    }
+
+    #[test]
+    fn an_interval_that_ends_at_once_is_a_millisecond_long() {
+        let text = gathered(1).log_lines(START, Span::from_micros(20));
+        assert!(!text.is_empty() && text.lines().all(|line| line.contains(",0.001,")), "{text}");
     }
 
     #[test]
