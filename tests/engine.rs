@@ -17,7 +17,7 @@ use cpra::units::Span;
 use cpra::world::Catalog;
 
 fn codes(file: &Path) -> Codes {
-    let log = Arc::new(Destination::Log { file: Some(file.to_owned()) });
+    let log = Arc::new(Destination::log(Some(file.to_owned())));
     let mut codes = Codes::default();
     for color in Color::ALL {
         codes.set(color, CodeRule { dispatch: Dispatch::On, notify: Box::new([log.clone()]) });

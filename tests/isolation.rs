@@ -38,7 +38,7 @@ fn settled(time: &Range<Instant>) -> Range<Instant> {
 
 /// A policy of which everything that is told goes into one file.
 fn told(check: Check, interval: Span, timeout: Span, file: &Path) -> Policy {
-    let log = Arc::new(Destination::Log { file: Some(file.to_owned()) });
+    let log = Arc::new(Destination::log(Some(file.to_owned())));
     let mut codes = Codes::default();
     for color in Color::ALL {
         codes.set(color, CodeRule { dispatch: Dispatch::On, notify: Box::new([log.clone()]) });

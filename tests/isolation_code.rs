@@ -42,7 +42,7 @@ const GOOD: usize = 10;
 const STEADY: usize = 150;
 
 fn codes(file: &Path) -> Codes {
-    let log = Arc::new(Destination::Log { file: Some(file.to_owned()) });
+    let log = Arc::new(Destination::log(Some(file.to_owned())));
     let mut codes = Codes::default();
     for color in [Color::Red, Color::Green] {
         codes.set(color, CodeRule { dispatch: Dispatch::On, notify: Box::new([log.clone()]) });

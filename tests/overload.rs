@@ -28,7 +28,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Everything that is ever told goes into one file.
 fn codes(folder: &Path) -> Codes {
-    let log = Arc::new(Destination::Log { file: Some(notices_of(folder)) });
+    let log = Arc::new(Destination::log(Some(notices_of(folder))));
     let mut codes = Codes::default();
     for color in Color::ALL {
         codes.set(color, CodeRule { dispatch: Dispatch::On, notify: Box::new([log.clone()]) });

@@ -69,7 +69,7 @@ impl Bench {
         colors: &[(Color, Dispatch)],
         max_latency: Option<MaxLatency>,
     ) -> Self {
-        let log = Arc::new(Destination::Log { file: None });
+        let log = Arc::new(Destination::log(None));
         let mut codes = Codes::default();
         for &(color, dispatch) in colors {
             codes.set(color, CodeRule { dispatch, notify: Box::new([log.clone()]) });
@@ -92,7 +92,7 @@ impl Bench {
         let mut bench = Self {
             now,
             shard: Shard::new(&shard_settings, catalog.clone(), now),
-            desk: Desk::new(desk_settings, catalog.clone(), now),
+            desk: Desk::new(desk_settings, catalog.clone(), desk_protocol::Stored::default(), now),
             monitor: catalog.find("shop/web").expect("it is there"),
             notices: Vec::new(),
             starts: Vec::new(),
@@ -223,7 +223,7 @@ impl Bench {
                                 desk_protocol::DeliveryResult::Sent
                             }
                         };
-                        events.push(desk_protocol::Event::Delivered { notice: id, result });
+                        events.push(desk_protocol::Event::Delivered { notice: id, delivered: result.into() });
                     }
                     desk_protocol::Effect::Command(command) => self.commands.push(command),
                     _ => {}

@@ -37,6 +37,7 @@ use tokio::sync::oneshot;
 use self::running::Running;
 use crate::api;
 use crate::api::access::Token;
+use crate::desk::protocol::Stored;
 use crate::desk::{self, Desk};
 use crate::domain::Destination;
 use crate::notify::{LogDirs, lane};
@@ -300,11 +301,11 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let settings = desk::Settings {
         instance: plan.instance.clone(),
         queue_capacity: plan.queue_capacity,
-        fallback: Arc::new(Destination::Log { file: None }),
+        fallback: Arc::new(Destination::log(None)),
         seed: seed(),
     };
     let desk_board = Arc::new(DeskBoard::default());
-    let machine = Desk::new(settings, Arc::clone(&catalog), now);
+    let machine = Desk::new(settings, Arc::clone(&catalog), Stored::default(), now);
     let names = catalog.ids_after(None).take(STORY_NAMES).map(|id| catalog.name(id));
     let story = Teller::new(now, names)?;
     let board = Arc::clone(&desk_board);

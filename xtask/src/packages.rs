@@ -45,12 +45,25 @@ const PACKAGES: &[Package] = &[
     },
     Package { name: "fping", binary: "fping", why: "beside our echo requests in a benchmark" },
     Package { name: "masscan", binary: "masscan", why: "beside our half-open checks in a benchmark" },
-    Package { name: "python3-pip", binary: "pip3", why: "brings the reference reader of histograms" },
+    Package {
+        name: "prometheus-alertmanager",
+        binary: "prometheus-alertmanager",
+        why: "alerts are raised and resolved at a real one",
+    },
+    Package { name: "python3-pip", binary: "pip3", why: "brings what others wrote for the same protocols and formats" },
     Package { name: "nftables", binary: "nft", why: "drops and rejects packets, fills conntrack" },
 ];
 
-/// A package of PyPI, in a folder of its own: what it brings, by the module whose presence proves it.
-const PYTHON: (&str, &str) = ("hdrhistogram==0.10.8", "hdrh.log");
+/// Packages of PyPI, in a folder of their own, each with the module whose presence proves it.
+const PYTHON: [(&str, &str); 5] = [
+    ("hdrhistogram==0.10.8", "hdrh.log"),
+    // The vendors' own clients, whose requests are compared with ours.
+    ("pagerduty==7.2.0", "pagerduty"),
+    ("slack_sdk==3.47.0", "slack_sdk.webhook"),
+    ("twilio==9.13.0", "twilio.rest"),
+    // Verifies our signatures.
+    ("standardwebhooks==1.1.0", "standardwebhooks"),
+];
 
 /// `apt-get install` starts the services that it brings; a `policy-rc.d` of 101 forbids it. One that is already
 /// there is the administrator's and stays. The trap removes ours also when the installation is interrupted.
@@ -79,27 +92,28 @@ pub(crate) fn bring() -> anyhow::Result<String> {
     Ok(format!("{programs}; Python: {}", bring_python()?))
 }
 
-/// The package that histograms are compared with, into the target folder: neither the system nor the user is changed.
+/// What tests compare with, into the target folder: neither the system nor the user is changed.
 fn bring_python() -> anyhow::Result<String> {
     let folder = target_folder()?.join("python");
-    let (package, module) = PYTHON;
-    let is_there = || {
+    let is_there = |module: &str| {
         let import = format!("import {module}");
         let output = Command::new("python3").args(["-c", &import]).env("PYTHONPATH", &folder).output();
         output.is_ok_and(|output| output.status.success())
     };
-    if is_there() {
+    if PYTHON.iter().all(|(_, module)| is_there(module)) {
         return Ok("all there".into());
     }
-    println!("installing {package} into {}", folder.display());
+    // All at once, so that what they share is one version.
+    let packages = PYTHON.map(|(package, _)| package);
+    println!("installing {} into {}", packages.join(", "), folder.display());
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade", "--target"]);
-    let installed = pip.arg(&folder).arg(package).status().is_ok_and(|status| status.success());
-    if !installed || !is_there() {
-        println!("the tests that need it will skip");
-        return Ok(format!("NOT installed: {package}"));
+    let installed = pip.arg(&folder).args(packages).status().is_ok_and(|status| status.success());
+    if !installed || !PYTHON.iter().all(|(_, module)| is_there(module)) {
+        println!("the tests that need them will skip");
+        return Ok(format!("NOT installed: {}", packages.join(", ")));
     }
-    Ok(format!("installed {package}"))
+    Ok(format!("installed {}", packages.join(", ")))
 }
 
 fn bring_programs() -> anyhow::Result<String> {

@@ -16,7 +16,7 @@ use super::source::{Pipeline, Source};
 use crate::desk::DeskStats;
 use crate::desk::protocol::DeliveryResult;
 use crate::domain::monitor::CheckKind;
-use crate::domain::{Code, Color, Destination};
+use crate::domain::{Code, Color, Provider};
 use crate::os::resolve::ResolverStats;
 use crate::queueing::Report;
 use crate::queueing::meter::Percentiles;
@@ -266,12 +266,15 @@ fn echoes(page: &mut Page<'_>, echoes: &EchoStats) -> fmt::Result {
 }
 
 fn notices(page: &mut Page<'_>, desk: &DeskStats) -> fmt::Result {
-    // The desk does not count by provider as long as there is only this one.
-    let provider = Destination::Log { file: None }.provider();
+    let by_provider = Color::ALL.into_iter().zip(&desk.notices).flat_map(|(color, by_provider)| {
+        Provider::NAMES.into_iter().zip(by_provider).map(move |(provider, by_result)| (color, provider, by_result))
+    });
+    // Providers that nobody uses would be lines without end; the log is there from the beginning.
+    let used = by_provider.filter(|(_, provider, by_result)| *provider == "log" || by_result.iter().any(|&n| n > 0));
     page.counters(
         "cpra_notices",
-        "Finished notices by color, provider and result",
-        Color::ALL.into_iter().zip(&desk.notices).flat_map(|(color, by_result)| {
+        "Attempts to deliver notices by color, provider and result",
+        used.flat_map(|(color, provider, by_result)| {
             DeliveryResult::ALL.into_iter().zip(by_result).map(move |(result, &count)| {
                 ([("color", color.as_str()), ("provider", provider), ("result", result.as_str())], count)
             })

@@ -121,7 +121,7 @@ fn monitors_count(shards: &ShardStats) -> MonitorsCount {
 }
 
 fn notices_count(desk: &DeskStats) -> NoticesCount {
-    let total = |result: usize| desk.notices.iter().map(|by_result| by_result[result]).sum();
+    let total = |result: usize| desk.notices.iter().flatten().map(|by_result| by_result[result]).sum();
     NoticesCount {
         results: DeliveryResult::ALL.into_iter().enumerate().map(|(at, result)| (result.as_str(), total(at))).collect(),
         nondurable: desk.nondurable,

@@ -57,7 +57,7 @@ pub(super) fn codes(monitor: &Section<'_>, scope: &mut Scope<'_>, findings: &mut
 }
 
 fn fallback() -> Arc<Destination> {
-    Arc::new(Destination::Log { file: None })
+    Arc::new(Destination::log(None))
 }
 
 /// The keys of `defaults.codes`.
@@ -168,7 +168,7 @@ fn rule(
     for receiver in &receivers {
         if receiver.kind.is_available() {
             let file = receiver.file.clone().or_else(|| file.clone());
-            destinations.push(Arc::new(Destination::Log { file }));
+            destinations.push(Arc::new(Destination::log(file)));
             reaches = true;
         } else {
             destinations.push(fallback());
@@ -180,7 +180,7 @@ fn rule(
     }
     if destinations.is_empty() {
         reaches = file.is_some();
-        destinations.push(Arc::new(Destination::Log { file }));
+        destinations.push(Arc::new(Destination::log(file)));
     }
     Some((CodeRule { dispatch, notify: destinations.into() }, reaches))
 }

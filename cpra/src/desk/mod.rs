@@ -25,7 +25,9 @@ pub use protocol::{DeskStats, Effect, Event};
 use rustc_hash::FxBuildHasher;
 
 use self::outbox::{Durability, Outbox};
-use self::protocol::{Answer, Batch, Change, DeliveryResult, EpisodeView, Question, Record, Story, StoryKind};
+use self::protocol::{
+    Answer, Batch, Change, Delivered, EpisodeRecord, EpisodeView, Question, Record, Stored, Story, StoryKind,
+};
 use self::void::{Due, VoidWatch};
 use crate::domain::episode::{self, Act, State};
 use crate::domain::health::TransitionKind;
@@ -61,7 +63,7 @@ pub struct Desk {
     /// Absent is what has no episode, is watched, and never was switched: nearly all of them.
     monitors: HashMap<MonitorId, Monitor, FxBuildHasher>,
     /// Those with an open episode, oldest first: a question must not walk them all while alerts wait.
-    open: BTreeSet<(Instant, MonitorId)>,
+    open: BTreeSet<(Timestamp, MonitorId)>,
     void: VoidWatch,
     outbox: Outbox,
     records: Vec<Record>,
@@ -92,12 +94,29 @@ impl Monitor {
 #[derive(Debug)]
 struct Episode {
     id: EpisodeId,
-    opened: Instant,
+    opened: Timestamp,
     cause: Box<str>,
     yellow: bool,
     red: bool,
     /// Who got a raise: they get the resolve, whatever the configuration says by then.
     told: Vec<(Arc<Destination>, Color)>,
+}
+
+impl Episode {
+    fn record(&self, monitor: MonitorId, state: State, catalog: &Catalog) -> EpisodeRecord {
+        EpisodeRecord {
+            id: self.id,
+            monitor: Some(catalog.name(monitor).into()),
+            definition: catalog.definition(monitor),
+            state,
+            opened: self.opened,
+            cause: self.cause.clone(),
+            yellow: self.yellow,
+            red: self.red,
+            reminders: 0,
+            told: self.told.clone(),
+        }
+    }
 }
 
 /// What a notice is about, gathered once per transition.
@@ -110,7 +129,8 @@ struct Subject<'a> {
 }
 
 impl Desk {
-    pub fn new(settings: Settings, catalog: Arc<Catalog>, now: Instant) -> Self {
+    /// With what the store held.
+    pub fn new(settings: Settings, catalog: Arc<Catalog>, _stored: Stored, now: Instant) -> Self {
         let rng = fastrand::Rng::with_seed(settings.seed);
         Self {
             settings,
@@ -167,7 +187,7 @@ impl Desk {
                     self.commits.pop_front();
                 }
             }
-            Event::Delivered { notice, result } => self.delivered(notice, result, now),
+            Event::Delivered { notice, delivered } => self.delivered(notice, delivered, now),
             Event::Disable(monitor) => self.switch(monitor, episode::Event::Disabled, now, effects),
             Event::Enable(monitor) => self.switch(monitor, episode::Event::Enabled, now, effects),
             Event::Wall { at, shows } => self.wall = (at, shows),
@@ -229,7 +249,8 @@ impl Desk {
         self.void.ended(monitor);
         let kind = if disable { CommandKind::Disable { epoch } } else { CommandKind::Enable { epoch } };
         effects.push(Effect::Command(Command { monitor, kind }));
-        self.records.push(if disable { Record::Disabled(monitor) } else { Record::Enabled(monitor) });
+        let name = self.catalog.name(monitor).into();
+        self.records.push(Record::Switched { monitor: name, enabled: !disable });
     }
 
     fn knows(&self, monitor: MonitorId) -> bool {
@@ -277,7 +298,7 @@ impl Desk {
             self.stats.episodes_open -= 1;
         }
         if let Some(episode) = &episode {
-            self.records.push(Record::StateChanged { episode: episode.id, state: after.as_str() });
+            self.records.push(Record::Episode(Box::new(episode.record(monitor, after, &catalog))));
         }
         if let Some(known) = self.monitors.get_mut(&monitor) {
             known.episode = episode;
@@ -293,12 +314,15 @@ impl Desk {
                 let id = self.new_episode_id(subject.at);
                 let cause = subject.outcome.map_or("", Outcome::cause).into();
                 let opened = self.wall_of(subject.at);
-                self.records.push(Record::EpisodeOpened { episode: id, monitor: subject.monitor, at: opened });
-                self.open.insert((subject.at, subject.monitor));
+                self.open.insert((opened, subject.monitor));
                 self.stats.episodes_open += 1;
-                *episode = Some(Episode { id, opened: subject.at, cause, yellow: false, red: false, told: Vec::new() });
+                *episode = Some(Episode { id, opened, cause, yellow: false, red: false, told: Vec::new() });
             }
-            (Act::SeenOk, _) => self.records.push(Record::SeenOk(subject.monitor)),
+            (Act::SeenOk, _) => {
+                let (monitor, definition) =
+                    (self.catalog.name(subject.monitor).into(), self.catalog.definition(subject.monitor));
+                self.records.push(Record::SeenOk { monitor, definition });
+            }
             (Act::Yellow, Some(episode)) if !episode.yellow => {
                 episode.yellow = true;
                 self.raise(Color::Yellow, subject, episode);
@@ -317,9 +341,8 @@ impl Desk {
             (Act::Resolve, Some(episode)) => self.resolve(Color::Green, Raise::Resolve, subject, episode),
             (Act::Gray, Some(episode)) => self.resolve(Color::Gray, Raise::Gray, subject, episode),
             (Act::Gray, None) => {
-                let id = self.new_episode_id(subject.at);
-                let lone =
-                    Episode { id, opened: subject.at, cause: "".into(), yellow: false, red: false, told: Vec::new() };
+                let (id, opened) = (self.new_episode_id(subject.at), self.wall_of(subject.at));
+                let lone = Episode { id, opened, cause: "".into(), yellow: false, red: false, told: Vec::new() };
                 for destination in subject.policy.codes.destinations(Color::Gray) {
                     self.send(Color::Gray, Raise::Gray, destination, subject, &lone);
                 }
@@ -367,7 +390,7 @@ impl Desk {
     ) {
         let catalog = Arc::clone(&self.catalog);
         let name = catalog.name(subject.monitor);
-        let lasted = subject.at.since(episode.opened);
+        let lasted = self.wall_of(subject.at).since(episode.opened);
         let notice = Notice {
             key: DeliveryKey { episode: episode.id, raise, destination: Arc::clone(destination), n: 0 },
             incident: Incident::new(&self.settings.instance, name, episode.id),
@@ -380,6 +403,7 @@ impl Desk {
             lasted,
             groups: subject.policy.groups.clone(),
             about: subject.policy.about.clone(),
+            test: false,
         };
         // Without stored state everything that is down raises at once after a start: give it a moment.
         let hold = self.started + subject.policy.interval.min(RAISE_HOLD_MAX);
@@ -393,13 +417,15 @@ impl Desk {
         self.records.push(Record::NoticeQueued { id, notice: recorded });
     }
 
-    fn delivered(&mut self, id: protocol::NoticeId, result: DeliveryResult, now: Instant) {
-        let color = self.outbox.color(id);
-        if let Some(color) = color {
-            self.stats.notices[color as usize][result as usize] += 1;
-        }
+    fn delivered(&mut self, id: protocol::NoticeId, delivered: Delivered, now: Instant) {
+        let Some(notice) = self.outbox.outstanding_notice(id) else { return };
+        let provider = notice.key.destination.provider.index();
+        let result = delivered.result;
+        self.stats.notices[notice.color as usize][provider][result as usize] += 1;
+        let at = self.wall_of(now);
+        self.records.push(Record::NoticeTried { id, at, delivered });
         if self.outbox.finished(id, result, now).is_some() {
-            self.records.push(Record::NoticeDone { id, result });
+            self.records.push(Record::NoticeDone { id, at });
         }
     }
 
@@ -450,6 +476,7 @@ impl Desk {
             lasted: Span::ZERO,
             groups: Box::default(),
             about: About::default(),
+            test: false,
         };
         self.queue(Box::new(notice), now, now);
     }
@@ -498,7 +525,7 @@ impl Desk {
     ) {
         let threshold = subject.policy.unhealthy_threshold;
         let cause = subject.outcome.map_or("", Outcome::cause);
-        let lasted = episode.map_or(Span::ZERO, |episode| subject.at.since(episode.opened));
+        let lasted = episode.map_or(Span::ZERO, |episode| self.wall_of(subject.at).since(episode.opened));
         let (what, text) = match (after, event) {
             (State::Up, episode::Event::FirstOk) => (StoryKind::Up, subject.outcome.map(found).unwrap_or_default()),
             (State::Suspect, _) => (StoryKind::Color(Color::Yellow), format!("{cause} (1 of {threshold})")),
@@ -557,8 +584,8 @@ impl Desk {
             monitor,
             incident: Incident::new(&self.settings.instance, self.catalog.name(monitor), episode.id).0,
             state: known.state.as_str(),
-            opened: self.wall_of(episode.opened),
-            lasted: now.since(episode.opened),
+            opened: episode.opened,
+            lasted: self.wall_of(now).since(episode.opened),
             cause: episode.cause.clone(),
             raised: raised.collect(),
         })
@@ -597,8 +624,8 @@ fn in_a_row(threshold: u8) -> String {
 fn whom(told: &[(Arc<Destination>, Color)], color: Color) -> String {
     let mut providers: Vec<&str> = Vec::new();
     for (destination, _) in told.iter().filter(|(_, raised)| *raised == color) {
-        if !providers.contains(&destination.provider()) {
-            providers.push(destination.provider());
+        if !providers.contains(&&*destination.name) {
+            providers.push(&destination.name);
         }
     }
     if providers.is_empty() { "nobody (codes.red names no one)".to_owned() } else { providers.join(", ") }

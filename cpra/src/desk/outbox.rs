@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::protocol::{DeliveryResult, NoticeId};
-use crate::domain::{Color, Destination, Notice, Raise};
+use crate::domain::{Destination, Notice, Raise};
 use crate::units::limits::{COMMIT_PATIENCE, OUTSTANDING_SHARE};
 use crate::units::planted::{self, Bug};
 use crate::units::{Instant, MonitorId, Span};
@@ -226,11 +226,13 @@ impl Outbox {
                 self.follow(&line_of(&entry), now);
                 Some(entry.notice)
             }
-            DeliveryResult::Failed if planted::is(Bug::FailedDeliveryForgotten) => {
+            DeliveryResult::Failed | DeliveryResult::Unsure | DeliveryResult::Refused
+                if planted::is(Bug::FailedDeliveryForgotten) =>
+            {
                 self.follow(&line_of(&entry), now);
                 Some(entry.notice)
             }
-            DeliveryResult::Failed => {
+            DeliveryResult::Failed | DeliveryResult::Unsure | DeliveryResult::Refused => {
                 let until = now + Span::from_secs(1 << entry.failures.min(8));
                 entry.failures += 1;
                 self.pauses.insert(line_of(&entry), (until, id));
@@ -254,9 +256,9 @@ impl Outbox {
         }
     }
 
-    /// The color of a notice that the lane has in hand.
-    pub(super) fn color(&self, id: NoticeId) -> Option<Color> {
-        self.outstanding.get(&id).map(|entry| entry.notice.color)
+    /// A notice that the lane has in hand.
+    pub(super) fn outstanding_notice(&self, id: NoticeId) -> Option<&Notice> {
+        self.outstanding.get(&id).map(|entry| &*entry.notice)
     }
 
     pub(super) fn outstanding(&self) -> usize {
@@ -285,7 +287,7 @@ mod tests {
     use super::*;
     use crate::domain::monitor::About;
     use crate::domain::notice::EpisodeId;
-    use crate::domain::{DeliveryKey, Incident};
+    use crate::domain::{Color, DeliveryKey, Incident};
     use crate::units::Timestamp;
 
     const DURABLE: Durability = Durability { durable: u64::MAX, silent_since: None };
@@ -300,7 +302,7 @@ mod tests {
 
     fn notice_for(file: Option<u32>, monitor: u32, episode: u128, raise: Raise) -> Box<Notice> {
         let episode = EpisodeId(episode);
-        let destination = Arc::new(Destination::Log { file: file.map(|file| file.to_string().into()) });
+        let destination = Arc::new(Destination::log(file.map(|file| file.to_string().into())));
         Box::new(Notice {
             key: DeliveryKey { episode, raise, destination, n: 0 },
             incident: Incident::new("test", "web", episode),
@@ -313,6 +315,7 @@ mod tests {
             lasted: Span::ZERO,
             groups: Box::default(),
             about: About::default(),
+            test: false,
         })
     }
 

@@ -1,7 +1,10 @@
 //! What goes into the desk and what comes out of it, as values.
 
+use std::sync::Arc;
+
+use crate::domain::episode::State;
 use crate::domain::notice::EpisodeId;
-use crate::domain::{Color, Notice};
+use crate::domain::{Color, Destination, Notice, Provider};
 use crate::shard::protocol::{Command, Transition};
 use crate::units::{Instant, MonitorId, Span, Timestamp};
 
@@ -10,10 +13,10 @@ pub enum Event {
     Transition(Box<Transition>),
     /// Everything up to and including this commit is durable.
     Durable(u64),
-    /// The code lane has finished with a notice.
+    /// The code lane has tried to deliver a notice.
     Delivered {
         notice: NoticeId,
-        result: DeliveryResult,
+        delivered: Delivered,
     },
     /// A person's or the reload's word.
     Disable(MonitorId),
@@ -51,8 +54,9 @@ pub enum Effect {
     },
 }
 
-/// A notice's number in this process; what is durable is its [`crate::domain::DeliveryKey`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A notice's number, counted on over restarts as long as the store lasts; what the other side sees is its
+/// [`crate::domain::DeliveryKey`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NoticeId(pub u64);
 
 /// One commit: all or nothing.
@@ -62,54 +66,157 @@ pub struct Batch {
     pub records: Vec<Record>,
 }
 
-/// What the store keeps.
+/// What the store keeps. Monitors go by their names: numbers are another process's, or another file's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    SeenOk(MonitorId),
-    EpisodeOpened {
-        episode: EpisodeId,
-        monitor: MonitorId,
-        at: Timestamp,
+    /// Seen ok since it is defined like this ([`crate::world::Catalog::definition`]).
+    SeenOk {
+        monitor: Box<str>,
+        definition: u64,
     },
+    /// An episode as it is from now on, whole.
+    Episode(Box<EpisodeRecord>),
     EpisodeClosed {
         episode: EpisodeId,
         at: Timestamp,
     },
-    /// The episode's state as of now, by name.
-    StateChanged {
-        episode: EpisodeId,
-        state: &'static str,
-    },
+    /// From now on it is to be delivered, until it is done or dropped.
     NoticeQueued {
         id: NoticeId,
         notice: Box<Notice>,
     },
+    /// An attempt, and what came of it.
+    NoticeTried {
+        id: NoticeId,
+        at: Timestamp,
+        delivered: Delivered,
+    },
+    /// Nothing is left to do for it.
     NoticeDone {
         id: NoticeId,
-        result: DeliveryResult,
+        at: Timestamp,
     },
-    Disabled(MonitorId),
-    Enabled(MonitorId),
+    /// It is not tried again by itself; people see it until they retry or drop it.
+    NoticeDead {
+        id: NoticeId,
+        at: Timestamp,
+        why: Box<str>,
+    },
+    /// A person's word, which beats the file's.
+    Switched {
+        monitor: Box<str>,
+        enabled: bool,
+    },
+    /// The word is taken back, or the monitor is gone.
+    SwitchForgotten {
+        monitor: Box<str>,
+    },
+    Audit(Audit),
+}
+
+/// An episode as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EpisodeRecord {
+    pub id: EpisodeId,
+    /// `None`: about the daemon itself.
+    pub monitor: Option<Box<str>>,
+    /// What the monitor was when it was last looked at.
+    pub definition: u64,
+    pub state: State,
+    pub opened: Timestamp,
+    pub cause: Box<str>,
+    pub yellow: bool,
+    pub red: bool,
+    /// The number of the last reminder.
+    pub reminders: u32,
+    /// Who got a raise, in order.
+    pub told: Vec<(Arc<Destination>, Color)>,
+}
+
+/// Who did what, for those who ask later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audit {
+    pub at: Timestamp,
+    pub who: Box<str>,
+    /// `disable`, `outbox drop`, `reload`.
+    pub what: Box<str>,
+    pub about: Box<str>,
+}
+
+/// What a store held when it was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// It held nothing: it is new.
+    pub is_new: bool,
+    /// What people have to be told about the store itself: it was damaged, say, and has been put aside.
+    pub trouble: Option<Box<str>>,
+    pub seen_ok: Vec<(Box<str>, u64)>,
+    /// The open ones.
+    pub episodes: Vec<EpisodeRecord>,
+    pub switched: Vec<(Box<str>, bool)>,
+    /// In the order of their numbers.
+    pub outbox: Vec<StoredNotice>,
+    /// Greater than every number that was ever given.
+    pub next_notice: u64,
+}
+
+/// A notice that is not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredNotice {
+    pub id: NoticeId,
+    /// Its `monitor` is `None`: whoever restores finds it by the name.
+    pub notice: Box<Notice>,
+    pub attempts: u32,
+    /// Why it is not tried again by itself.
+    pub dead: Option<Box<str>>,
+}
+
+/// What came of an attempt to deliver a notice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    pub result: DeliveryResult,
+    /// In the other side's words, or in ours: `202 Event processed`, `connection refused`. Bounded, without secrets.
+    pub said: Box<str>,
+    /// Nothing at all is wanted there for so long.
+    pub after: Option<Span>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeliveryResult {
     Sent,
-    /// The destination refused for good or for too long; the fallback has it.
+    /// The log could not be written; standard error has it.
     Fallback,
-    /// Neither the destination nor the fallback took it.
+    /// Not this time; it comes again.
     Failed,
+    /// The same, and it may have arrived where nobody can tell a second one from the first.
+    Unsure,
+    /// What was wrong would be wrong again: it goes to the fallback, and people see that it does.
+    Refused,
 }
 
 impl DeliveryResult {
-    pub const ALL: [Self; 3] = [Self::Sent, Self::Fallback, Self::Failed];
+    pub const ALL: [Self; 5] = [Self::Sent, Self::Fallback, Self::Failed, Self::Unsure, Self::Refused];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Sent => "sent",
             Self::Fallback => "fallback",
             Self::Failed => "failed",
+            Self::Unsure => "unsure",
+            Self::Refused => "refused",
         }
+    }
+}
+
+impl From<DeliveryResult> for Delivered {
+    fn from(result: DeliveryResult) -> Self {
+        Self { result, said: Box::default(), after: None }
+    }
+}
+
+impl Delivered {
+    pub fn new(result: DeliveryResult, said: impl Into<Box<str>>) -> Self {
+        Self { result, said: said.into(), after: None }
     }
 }
 
@@ -170,8 +277,8 @@ pub struct Change {
 /// What the desk has counted since its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeskStats {
-    /// By [`Color`] and [`DeliveryResult`].
-    pub notices: [[u64; DeliveryResult::ALL.len()]; Color::ALL.len()],
+    /// Attempts by [`Color`], [`Provider`] and [`DeliveryResult`].
+    pub notices: [[[u64; DeliveryResult::ALL.len()]; Provider::COUNT]; Color::ALL.len()],
     /// Notices that left before they were durable, because the store did not answer.
     pub nondurable: u64,
     pub episodes_open: u64,

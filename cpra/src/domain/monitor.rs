@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::notice::{Color, Destination};
+use super::destination::Destination;
+use super::notice::Color;
 use super::outcome::{Code, Latency, Outcome, Verdict, VoidReason};
 use crate::units::Span;
 use crate::units::limits::{HEALTHY_THRESHOLD_DEFAULT, UNHEALTHY_THRESHOLD_DEFAULT};
@@ -44,7 +45,7 @@ pub struct TargetRef<'a> {
     pub path: &'a str,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HostRef<'a> {
     Literal(IpAddr),
     Name(&'a str),
@@ -400,7 +401,7 @@ pub struct Proxy {
 }
 
 /// Text that must not be shown: neither by a log nor by an answer nor by a panic.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Secret(Box<str>);
 
 impl Secret {
@@ -643,7 +644,7 @@ mod tests {
 
     #[test]
     fn a_destination_named_twice_is_there_once() {
-        let (log, file) = (Destination::Log { file: None }, Destination::Log { file: Some("/log/a".into()) });
+        let (log, file) = (Destination::log(None), Destination::log(Some("/log/a".into())));
         let notify = [&log, &file, &log].map(|destination| Arc::new(destination.clone()));
         let mut codes = Codes::default();
         codes.set(Color::Red, CodeRule { dispatch: Dispatch::On, notify: Box::new(notify) });
@@ -652,7 +653,7 @@ mod tests {
 
     #[test]
     fn a_color_switched_off_has_no_destinations() {
-        let log = Arc::new(Destination::Log { file: None });
+        let log = Arc::new(Destination::log(None));
         let mut codes = Codes::default();
         codes.set(Color::Red, CodeRule { dispatch: Dispatch::Off, notify: Box::new([log.clone()]) });
         codes.set(Color::Yellow, CodeRule { dispatch: Dispatch::On, notify: Box::new([log]) });

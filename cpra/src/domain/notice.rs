@@ -1,9 +1,9 @@
 //! What people are told, and under which keys.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::destination::Destination;
 use super::monitor::About;
 use super::outcome::Code;
 use crate::units::{MonitorId, Span, Timestamp};
@@ -66,29 +66,6 @@ impl fmt::Display for Color {
     }
 }
 
-/// Where a notice goes. A value, never a connection.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Destination {
-    /// JSON Lines, appended to the file, else to stderr.
-    Log { file: Option<PathBuf> },
-}
-
-impl Destination {
-    /// The provider, as metrics name it.
-    pub const fn provider(&self) -> &'static str {
-        match self {
-            Self::Log { .. } => "log",
-        }
-    }
-
-    /// Whether the other side keeps an incident that must be closed, whatever `codes.green` says.
-    pub const fn has_lifecycle(&self) -> bool {
-        match self {
-            Self::Log { .. } => false,
-        }
-    }
-}
-
 /// An episode's identity: a ULID, never a counter, since a lost store would reuse numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EpisodeId(pub u128);
@@ -118,6 +95,21 @@ pub enum Raise {
     Resolve,
     Cyan,
     Gray,
+}
+
+impl Raise {
+    pub const ALL: [Self; 5] = [Self::Yellow, Self::Red, Self::Resolve, Self::Cyan, Self::Gray];
+
+    /// As keys spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Yellow => "yellow",
+            Self::Red => "red",
+            Self::Resolve => "resolve",
+            Self::Cyan => "cyan",
+            Self::Gray => "gray",
+        }
+    }
 }
 
 /// Constant over every re-send of one notice: `webhook-id`, Message-ID, idempotency.
@@ -150,4 +142,6 @@ pub struct Notice {
     pub groups: Box<[Box<str>]>,
     /// What people wrote about the monitor; nothing in notices about the daemon itself.
     pub about: About,
+    /// Nothing has happened: somebody wants to see whether it arrives.
+    pub test: bool,
 }

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::{LogDirs, Outlet, Stderr, Surroundings};
-use crate::desk::protocol::{DeliveryResult, NoticeId};
+use crate::desk::protocol::{Delivered, DeliveryResult, NoticeId};
 use crate::domain::{Destination, Notice};
 use crate::os::clock::Clock;
 use crate::os::histograms::SharedRecording;
@@ -39,7 +39,7 @@ use crate::units::limits::{
 use crate::units::{Instant, Span};
 
 type Job = (NoticeId, Box<Notice>);
-type Done = (NoticeId, DeliveryResult);
+type Done = (NoticeId, Delivered);
 
 /// What the pipeline is called.
 const CODE: &str = "code";
@@ -323,8 +323,7 @@ impl Lane {
     fn finish(&mut self, Finished { ticket, destination, outlet, oldest, began, done }: Finished) {
         let now = Clock.now();
         self.workers.ended(ticket, oldest, now);
-        // There is one class of destinations so far.
-        self.recording.record(0, Measure::Service, now.since(began));
+        self.recording.record(destination.provider.index(), Measure::Service, now.since(began));
         self.served.remove(&ticket);
         self.unsent.extend(done);
         if self.queues[&destination].is_empty() {
@@ -370,7 +369,8 @@ impl Lane {
             tracing::error!(notices = unfinished, "the time to stop is up; these notices were not delivered");
         }
         let waiting = std::mem::take(&mut self.queues).into_values().flatten();
-        self.unsent.extend(waiting.map(|(_, (id, _))| (id, DeliveryResult::Failed)));
+        self.unsent
+            .extend(waiting.map(|(_, (id, _))| (id, Delivered::new(DeliveryResult::Failed, "the daemon ended"))));
         self.answer();
     }
 }

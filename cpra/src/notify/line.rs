@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
-use crate::domain::{Code, DeliveryKey, Notice, Raise};
+use crate::domain::{Code, DeliveryKey, Notice};
 
 /// The fields in the order in which people read them. Names are a promise: scripts of operators parse them.
 #[derive(Serialize)]
@@ -71,14 +71,7 @@ pub fn encode(notice: &Notice, text: &mut Vec<u8>) {
 
 /// `ULID/red/0`: unique within a destination, constant over every re-send.
 pub fn delivery(key: &DeliveryKey) -> String {
-    let raise = match key.raise {
-        Raise::Yellow => "yellow",
-        Raise::Red => "red",
-        Raise::Resolve => "resolve",
-        Raise::Cyan => "cyan",
-        Raise::Gray => "gray",
-    };
-    format!("{}/{raise}/{}", key.episode, key.n)
+    format!("{}/{}/{}", key.episode, key.raise.as_str(), key.n)
 }
 
 /// The incident is `instance/monitor/ULID`, and a monitor's name may hold slashes: cut off what is known.
@@ -96,7 +89,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::domain::monitor::About;
     use crate::domain::notice::EpisodeId;
-    use crate::domain::{Color, Destination, Incident};
+    use crate::domain::{Color, Destination, Incident, Raise};
     use crate::units::{MonitorId, Span, Timestamp};
 
     /// Number `n` for a file, or for stderr.
@@ -106,7 +99,7 @@ pub(crate) mod tests {
             key: DeliveryKey {
                 episode,
                 raise: Raise::Red,
-                destination: Arc::new(Destination::Log { file: file.map(Into::into) }),
+                destination: Arc::new(Destination::log(file.map(Into::into))),
                 n,
             },
             incident: Incident::new("mon-1", "shop/web", episode),
@@ -119,6 +112,7 @@ pub(crate) mod tests {
             lasted: Span::from_millis(6_500),
             groups: ["shop".into(), "frontend".into()].into(),
             about: About::default(),
+            test: false,
         }
     }
 

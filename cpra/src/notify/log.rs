@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use super::dirs::Refusal;
 use super::{Surroundings, line};
-use crate::desk::protocol::DeliveryResult;
+use crate::desk::protocol::{Delivered, DeliveryResult};
 use crate::domain::Notice;
 use crate::os::lane::{Errno, Identity, Kind, OpenFile, Status, aside};
 use crate::units::limits::{FAULT_REPORT_EVERY, LOG_RETRY_PAUSES, LOG_TROUBLE};
@@ -67,7 +67,7 @@ impl LogOutlet {
         }
     }
 
-    pub async fn deliver(&mut self, notices: &[&Notice]) -> Vec<DeliveryResult> {
+    pub async fn deliver(&mut self, notices: &[&Notice]) -> Vec<Delivered> {
         let mut text = vec![];
         let mut ends = vec![];
         for notice in notices {
@@ -78,13 +78,13 @@ impl LogOutlet {
             Some(path) => (self.append_patiently(&path, &text, &ends).await, DeliveryResult::Fallback),
             None => (0, DeliveryResult::Sent),
         };
-        let mut results = vec![DeliveryResult::Sent; in_file];
+        let mut results = vec![Delivered::from(DeliveryResult::Sent); in_file];
         let mut start = in_file.checked_sub(1).map_or(0, |last| ends[last]);
         for &end in &ends[in_file..] {
             results.push(match self.surroundings.stderr.write_line(&text[start..end]).await {
-                Ok(()) => otherwise,
+                Ok(()) => otherwise.into(),
                 // There is nobody left to tell but whoever reads the counters and the store.
-                Err(_) => DeliveryResult::Failed,
+                Err(error) => Delivered::new(DeliveryResult::Failed, format!("standard error: {error}")),
             });
             start = end;
         }

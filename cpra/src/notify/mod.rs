@@ -13,8 +13,8 @@ use std::sync::Arc;
 pub use dirs::LogDirs;
 pub use stderr::Stderr;
 
-use crate::desk::protocol::DeliveryResult;
-use crate::domain::{Destination, Notice};
+use crate::desk::protocol::Delivered;
+use crate::domain::{Destination, Notice, Provider};
 use crate::os::lane::Disk;
 
 /// What all providers of a lane share.
@@ -34,13 +34,21 @@ pub enum Outlet {
 
 impl Outlet {
     pub fn new(destination: &Destination, surroundings: &Surroundings) -> Self {
-        match destination {
-            Destination::Log { file } => Self::Log(log::LogOutlet::new(file.clone(), surroundings.clone())),
+        match &destination.provider {
+            Provider::Log { file } => Self::Log(log::LogOutlet::new(file.clone(), surroundings.clone())),
+            // No file makes one of these so far.
+            Provider::PagerDuty(_)
+            | Provider::Slack(_)
+            | Provider::Email(_)
+            | Provider::Webhook(_)
+            | Provider::Sms(_)
+            | Provider::Alertmanager(_)
+            | Provider::Script(_) => Self::Log(log::LogOutlet::new(None, surroundings.clone())),
         }
     }
 
     /// Delivers in order and answers for each notice, in the same order. Fails only by answering so.
-    pub async fn deliver(&mut self, notices: &[&Notice]) -> Vec<DeliveryResult> {
+    pub async fn deliver(&mut self, notices: &[&Notice]) -> Vec<Delivered> {
         match self {
             Self::Log(outlet) => outlet.deliver(notices).await,
         }

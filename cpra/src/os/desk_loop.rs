@@ -11,7 +11,7 @@ use super::clock::Clock;
 use super::histograms::SharedRecording;
 use super::story::Teller;
 use super::wake::WakeFd;
-use crate::desk::protocol::{Answer, Batch, DeliveryResult, NoticeId, Question};
+use crate::desk::protocol::{Answer, Batch, Delivered, NoticeId, Question};
 use crate::desk::{Desk, DeskStats, Effect, Event};
 use crate::domain::Notice;
 use crate::pipeline::{Bell, Receiver, Sender};
@@ -54,7 +54,7 @@ pub struct Mailbox {
     pub commits: Sender<Batch>,
     pub durable: Receiver<u64>,
     pub notices: Sender<(NoticeId, Box<Notice>)>,
-    pub delivered: Receiver<(NoticeId, DeliveryResult)>,
+    pub delivered: Receiver<(NoticeId, Delivered)>,
     pub asks: Receiver<Ask>,
 }
 
@@ -84,9 +84,9 @@ pub struct DeskLoop {
     next_token: u64,
     next_wall: Instant,
     drain_told: bool,
-    /// Where it is noted how long notices take, and when those without a result were handed over.
+    /// Where it is noted how long notices take; when those without a result were handed over, and their class.
     recording: Option<SharedRecording>,
-    handed: BTreeMap<NoticeId, Instant>,
+    handed: BTreeMap<NoticeId, (Instant, usize)>,
 }
 
 impl DeskLoop {
@@ -158,12 +158,11 @@ impl DeskLoop {
         while let Some(sequence) = mail.durable.recv() {
             events.push(Event::Durable(sequence));
         }
-        while let Some((notice, result)) = mail.delivered.recv() {
-            if let (Some(recording), Some(since)) = (&self.recording, self.handed.remove(&notice)) {
-                // There is one class of destinations so far.
-                recording.record(0, Measure::Result, now.since(since));
+        while let Some((notice, delivered)) = mail.delivered.recv() {
+            if let (Some(recording), Some((since, class))) = (&self.recording, self.handed.remove(&notice)) {
+                recording.record(class, Measure::Result, now.since(since));
             }
-            events.push(Event::Delivered { notice, result });
+            events.push(Event::Delivered { notice, delivered });
         }
         while let Some(ask) = mail.asks.recv() {
             events.push(match ask {
@@ -197,7 +196,7 @@ impl DeskLoop {
         match effect {
             Effect::Commit(batch) => self.commits.push_back(batch),
             Effect::Deliver { id, notice } => {
-                self.handed.insert(id, now);
+                self.handed.insert(id, (now, notice.key.destination.provider.index()));
                 self.notices.push_back((id, notice));
             }
             Effect::Command(command) => self.commands[usize::from(command.monitor.shard())].push_back(command),

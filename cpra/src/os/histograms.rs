@@ -28,7 +28,7 @@ use std::thread::{self, JoinHandle};
 use self::folder::Folder;
 use super::clock::Clock;
 use super::shard_loop::{Exchange, ShardBoard};
-use crate::domain::Destination;
+use crate::domain::Provider;
 use crate::pipeline::Sender;
 use crate::queueing::recording::{Gathered, Measure, Recording, header};
 use crate::shard::Shard;
@@ -72,10 +72,9 @@ pub struct Source {
 pub struct SharedRecording(Arc<Mutex<Recording>>);
 
 impl SharedRecording {
-    /// For what notices take, by the type of their destination: there is one so far.
+    /// For what notices take, by the type of their destination.
     pub fn of_notices() -> Self {
-        let classes = [Destination::Log { file: None }.provider()];
-        Self(Arc::new(Mutex::new(Recording::new("code", classes))))
+        Self(Arc::new(Mutex::new(Recording::new("code", Provider::NAMES))))
     }
 
     /// See [`Recording::record`].

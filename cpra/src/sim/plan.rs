@@ -78,13 +78,13 @@ pub struct Plan {
 
 /// Who can be told.
 fn destinations() -> Vec<Arc<Destination>> {
-    let file = |name: &str| Arc::new(Destination::Log { file: Some(name.into()) });
-    vec![file("/log/a"), file("/log/b"), file("/log/c"), Arc::new(Destination::Log { file: None })]
+    let file = |name: &str| Arc::new(Destination::log(Some(name.into())));
+    vec![file("/log/a"), file("/log/b"), file("/log/c"), Arc::new(Destination::log(None))]
 }
 
 /// Who hears of the daemon itself.
 pub fn fallback() -> Arc<Destination> {
-    Arc::new(Destination::Log { file: Some("/log/fallback".into()) })
+    Arc::new(Destination::log(Some("/log/fallback".into())))
 }
 
 impl Plan {

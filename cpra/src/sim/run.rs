@@ -24,6 +24,7 @@ use super::ring::SimRing;
 use super::store::SimStore;
 use super::story::{note_desk_effect, note_desk_event, note_shard_effect, note_shard_event};
 use super::trace::Trace;
+use crate::desk::protocol::Stored;
 use crate::desk::{self, Desk};
 use crate::ring::{Ring, Wait};
 use crate::shard::{self, Effects, Shard};
@@ -372,7 +373,7 @@ impl Run {
             if notices.arrivals.len() > arrived {
                 self.checker.arrived(now);
             }
-            self.desk.inbox.push_back((now, desk::Event::Delivered { notice: id, result }));
+            self.desk.inbox.push_back((now, desk::Event::Delivered { notice: id, delivered: result.into() }));
         }
         while let Some((shard, name, result)) = self.resolver.answer(now) {
             let event = shard::Event::Resolved { name, result };
@@ -605,5 +606,5 @@ fn new_desk(plan: &Plan, catalog: &Arc<Catalog>, process: u64, now: Instant) -> 
         fallback: fallback(),
         seed: plan.seed ^ process << 32,
     };
-    Desk::new(settings, Arc::clone(catalog), now)
+    Desk::new(settings, Arc::clone(catalog), Stored::default(), now)
 }

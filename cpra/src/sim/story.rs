@@ -61,7 +61,7 @@ pub(super) fn note_desk_event(trace: &mut Trace, now: Instant, event: &desk::Eve
     let value = match event {
         desk::Event::Transition(transition) => (0_u8, transition.monitor.index().into()),
         desk::Event::Durable(sequence) => (1, *sequence),
-        desk::Event::Delivered { notice, result } => (2 + *result as u8, notice.0),
+        desk::Event::Delivered { notice, delivered } => (2 + delivered.result as u8, notice.0),
         desk::Event::Disable(monitor) => (6, monitor.index().into()),
         desk::Event::Enable(monitor) => (7, monitor.index().into()),
         desk::Event::Wall { shows, .. } => (8, shows.as_micros().cast_unsigned()),

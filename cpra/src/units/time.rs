@@ -155,6 +155,12 @@ impl Timestamp {
     pub const fn as_millis_unsigned(self) -> u64 {
         if self.0 < 0 { 0 } else { self.0 as u64 / 1_000 }
     }
+
+    /// Zero if `earlier` is later: wall clocks are set back at times.
+    pub const fn since(self, earlier: Self) -> Span {
+        let micros = self.0.saturating_sub(earlier.0);
+        if micros < 0 { Span::ZERO } else { Span::from_micros(micros as u64) }
+    }
 }
 
 /// RFC 3339, UTC, microseconds, `Z`: `2026-11-22T03:00:00.000000Z`.

@@ -7,7 +7,7 @@
 //! and a look-up is a binary search; no index structure is kept. A record in the byte arena is
 //! `name length (1) · name · target kind (1) · host (4, 16 or 4: an interned name) · port (2) · path length (2) · path`.
 
-use std::hash::Hasher;
+use std::hash::{Hash as _, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -136,6 +136,16 @@ impl Catalog {
         self.roster(id.shard()).target(id.index(), &self.hosts)
     }
 
+    /// What a monitor checks, as a number: another one, and what was known of the monitor is known no more. It need not be
+    /// the same in another version of this program.
+    pub fn definition(&self, id: MonitorId) -> u64 {
+        let mut hasher = FxHasher::default();
+        let target = self.target(id);
+        self.policy(id).check.hash(&mut hasher);
+        (target.host, target.port, target.path).hash(&mut hasher);
+        mixed(hasher.finish())
+    }
+
     pub fn find(&self, name: &str) -> Option<MonitorId> {
         let shard = shard_of(name, self.shards())?;
         let roster = self.roster(shard);
@@ -255,8 +265,11 @@ pub fn shard_of(name: &str, shards: u8) -> Option<u8> {
 pub fn name_hash(name: &str) -> u64 {
     let mut hasher = FxHasher::default();
     hasher.write(name.as_bytes());
-    // Fx leaves the low bits weak; finish with the mixer of splitmix64.
-    let mut mixed = hasher.finish();
+    mixed(hasher.finish())
+}
+
+/// Fx leaves the low bits weak: splitmix64's mixer.
+const fn mixed(mut mixed: u64) -> u64 {
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     mixed ^ (mixed >> 31)

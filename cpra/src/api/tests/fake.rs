@@ -158,7 +158,7 @@ impl Source for Fake {
 
     fn desk_stats(&self) -> DeskStats {
         let mut stats = DeskStats { nondurable: 4, episodes_open: 1, outstanding: 2, ..DeskStats::default() };
-        stats.notices[Color::Red as usize][0] = 7;
+        stats.notices[Color::Red as usize][0][0] = 7;
         stats
     }
 

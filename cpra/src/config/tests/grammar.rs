@@ -556,7 +556,7 @@ fn parents_are_looked_for_once_all_names_are_known() {
 #[test]
 fn a_red_that_nobody_receives_goes_to_the_fallback_and_is_counted() {
     let ground = Ground::new();
-    let fallback = |file: Option<&str>| Destination::Log { file: file.map(Into::into) };
+    let fallback = |file: Option<&str>| Destination::log(file.map(Into::into));
     for (codes, counted, file, warnings) in [
         ("{}", 1, None, &[][..]),
         ("{yellow: {notify: log}}", 1, None, &[]),

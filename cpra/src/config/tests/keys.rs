@@ -66,7 +66,7 @@ fn http(monitor: &mut Monitor) -> &mut HttpCheck {
 }
 
 fn log(file: Option<&str>) -> Box<[std::sync::Arc<Destination>]> {
-    Box::new([std::sync::Arc::new(Destination::Log { file: file.map(Into::into) })])
+    Box::new([std::sync::Arc::new(Destination::log(file.map(Into::into)))])
 }
 
 #[test]

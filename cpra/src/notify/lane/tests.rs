@@ -93,14 +93,14 @@ fn a_slow_destination_delays_no_other_and_each_keeps_its_order() {
     let fast = bench.results(500);
     let odd: Vec<u64> = (0..500).map(|n| 2 * n + 1).collect();
     assert!(fast.iter().map(|(id, _)| id.0).eq(odd.iter().copied()));
-    assert!(fast.iter().all(|(_, result)| *result == DeliveryResult::Sent));
+    assert!(fast.iter().all(|(_, delivered)| delivered.result == DeliveryResult::Sent));
     assert_eq!(bench.numbers("fast.log"), odd);
 
     // Nobody reads the pipe: what it holds is in it, and the rest is answered for all the same.
     let slow = bench.results(500);
     assert!(slow.iter().map(|(id, _)| id.0).eq((0..500).map(|n| 2 * n)));
-    assert_eq!(slow[0].1, DeliveryResult::Fallback);
-    assert_eq!(slow[499].1, DeliveryResult::Failed);
+    assert_eq!(slow[0].1.result, DeliveryResult::Fallback);
+    assert_eq!(slow[499].1.result, DeliveryResult::Failed);
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn what_is_in_hand_is_finished_before_the_lane_ends() {
     let mut all = vec![];
     results.drain_into(&mut all, usize::MAX);
     assert_eq!(all.len(), 10_000);
-    assert!(all.iter().all(|(_, result)| *result == DeliveryResult::Sent));
+    assert!(all.iter().all(|(_, delivered)| delivered.result == DeliveryResult::Sent));
     let lines = ["a.log", "b.log", "c.log"].map(|name| fs::read_to_string(folder.path().join(name)).unwrap());
     assert_eq!(lines.iter().map(|text| text.lines().count()).sum::<usize>(), 10_000);
 }
@@ -160,7 +160,7 @@ fn more_destinations_than_may_be_open_at_once() {
 fn without_a_file_standard_error_has_the_line() {
     let mut bench = Bench::new(8);
     assert!(bench.send(7, None));
-    assert_eq!(bench.results(1), [(NoticeId(7), DeliveryResult::Sent)]);
+    assert_eq!(bench.results(1), [(NoticeId(7), DeliveryResult::Sent.into())]);
     let mut text = vec![0; 4096];
     let count = bench.stderr.read(&mut text).unwrap();
     assert!(text[..count].starts_with(b"{\"timestamp\"") && text[..count].ends_with(b"}\n"));
@@ -236,7 +236,7 @@ fn a_disk_that_hangs_delays_no_other_and_loses_nothing() {
             assert!(bench.send(1_000 + 10 * round + other, Some(&format!("{other}.log"))));
         }
         let results = bench.results(10);
-        assert!(results.iter().all(|(_, result)| *result == DeliveryResult::Sent));
+        assert!(results.iter().all(|(_, delivered)| delivered.result == DeliveryResult::Sent));
         assert!(Clock.now().since(sent) < Span::from_millis(500), "{:?}", Clock.now().since(sent));
     }
     let report = bench.lane.board.report().unwrap();
@@ -253,7 +253,7 @@ fn what_hangs_at_the_end_is_left_behind_within_its_bound() {
     const NAME: &str = "what_hangs_at_the_end_is_left_behind_within_its_bound";
     let Some(mut bench) = Bench::hung(NAME, 1, 64) else { return };
     assert!(bench.send(0, Some("disk/a.log")) && bench.send(1, Some("0.hung")) && bench.send(2, Some("b.log")));
-    assert_eq!(bench.results(1), [(NoticeId(2), DeliveryResult::Sent)]);
+    assert_eq!(bench.results(1), [(NoticeId(2), DeliveryResult::Sent.into())]);
     let Bench { hung, lane: CodeLane { jobs, mut results, thread, .. }, .. } = bench;
     let began = Clock.now();
     drop(jobs);

@@ -52,7 +52,8 @@ impl Bench {
 
 async fn deliver(outlet: &mut LogOutlet, numbers: impl IntoIterator<Item = u32>) -> Vec<DeliveryResult> {
     let notices: Vec<Notice> = numbers.into_iter().map(|n| notice(n, None)).collect();
-    outlet.deliver(&notices.iter().collect::<Vec<_>>()).await
+    let delivered = outlet.deliver(&notices.iter().collect::<Vec<_>>()).await;
+    delivered.into_iter().map(|delivered| delivered.result).collect()
 }
 
 /// The numbers of the notices in a text. Every line must be whole.

@@ -282,16 +282,16 @@ impl Notices {
         self.commits.insert(batch.sequence, now);
         for record in &batch.records {
             match record {
-                Record::EpisodeOpened { episode, monitor, .. } => {
-                    let desired = self.desired.get_mut(monitor).expect("every monitor is known");
+                Record::Episode(record) if !self.by_id.contains_key(&record.id) => {
+                    let (episode, Some(name)) = (record.id, &record.monitor) else { continue };
+                    let monitor = self.catalog.find(name).expect("episodes are of monitors that are known");
+                    let desired = self.desired.get_mut(&monitor).expect("every monitor is known");
                     let Some(number) = desired.unnamed.pop_front() else {
-                        let text = format!("an episode of {} was opened without a cause", self.name(*monitor));
+                        let text = format!("an episode of {} was opened without a cause", self.name(monitor));
                         return self.fail("episodes", now, text);
                     };
-                    self.told[number].id = Some(*episode);
-                    if self.by_id.insert(*episode, number).is_some() {
-                        self.fail("episodes", now, format!("two episodes are {episode}"));
-                    }
+                    self.told[number].id = Some(episode);
+                    self.by_id.insert(episode, number);
                 }
                 Record::NoticeQueued { id, notice } => {
                     if self.queued.insert(*id, (batch.sequence, notice.key.clone())).is_some() {
@@ -301,12 +301,15 @@ impl Notices {
                         self.daemon_speaks = notice.key.raise == Raise::Yellow;
                     }
                 }
-                Record::SeenOk(_)
+                Record::SeenOk { .. }
+                | Record::Episode(_)
                 | Record::EpisodeClosed { .. }
-                | Record::StateChanged { .. }
+                | Record::NoticeTried { .. }
                 | Record::NoticeDone { .. }
-                | Record::Disabled(_)
-                | Record::Enabled(_) => {}
+                | Record::NoticeDead { .. }
+                | Record::Switched { .. }
+                | Record::SwitchForgotten { .. }
+                | Record::Audit(_) => {}
             }
         }
     }
@@ -379,7 +382,7 @@ impl Notices {
         match result {
             DeliveryResult::Sent => {}
             DeliveryResult::Fallback => coverage.hit(Section::Turn, "a notice went to the fallback"),
-            DeliveryResult::Failed => {
+            DeliveryResult::Failed | DeliveryResult::Unsure | DeliveryResult::Refused => {
                 return coverage.hit(Section::Turn, "a notice was taken by nobody and tried again");
             }
         }
