@@ -113,7 +113,7 @@ pub(super) async fn one(
     let states = states_of(source, &[id]).await?;
     let episode = match answered("the desk", source.desk(Question::Monitor(id))).await? {
         Answer::Monitor(Some(episode)) => Some(EpisodeView::of(&episode, &catalog)),
-        Answer::Monitor(None) | Answer::Episodes(_) | Answer::Recent(_) => None,
+        _ => None,
     };
     let monitor = MonitorView::of(id, &catalog, states.get(&id), source);
     let about = AboutView::of(&catalog.policy(id).about);

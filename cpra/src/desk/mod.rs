@@ -195,6 +195,10 @@ impl Desk {
                 self.draining = true;
                 self.outbox.release_all();
             }
+            // With the outbox of the next change.
+            Event::Outbox { token, .. } | Event::Test { token, .. } => {
+                effects.push(Effect::Report { token, answer: Answer::Changed(0) });
+            }
             Event::Read { token, question } => {
                 let answer = self.answer(question, now);
                 effects.push(Effect::Report { token, answer });
@@ -569,6 +573,8 @@ impl Desk {
                 let oldest = self.open.iter().take(most);
                 Answer::Episodes(oldest.filter_map(|&(_, monitor)| self.view(monitor, now)).collect())
             }
+            Question::Outbox(..) => Answer::Outbox(Vec::new()),
+            Question::Notice(_) => Answer::Notice(None),
             Question::Recent(most) => Answer::Recent(self.recent.iter().take(most).cloned().collect()),
         }
     }

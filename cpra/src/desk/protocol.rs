@@ -28,6 +28,21 @@ pub enum Event {
     },
     /// The daemon ends: what is held back leaves now, as soon as it is durable.
     Drain,
+    /// A person's word about what is in the outbox; answered by [`Answer::Changed`].
+    Outbox {
+        token: u64,
+        change: OutboxChange,
+        selection: Selection,
+        who: Box<str>,
+    },
+    /// Somebody wants to see whether notices arrive there: a marked one goes through the outbox like any other. Answered
+    /// by [`Answer::Queued`].
+    Test {
+        token: u64,
+        destination: Arc<Destination>,
+        color: Color,
+        who: Box<str>,
+    },
     /// A question, answered by [`Effect::Report`] in the same step.
     Read {
         token: u64,
@@ -236,13 +251,61 @@ pub enum StoryKind {
     Color(Color),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
     Monitor(MonitorId),
     /// Open episodes, oldest first, at most this many.
     Episodes(usize),
     /// The last changes, newest first, at most this many.
     Recent(usize),
+    /// What is to be delivered, oldest first, at most this many.
+    Outbox(Selection, usize),
+    /// What has become of one notice.
+    Notice(NoticeId),
+}
+
+/// Which notices of the outbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    All,
+    /// Those that are not tried again by themselves.
+    Dead,
+    One(NoticeId),
+    /// Of this destination, by its name.
+    To(Box<str>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutboxChange {
+    /// Now, whatever pause there is; also the dead ones.
+    Retry,
+    /// Never, and nobody is told: what has left cannot be called back.
+    Drop,
+}
+
+/// Where a notice of the outbox is. Each is in exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OutboxState {
+    /// For the store, for room, for its turn behind another one, for the hold after the start, or for its digest.
+    Waiting,
+    /// At the code lane.
+    Outstanding,
+    /// It has failed, and waits until it is tried again.
+    Pausing,
+    Dead,
+}
+
+impl OutboxState {
+    pub const ALL: [Self; 4] = [Self::Waiting, Self::Outstanding, Self::Pausing, Self::Dead];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Outstanding => "outstanding",
+            Self::Pausing => "pausing",
+            Self::Dead => "dead",
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -250,6 +313,33 @@ pub enum Answer {
     Monitor(Option<EpisodeView>),
     Episodes(Vec<EpisodeView>),
     Recent(Vec<Change>),
+    Outbox(Vec<OutboxView>),
+    /// `None`: it is not known, or was done so long ago that it is remembered by the store alone.
+    Notice(Option<OutboxView>),
+    /// So many notices.
+    Changed(u64),
+    Queued(NoticeId),
+}
+
+/// A notice of the outbox, for the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxView {
+    pub id: NoticeId,
+    pub destination: Box<str>,
+    pub provider: &'static str,
+    pub monitor: Box<str>,
+    pub incident: Box<str>,
+    pub color: Color,
+    pub summary: Box<str>,
+    /// When what it tells of happened.
+    pub at: Timestamp,
+    /// `None`: it is done.
+    pub state: Option<OutboxState>,
+    pub attempts: u32,
+    /// What came of the last attempt, if there was one in this process.
+    pub last: Option<Delivered>,
+    /// When it is tried again, where that is known.
+    pub next: Option<Timestamp>,
 }
 
 /// An open episode, for the API.
@@ -282,6 +372,10 @@ pub struct DeskStats {
     /// Notices that left before they were durable, because the store did not answer.
     pub nondurable: u64,
     pub episodes_open: u64,
+    /// What is in the outbox, by [`OutboxState`].
+    pub outbox: [u64; OutboxState::ALL.len()],
+    /// Since when the oldest notice that is not dead is to be delivered.
+    pub oldest_notice: Option<Instant>,
     /// Notices handed to the code lane and not finished.
     pub outstanding: u64,
     /// Notices waiting for the store, the hold after the start, or room in the code queue.

@@ -67,6 +67,8 @@ pub(super) fn note_desk_event(trace: &mut Trace, now: Instant, event: &desk::Eve
         desk::Event::Wall { shows, .. } => (8, shows.as_micros().cast_unsigned()),
         desk::Event::Drain => (9, 0),
         desk::Event::Read { token, .. } => (10, *token),
+        desk::Event::Outbox { token, .. } => (11, *token),
+        desk::Event::Test { token, .. } => (12, *token),
     };
     trace.note(now, (5_u8, value), || format!("desk    ◀ {event:?}"));
 }

@@ -254,6 +254,8 @@ impl Source for Fake {
         let answer = match question {
             Question::Monitor(id) => Answer::Monitor((id == episode.monitor).then_some(episode)),
             Question::Episodes(_) => Answer::Episodes(vec![episode]),
+            Question::Outbox(..) => Answer::Outbox(Vec::new()),
+            Question::Notice(_) => Answer::Notice(None),
             Question::Recent(most) => Answer::Recent(vec![
                 Change {
                     at: Timestamp::from_micros(1),
