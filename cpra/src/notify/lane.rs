@@ -29,6 +29,7 @@ use crate::os::clock::Clock;
 use crate::os::histograms::SharedRecording;
 use crate::os::lane::run;
 use crate::os::wake::WakeFd;
+use crate::os::web::Web;
 use crate::pipeline::{Bell, Receiver, Sender, Ticket, Workers, bounded};
 use crate::queueing::recording::Measure;
 use crate::queueing::{Bounds, Report, Setup};
@@ -113,7 +114,7 @@ pub(crate) fn spawn_with(settings: Settings, results_bell: Bell, stderr: Stderr)
         let log_dirs = Arc::new(log_dirs);
         let stderr = Rc::new(stderr);
         let start = |disk| {
-            let surroundings = Surroundings { disk, log_dirs, stderr };
+            let surroundings = Surroundings { disk, log_dirs, stderr, web: Web::default() };
             let workers = Workers::new(CODE, sizing, DESTINATIONS_STUCK_MAX, Clock.now());
             Lane::new(job_receiver, result_sender, bell, workers, recording, surroundings, lane_board).run(door)
         };
@@ -206,7 +207,7 @@ impl Lane {
             if deadline.is_some() && self.in_hand == 0 {
                 self.close_idle();
                 if self.closing.is_empty() {
-                    return true;
+                    return self.surroundings.web.is_quiet();
                 }
             }
             if deadline.is_some_and(|deadline| now >= deadline) {
