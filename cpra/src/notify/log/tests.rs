@@ -12,8 +12,8 @@ use super::super::line::tests::notice;
 use super::super::{LogDirs, Stderr};
 use super::*;
 use crate::os::lane::{Disk, block_on};
-use crate::os::web::Web;
 use crate::os::logging::{Format, tests::capture};
+use crate::os::web::Web;
 
 const DISKS: [Disk; 2] = [Disk::Uring, Disk::Blocking];
 
