@@ -226,6 +226,9 @@ pub const CERTIFICATE_FILE_MAX: u64 = 1024 * 1024;
 pub const SECRET_FILES_MAX: usize = 1_024;
 /// Compiled regular expressions that one load shares between monitors.
 pub const PATTERNS_SHARED_MAX: usize = 1_024;
+/// Destinations that one load shares between monitors, and those of them that are listed for people.
+pub const DESTINATIONS_SHARED_MAX: usize = 65_536;
+pub const RECEIVERS_TOLD_MAX: usize = 1_000;
 /// Source lines remembered until the end of a load, to show what a missing parent was named on.
 pub const PARENT_EXCERPTS_MAX: usize = 1_000;
 
@@ -299,6 +302,16 @@ pub const DRAIN_CHECKS: Span = Span::from_secs(5);
 pub const DRAIN_NOTICES: Span = Span::from_secs(5);
 /// One wish to end often comes as two signals at once: `timeout` and some supervisors signal the process and its group.
 pub const SIGNAL_ECHO: Span = Span::from_millis(250);
+
+/// What files may say of a destination: how long one attempt may take, how many may follow each other after a pause, how many
+/// are on their way at the same time, and above how many raises a minute a pager gets one incident for a group.
+pub const DELIVERY_TIMEOUTS: std::ops::RangeInclusive<Span> = Span::from_millis(100)..=Span::from_secs(120);
+pub const DELIVERY_BURST_MAX: u32 = 10_000;
+pub const DELIVERIES_AT_ONCE_MAX: u32 = 1_024;
+pub const RAISES_PER_MINUTE_MAX: u32 = 10_000;
+/// Templates of one color.
+pub const TEMPLATE_TITLE_MAX: usize = 1_024;
+pub const TEMPLATE_TEXT_MAX: usize = 16 * 1024;
 
 /// Notices that one destination is given at a time, and so the lines of one write.
 pub const NOTICE_BATCH_MAX: usize = 1024;
