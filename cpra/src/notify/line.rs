@@ -75,7 +75,7 @@ pub fn delivery(key: &DeliveryKey) -> String {
 }
 
 /// The incident is `instance/monitor/ULID`, and a monitor's name may hold slashes: cut off what is known.
-fn instance(notice: &Notice) -> Option<&str> {
+pub(crate) fn instance(notice: &Notice) -> Option<&str> {
     let rest = notice.incident.0.strip_suffix(&format!("/{}", notice.key.episode))?;
     let instance = rest.strip_suffix(&*notice.monitor_name)?.strip_suffix('/')?;
     (!instance.is_empty()).then_some(instance)

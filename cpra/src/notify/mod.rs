@@ -2,9 +2,11 @@
 //! the order per destination and calls a destination with one batch at a time.
 
 pub mod dirs;
+pub mod email;
 pub mod lane;
 pub mod line;
 pub mod log;
+pub mod script;
 pub mod stderr;
 
 use std::rc::Rc;
@@ -16,6 +18,7 @@ pub use stderr::Stderr;
 use crate::desk::protocol::Delivered;
 use crate::domain::{Destination, Notice, Provider};
 use crate::os::lane::Disk;
+use crate::os::spawn::Runner;
 
 /// What all providers of a lane share.
 #[derive(Clone, Debug)]
@@ -24,26 +27,32 @@ pub struct Surroundings {
     pub log_dirs: Arc<LogDirs>,
     /// The last resort.
     pub stderr: Rc<Stderr>,
+    /// Who runs scripts, if anybody does.
+    pub scripts: Option<Rc<Runner>>,
 }
 
 /// A destination with what is kept open towards it.
 #[derive(Debug)]
 pub enum Outlet {
     Log(log::LogOutlet),
+    Email(Box<email::EmailOutlet>),
+    Script(script::ScriptOutlet),
 }
 
 impl Outlet {
     pub fn new(destination: &Destination, surroundings: &Surroundings) -> Self {
         match &destination.provider {
             Provider::Log { file } => Self::Log(log::LogOutlet::new(file.clone(), surroundings.clone())),
+            Provider::Email(email) => Self::Email(Box::new(email::EmailOutlet::new(destination, email))),
+            Provider::Script(script) => {
+                Self::Script(script::ScriptOutlet::new(destination, script, surroundings.scripts.clone()))
+            }
             // No file makes one of these so far.
             Provider::PagerDuty(_)
             | Provider::Slack(_)
-            | Provider::Email(_)
             | Provider::Webhook(_)
             | Provider::Sms(_)
-            | Provider::Alertmanager(_)
-            | Provider::Script(_) => Self::Log(log::LogOutlet::new(None, surroundings.clone())),
+            | Provider::Alertmanager(_) => Self::Log(log::LogOutlet::new(None, surroundings.clone())),
         }
     }
 
@@ -51,6 +60,8 @@ impl Outlet {
     pub async fn deliver(&mut self, notices: &[&Notice]) -> Vec<Delivered> {
         match self {
             Self::Log(outlet) => outlet.deliver(notices).await,
+            Self::Email(outlet) => outlet.deliver(notices).await,
+            Self::Script(outlet) => outlet.deliver(notices).await,
         }
     }
 
@@ -58,6 +69,8 @@ impl Outlet {
     pub async fn close(self) {
         match self {
             Self::Log(outlet) => outlet.close().await,
+            Self::Email(outlet) => outlet.close().await,
+            Self::Script(_) => {}
         }
     }
 }
