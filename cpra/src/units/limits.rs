@@ -332,6 +332,13 @@ pub const WORKER_OVERDUE_MAX: Span = Span::from_secs(10);
 pub const LOG_RETRY_PAUSES: [Span; 3] = [Span::from_millis(250), Span::from_millis(500), Span::from_millis(1_000)];
 /// After that, for this long, one attempt per batch has to do: a long queue must not wait for a full disk batch by batch.
 pub const LOG_TROUBLE: Span = Span::from_secs(5);
+/// How long a mail server may take to say goodbye; as much of a subject as is read anywhere; messages remembered that some of
+/// their recipients are done with and others are not.
+pub const MAIL_QUIT_WAIT: Span = Span::from_secs(1);
+pub const MAIL_SUBJECT_MAX: usize = 200;
+pub const MAIL_PARTLY_SENT_MAX: usize = 256;
+/// Scripts of notices at a time, beside those of checks: checks that hang keep nobody from being told.
+pub const SCRIPTS_OF_NOTICES_MAX: usize = 64;
 /// How long one line may wait for room in the standard error.
 pub const STDERR_PATIENCE: Span = Span::from_secs(2);
 /// What is read of a provider's answer.
