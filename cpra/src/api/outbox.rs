@@ -101,8 +101,21 @@ async fn change(
     let asked = app.source.change_outbox(change, selection.clone(), &who);
     let Answer::Changed(notices) = answered("the desk", asked).await? else { return Err(strange()) };
     match selection {
-        Selection::One(NoticeId(id)) if notices == 0 => Err(unknown(id)),
+        Selection::One(id) if notices == 0 => Err(refused(app, id).await),
         _ => Ok(Json(OutboxChangedView { done, notices })),
+    }
+}
+
+/// Why nothing was done to one notice.
+async fn refused(app: &App, id: NoticeId) -> Failure {
+    match answered("the desk", app.source.desk(Question::Notice(id))).await {
+        Ok(Answer::Notice(Some(notice))) if notice.state.is_some() => Failure::new(
+            StatusCode::CONFLICT,
+            format!("notice {} cannot be tried again: its incident is over, and nobody would close it there", id.0),
+            "drop it",
+        ),
+        Ok(_) => unknown(id.0),
+        Err(failure) => failure,
     }
 }
 

@@ -80,12 +80,12 @@ fn a_ping_that_hangs_or_fails_is_counted_and_the_next_one_comes() {
             }
         }
     };
-    let thread = std::thread::spawn(move || run(&watch, Some(ping), stopped).expect("it runs"));
+    let thread = thread::spawn(move || run(&watch, Some(ping), stopped).expect("it runs"));
     let until = |what: &str, done: &dyn Fn([u64; 3]) -> bool| {
         let end = Clock.now() + Span::from_secs(30);
         while !done(board.counts()) {
             assert!(Clock.now() < end, "{what}: {:?}", board.counts());
-            std::thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(20));
         }
     };
     until("one hung, one failed, one was answered", &|counts| counts[0] >= 1 && counts[1] == 2);
