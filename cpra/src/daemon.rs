@@ -11,6 +11,7 @@
 //! | `cpra-spawn` | scripts ([`crate::os::spawn`]) | its bell, what they write, their ends | when the shards and the code lane have gone, after its scripts |
 //! | `cpra-histogram` | writes histograms down ([`crate::os::histograms`]) | its queue, its interval | when told, after a last dump |
 //! | `cpra-ebpf` | programs in the kernel, at interfaces that come and go ([`crate::os::ebpf`]) | netlink | when the shards have gone |
+//! | `cpra-watchdog` | tells others that the daemon does its work ([`watchdog`]); only where somebody wants to know | its interval | when told |
 //! | `cpra-control` | API on TCP and the unix socket, metrics, profiles (tokio) | epoll | when told |
 //!
 //! Between them are bounded queues of [`crate::pipeline`] and a few atomics; no thread waits for another one's lock
@@ -24,6 +25,7 @@
 //! ends nothing.
 
 mod running;
+pub mod watchdog;
 
 use std::io;
 use std::net::TcpListener;
@@ -35,6 +37,7 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::oneshot;
 
 use self::running::Running;
+use self::watchdog::Watch;
 use crate::api;
 use crate::api::access::Token;
 use crate::desk::protocol::Stored;
@@ -52,6 +55,7 @@ use crate::os::shard_loop::{self, ShardBoard, ShardLoop};
 use crate::os::signals::{Signals, Wish};
 use crate::os::spawn;
 use crate::os::story::Teller;
+use crate::os::supervisor::Supervisor;
 use crate::os::syn::Ports;
 use crate::os::uring::{self, UringRing};
 use crate::os::wake::WakeFd;
@@ -73,6 +77,8 @@ pub struct Plan {
     pub catalog: Catalog,
     /// Whether a monitors file was read; without one the daemon runs, and is not ready.
     pub loaded: bool,
+    /// `[providers.NAME]`: those that people can ask for by name.
+    pub providers: Vec<Arc<Destination>>,
     /// Of the intervention and code queues.
     pub queue_capacity: usize,
     /// How many checks are in flight, over all shards, and for what promise.
@@ -105,6 +111,8 @@ pub struct Plan {
     pub syn_ports: Option<Ports>,
     /// What the process keeps of the powers that it was started with.
     pub privilege: Privilege,
+    /// Who is told that the daemon does its work.
+    pub supervisor: Option<Arc<Supervisor>>,
 }
 
 impl Plan {
@@ -115,6 +123,7 @@ impl Plan {
             instance: "cpra".into(),
             catalog,
             loaded: true,
+            providers: Vec::new(),
             queue_capacity: 1024,
             pulse: Setup::fixed(1024),
             code: lane::default_sizing(),
@@ -135,6 +144,7 @@ impl Plan {
             signals: KernelSignals::Off,
             syn_ports: None,
             privilege: Privilege::default(),
+            supervisor: None,
         }
     }
 }
@@ -175,6 +185,9 @@ pub struct Daemon {
     histograms: JoinHandle<()>,
     control: JoinHandle<io::Result<()>>,
     control_stop: oneshot::Sender<()>,
+    supervisor: Option<Arc<Supervisor>>,
+    /// Until the end of the end.
+    _watchdog: Option<watchdog::Handle>,
     stopping: Arc<AtomicBool>,
     source: Arc<Running>,
 }
@@ -328,6 +341,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         tokens: Tokens::of(&catalog, [seed(), seed()]),
         catalog,
         loaded: plan.loaded,
+        providers: plan.providers,
         findings: plan.findings,
         started: now,
         pulse_setup: plan.pulse,
@@ -342,6 +356,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         code_depth,
         code: code.board,
         dumps: dumps.clone(),
+        watchdog: Arc::default(),
         stopping: Arc::clone(&stopping),
     });
     let listeners = api::Listeners {
@@ -354,6 +369,17 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let (control_stop, stop) = oneshot::channel();
     let asked = Arc::clone(&source);
     let control = spawn(CONTROL, move || api::run(listeners, asked, stop))?;
+    let watch = Watch {
+        patient: Arc::<Running>::clone(&source),
+        supervisor: plan.supervisor.clone(),
+        board: Arc::clone(&source.watchdog),
+        interval: Span::from_secs(60),
+        whom: "".into(),
+    };
+    let watchdog = watchdog::spawn(watch).map_err(|error| StartError::Thread { thread: watchdog::THREAD, error })?;
+    if let Some(supervisor) = &plan.supervisor {
+        supervisor.ready("checks begin");
+    }
     Ok(Daemon {
         shards,
         scripts,
@@ -367,6 +393,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         histograms,
         control,
         control_stop,
+        supervisor: plan.supervisor,
+        _watchdog: watchdog,
         stopping,
         source,
     })
@@ -537,6 +565,9 @@ impl Daemon {
     fn end(self, hurry: impl Fn(Span) -> bool) -> bool {
         let began = Clock.now();
         self.stopping.store(true, Ordering::Relaxed);
+        if let Some(supervisor) = &self.supervisor {
+            supervisor.stopping();
+        }
         for shard in &self.shards {
             shard.board.drain.store(true, Ordering::Release);
             shard.bell.ring();

@@ -68,6 +68,8 @@ pub const API_SCAN_SLICE: usize = 1_024;
 /// Names compared for one "did you mean", and names suggested.
 pub const API_NEAR_SCAN_MAX: usize = 200_000;
 pub const API_NEAR_MAX: usize = 3;
+/// Destinations that monitors tell, without those with a name of their own, as far as the API looks for them.
+pub const API_DESTINATIONS_MAX: usize = 1_000;
 /// Open episodes and last changes in the status.
 pub const API_STATUS_LIST_MAX: usize = 10;
 /// Files looked at in search of the owner of a taken port.
@@ -393,19 +395,40 @@ pub const QUEUE_TRANSITIONS: usize = 65_536;
 pub const QUEUE_COMMANDS: usize = 16_384;
 pub const QUEUE_ASKS: usize = 64;
 
-/// A shard or a desk that has not turned for this long is not alive.
+/// A shard, a desk or a code lane that has not turned for this long is not alive ...
 pub const HEARTBEAT_MAX: Span = Span::from_secs(5);
+/// ... and one that has nothing to do turns this often.
+pub const HEARTBEAT_EVERY: Span = Span::from_secs(1);
+
+/// How long a service manager that does not read is waited for.
+pub const SUPERVISOR_PATIENCE: Span = Span::from_secs(1);
+/// What the dead man's switch is judged by, and how often: a check that has been due for so long without a worker (suspects
+/// wait for one another, and do not count),
+pub const WATCHDOG_LAG_MAX: Span = Span::from_secs(10);
+/// a commit that is not durable after so long,
+pub const WATCHDOG_COMMIT_MAX: Span = Span::from_secs(15);
+/// and a notice that has been to be delivered for so long.
+pub const WATCHDOG_NOTICE_MAX: Span = Span::from_secs(600);
+pub const WATCHDOG_EVERY: Span = Span::from_secs(1);
+/// How long one ping may take.
+pub const WATCHDOG_PING_MAX: Span = Span::from_secs(10);
 
 /// Single checks without a daemon: slots, what is kept of an answer to be shown, and monitors checked in one run.
 pub const SOLO_SLOTS: u32 = 8;
 pub const SOLO_RECEIVED_MAX: usize = 64 * 1024;
 pub const SOLO_MONITORS_MAX: usize = 10_000;
+/// How long the command line waits for what becomes of a test, and how often it asks.
+pub const NOTIFY_TEST_WAIT: Span = Span::from_secs(30);
+pub const NOTIFY_TEST_EVERY: Span = Span::from_millis(200);
 /// What the command line takes as one answer of a daemon.
 pub const CLIENT_ANSWER_MAX: usize = 64 * 1024 * 1024;
 
 /// One answer to a question about monitors (a slice of a page).
 pub const REPORT_SLICE_MAX: usize = 256;
 
+const _: () = assert!(HEARTBEAT_MAX.as_nanos() >= 3 * HEARTBEAT_EVERY.as_nanos());
+// Notices leave from memory before anybody is worried about the store.
+const _: () = assert!(WATCHDOG_COMMIT_MAX.as_nanos() > COMMIT_PATIENCE.as_nanos());
 const _: () = assert!(STALL.as_nanos() > 2 * FLIGHT_WAIT_MAX.as_nanos());
 const _: () = assert!(INTERVAL_MIN.as_nanos() >= TICK.as_nanos());
 // A due time lives in 32 bits of ticks; half of them must cover the longest interval.
