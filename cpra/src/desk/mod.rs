@@ -26,7 +26,7 @@ use rustc_hash::FxBuildHasher;
 
 use self::outbox::{Durability, Outbox};
 use self::protocol::{
-    Answer, Batch, Change, Delivered, EpisodeRecord, EpisodeView, Question, Record, Stored, Story, StoryKind,
+    Answer, Batch, Change, Delivered, EpisodeRecord, EpisodeView, Question, Record, Stored, Story, StoryKind, Told,
 };
 use self::void::{Due, VoidWatch};
 use crate::domain::episode::{self, Act, State};
@@ -114,7 +114,11 @@ impl Episode {
             yellow: self.yellow,
             red: self.red,
             reminders: 0,
-            told: self.told.clone(),
+            told: self
+                .told
+                .iter()
+                .map(|(destination, color)| Told { destination: Arc::clone(destination), color: *color, bundle: None })
+                .collect(),
         }
     }
 }
