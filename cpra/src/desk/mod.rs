@@ -115,7 +115,11 @@ impl Episode {
             yellow: self.yellow,
             red: self.red,
             reminders: 0,
-            told: self.told.clone(),
+            told: self
+                .told
+                .iter()
+                .map(|(destination, color)| Told { destination: Arc::clone(destination), color: *color, bundle: None })
+                .collect(),
         }
     }
 }
