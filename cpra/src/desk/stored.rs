@@ -2,8 +2,8 @@
 //!
 //! It is what every store has to agree with. The one on disk is tested against it, and the simulated one is it.
 //!
-//! Everything is kept in a canonical order, so that two stores can be compared: what goes by names by the name, episodes
-//! and notices by their numbers. Finished episodes, delivered notices and audits are history: they are no part of what a
+//! Everything is kept in a canonical order, so that two stores can be compared: what goes by names by the name, episodes,
+//! bundles and notices by their numbers. Finished episodes, delivered notices and audits are history: they are no part of what a
 //! process needs when it starts. Not made to be fast: adding something walks what comes after it.
 
 use super::protocol::{Record, Stored, StoredNotice};
@@ -29,6 +29,11 @@ impl Stored {
                     self.episodes.remove(known);
                 }
             }
+            Record::Bundle(record) => match self.bundles.binary_search_by_key(&record.id, |known| known.id) {
+                Ok(known) => self.bundles[known] = (**record).clone(),
+                Err(place) => self.bundles.insert(place, (**record).clone()),
+            },
+            Record::BundleClosed { bundle, .. } => self.bundles.retain(|known| known.id != *bundle),
             Record::NoticeQueued { id, notice } => {
                 let mut notice = notice.clone();
                 notice.monitor = None;
@@ -78,7 +83,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::desk::protocol::{Audit, Delivered, DeliveryResult, EpisodeRecord, NoticeId};
+    use crate::desk::protocol::{Audit, BundleRecord, Delivered, DeliveryResult, EpisodeRecord, NoticeId, Told};
     use crate::domain::episode::{DownWhy, State};
     use crate::domain::monitor::About;
     use crate::domain::{Color, DeliveryKey, Destination, Incident, Notice, Raise};
@@ -103,7 +108,7 @@ mod tests {
             yellow: true,
             red: state != State::Suspect,
             reminders: 0,
-            told: vec![(Arc::new(Destination::log(None)), Color::Yellow)],
+            told: vec![Told { destination: Arc::new(Destination::log(None)), color: Color::Yellow, bundle: None }],
         }
     }
 
@@ -176,6 +181,21 @@ mod tests {
         assert_eq!(folded(&records).episodes, [episode(1, "db", State::Suspect), episode(2, "web", down)]);
         records.extend([closed(1), closed(3)]);
         assert_eq!(folded(&records).episodes, [episode(2, "web", down)]);
+    }
+
+    #[test]
+    fn a_bundle_is_its_last_record_until_it_is_closed() {
+        let bundle = |id, notices| BundleRecord {
+            id: EpisodeId(id),
+            destination: Arc::new(Destination::log(None)),
+            group: None,
+            opened: Timestamp::default(),
+            notices,
+        };
+        let record = |id, notices| Record::Bundle(Box::new(bundle(id, notices)));
+        let closed = |id| Record::BundleClosed { bundle: EpisodeId(id), at: Timestamp::default() };
+        let records = [record(2, 1), record(1, 1), record(3, 1), record(2, 2), closed(1), closed(4)];
+        assert_eq!(folded(&records).bundles, [bundle(2, 2), bundle(3, 1)]);
     }
 
     #[test]
