@@ -27,7 +27,7 @@ use rustc_hash::FxBuildHasher;
 
 use self::outbox::{Durability, Outbox};
 use self::protocol::{
-    Answer, Batch, Change, Delivered, EpisodeRecord, EpisodeView, Question, Record, Stored, Story, StoryKind,
+    Answer, Batch, Change, Delivered, EpisodeRecord, EpisodeView, Question, Record, Stored, Story, StoryKind, Told,
 };
 use self::void::{Due, VoidWatch};
 use crate::domain::episode::{self, Act, State};
