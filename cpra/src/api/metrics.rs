@@ -22,6 +22,7 @@ use crate::queueing::Report;
 use crate::queueing::meter::Percentiles;
 use crate::shard::ShardStats;
 use crate::shard::protocol::{BUCKETS_US, EchoStats, Histogram, PACKETS, STATES};
+use crate::store::StoreStats;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -64,6 +65,7 @@ impl Collector for Snapshot {
         monitors(&mut page, &shards)?;
         checks(&mut page, &shards)?;
         notices(&mut page, &desk)?;
+        store(&mut page, &self.source.store_stats())?;
         names(&mut page, &self.source.resolver_stats())?;
         pipelines(&mut page, &self.source.pipelines())?;
         echoes(&mut page, &shards.echoes)?;
@@ -286,6 +288,28 @@ fn notices(page: &mut Page<'_>, desk: &DeskStats) -> fmt::Result {
         desk.nondurable,
     )?;
     page.gauge("cpra_episodes_open", "Episodes that have been opened and not closed", desk.episodes_open)
+}
+
+fn store(page: &mut Page<'_>, store: &StoreStats) -> fmt::Result {
+    page.counter("cpra_store_commits", "Transactions of the store; each may hold many changes", store.commits)?;
+    page.histogram("cpra_store_commit", "From the first record of a transaction until the disk had it", &store.commit)?;
+    page.counter("cpra_store_failures", "Attempts to write the store that failed; they are repeated", store.failures)?;
+    page.gauge(
+        "cpra_store_durable",
+        "1 while what is committed survives this process, 0 while the store cannot be written, or is in memory",
+        u64::from(store.is_durable),
+    )?;
+    page.gauge(
+        "cpra_store_waiting",
+        "Records that are not committed, and groups of them in the queue before",
+        store.waiting + store.queued,
+    )?;
+    page.counter(
+        "cpra_store_dropped",
+        "Records of history that were given up, because the store could not be written for long",
+        store.dropped,
+    )?;
+    page.gauge_in("cpra_store", "The store's file and its log", &Unit::Bytes, &store.bytes)
 }
 
 fn names(page: &mut Page<'_>, resolver: &ResolverStats) -> fmt::Result {
