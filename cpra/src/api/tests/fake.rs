@@ -28,6 +28,7 @@ use crate::queueing::meter::Percentiles;
 use crate::queueing::{Bounds, Demand, Load, Report, Service, Setup, solve};
 use crate::shard::ShardStats;
 use crate::shard::protocol::{Histogram, MonitorState};
+use crate::store::{Reader, StoreStats};
 use crate::units::{Instant, MonitorId, Span, Timestamp};
 use crate::world::Catalog;
 
@@ -224,6 +225,26 @@ impl Source for Fake {
         let mut latency = Histogram::default();
         latency.record(Span::from_secs(60));
         ResolverStats { found: 5, not_found: 2, failed: 1, stale: 9, latency }
+    }
+
+    fn store_stats(&self) -> StoreStats {
+        let mut commit = Histogram::default();
+        commit.record(Span::from_millis(3));
+        let (commits, failures, bytes) = (7, 1, 4_096);
+        StoreStats {
+            commits,
+            commit,
+            failures,
+            is_durable: true,
+            bytes,
+            waiting: 2,
+            queued: 1,
+            ..StoreStats::default()
+        }
+    }
+
+    fn history(&self) -> Option<Reader> {
+        None
     }
 
     fn pipelines(&self) -> Vec<Pipeline> {
