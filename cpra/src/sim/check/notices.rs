@@ -304,6 +304,8 @@ impl Notices {
                 Record::SeenOk { .. }
                 | Record::Episode(_)
                 | Record::EpisodeClosed { .. }
+                | Record::Bundle(_)
+                | Record::BundleClosed { .. }
                 | Record::NoticeTried { .. }
                 | Record::NoticeDone { .. }
                 | Record::NoticeDead { .. }
