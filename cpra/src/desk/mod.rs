@@ -26,6 +26,7 @@ mod questions;
 mod repeats;
 mod restore;
 mod seen;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod void;
