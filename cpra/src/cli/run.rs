@@ -123,6 +123,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         batch_size: settings.batch_size,
         rates: shard::Rates { echo: settings.pulse.max_echo_rate, syn: settings.pulse.max_syn_rate },
         log_dirs: folders.log_dirs,
+        store: crate::store::Settings::Memory,
         state_dir: folders.state,
         resolver: resolver(&settings),
         api,
