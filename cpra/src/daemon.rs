@@ -339,6 +339,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         instance: plan.instance.clone(),
         queue_capacity: plan.queue_capacity,
         fallback: Arc::new(Destination::log(None)),
+        repeat_interval: None,
         seed: seed(),
     };
     let desk_board = Arc::new(DeskBoard::default());
