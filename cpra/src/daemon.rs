@@ -6,7 +6,7 @@
 //! | `cpra-shard-N` | checks ([`crate::shard`] on io_uring) | completions, its bell, deadlines | when told, after its checks |
 //! | `cpra-desk` | episodes, the commit gate, notices ([`crate::desk`]) | its bell, deadlines | when told, after its notices |
 //! | `cpra-code` | delivers notices (tokio-uring); threads of its runtime wait for disks | its bell, deadlines | when the desk has gone |
-//! | `cpra-store` | makes commits durable (in memory so far) | its bell | when the desk has gone |
+//! | `cpra-store` | makes commits durable ([`crate::store`]) | its bell | when the desk has gone |
 //! | `cpra-resolve` | names into addresses, questions of dns checks (tokio) | its bell, epoll | when the shards have gone |
 //! | `cpra-spawn` | scripts ([`crate::os::spawn`]) | its bell, what they write, their ends | when the shards have gone, after its scripts |
 //! | `cpra-histogram` | writes histograms down ([`crate::os::histograms`]) | its queue, its interval | when told, after a last dump |
@@ -40,7 +40,6 @@ use self::running::Running;
 use self::watchdog::Watch;
 use crate::api;
 use crate::api::access::Token;
-use crate::desk::protocol::Stored;
 use crate::desk::{self, Desk};
 use crate::domain::Destination;
 use crate::notify::{LogDirs, lane};
@@ -62,7 +61,7 @@ use crate::os::wake::WakeFd;
 use crate::pipeline::{Bell, bounded};
 use crate::queueing::Setup;
 use crate::shard::{self, Shard};
-use crate::store::memory;
+use crate::store;
 use crate::units::Span;
 use crate::units::limits::{
     API_CONNECTION_GRACE, DRAIN_CHECKS, DRAIN_NOTICES, HISTOGRAM_DUMP_WAIT, QUEUE_ASKS, QUEUE_CALLS, QUEUE_COMMANDS,
@@ -91,6 +90,7 @@ pub struct Plan {
     pub rates: shard::Rates,
     pub log_dirs: Vec<PathBuf>,
     pub state_dir: PathBuf,
+    pub store: store::Settings,
     pub resolver: resolve::Settings,
     pub api: TcpListener,
     pub profile: Option<TcpListener>,
@@ -131,6 +131,7 @@ impl Plan {
             rates: shard::Rates::default(),
             log_dirs: vec![folder.clone()],
             state_dir: folder,
+            store: store::Settings::Memory,
             resolver: resolve::Settings::default(),
             api,
             profile: None,
@@ -167,6 +168,8 @@ pub enum StartError {
     Ring(#[from] uring::RingError),
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
+    #[error(transparent)]
+    Store(#[from] store::OpenError),
     #[error("cannot make a descriptor: {0}")]
     Descriptor(#[from] io::Error),
 }
@@ -217,6 +220,18 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let privilege = plan.privilege;
     privilege.assume()?;
     tell_of_folder(&privilege, &plan.state_dir);
+    // Before there is anything to stop again: here it is said that another daemon has it.
+    let opened = store::open(&plan.store)?;
+    let mut findings = plan.findings;
+    if let Some(trouble) = &opened.stored.trouble {
+        tracing::error!("{trouble}");
+        findings.push(api::Finding {
+            subject: "[store] path".to_owned(),
+            text: trouble.to_string(),
+            remedy: "see docs/store.md".to_owned(),
+        });
+    }
+    let reader = opened.store.reader();
     let catalog = Arc::new(plan.catalog);
     let shard_count = catalog.shards();
     let desk_door = WakeFd::new()?;
@@ -299,7 +314,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         recording: code_recording.clone(),
     };
     let code = lane::spawn(code_settings, desk_bell.clone())?;
-    let store = memory::spawn(QUEUE_COMMANDS, desk_bell.clone())?;
+    let (store, stored) = opened.spawn(QUEUE_COMMANDS, desk_bell.clone())?;
     let (ask_sender, asks) = bounded(QUEUE_ASKS, desk_bell.clone());
     let code_depth = code.jobs.gauge();
     let mailbox = desk_loop::Mailbox {
@@ -318,7 +333,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         seed: seed(),
     };
     let desk_board = Arc::new(DeskBoard::default());
-    let machine = Desk::new(settings, Arc::clone(&catalog), Stored::default(), now);
+    let machine = Desk::new(settings, Arc::clone(&catalog), stored, now);
     let names = catalog.ids_after(None).take(STORY_NAMES).map(|id| catalog.name(id));
     let story = Teller::new(now, names)?;
     let board = Arc::clone(&desk_board);
@@ -333,7 +348,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         catalog,
         loaded: plan.loaded,
         providers: plan.providers,
-        findings: plan.findings,
+        findings,
         started: now,
         pulse_setup: plan.pulse,
         code_setup: plan.code,
@@ -346,6 +361,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         desk_asks: Mutex::new(ask_sender),
         code_depth,
         code: code.board,
+        store: store.board,
+        history: reader,
         dumps: dumps.clone(),
         watchdog: Arc::default(),
         stopping: Arc::clone(&stopping),

@@ -34,7 +34,11 @@ fn a_test_arrives_and_says_that_it_is_one() {
     let said = word(&cpra, &["notify", "test", "log", "--color", "rde"]);
     assert!(said.code == Some(1) && said.stderr.contains("did you mean red"), "{said:?}");
     let stderr = cpra.stderr();
-    assert_eq!(stderr.lines().filter(|line| line.contains("audit") && line.contains("notify test")).count(), 2, "{stderr}");
+    assert_eq!(
+        stderr.lines().filter(|line| line.contains("audit") && line.contains("notify test")).count(),
+        2,
+        "{stderr}"
+    );
 }
 
 #[test]

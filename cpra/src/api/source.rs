@@ -15,6 +15,7 @@ use crate::os::resolve::ResolverStats;
 use crate::queueing::{Goal, Report, Setup};
 use crate::shard::ShardStats;
 use crate::shard::protocol::{MonitorState, SUSPECTS};
+use crate::store::{Reader, StoreStats};
 use crate::units::{Instant, MonitorId, Span, Timestamp};
 use crate::world::Catalog;
 
@@ -34,6 +35,9 @@ pub trait Source: Send + Sync + 'static {
     fn shard_stats(&self) -> ShardStats;
     fn desk_stats(&self) -> DeskStats;
     fn resolver_stats(&self) -> ResolverStats;
+    fn store_stats(&self) -> StoreStats;
+    /// Where the past can be read, if anything is kept of it. A question there blocks for a disk: not on the API's thread.
+    fn history(&self) -> Option<Reader>;
     /// How the pipelines are sized and what they do: `pulse`, `code`.
     fn pipelines(&self) -> Vec<Pipeline>;
     /// Whether the shards and the desk advance, else what stands still and since when.

@@ -22,6 +22,7 @@ use crate::pipeline::{Gauge, Sender};
 use crate::queueing::Setup;
 use crate::shard::ShardStats;
 use crate::shard::protocol::{MonitorState, STATES, SUSPECTS};
+use crate::store::{Reader, StoreBoard, StoreStats};
 use crate::units::limits::HEARTBEAT_MAX;
 use crate::units::{Instant, MonitorId, Span, Timestamp};
 use crate::world::{Catalog, Tokens};
@@ -46,6 +47,9 @@ pub(super) struct Running {
     pub(super) desk_asks: Mutex<Sender<desk_loop::Ask>>,
     pub(super) code_depth: Gauge,
     pub(super) code: Arc<lane::CodeBoard>,
+    pub(super) store: Arc<StoreBoard>,
+    /// `None`: nothing is kept.
+    pub(super) history: Option<Reader>,
     pub(super) dumps: histograms::Writer,
     pub(super) watchdog: Arc<WatchdogBoard>,
     pub(super) stopping: Arc<AtomicBool>,
@@ -76,6 +80,14 @@ impl api::Source for Running {
 
     fn resolver_stats(&self) -> ResolverStats {
         self.resolver.stats()
+    }
+
+    fn store_stats(&self) -> StoreStats {
+        self.store.stats()
+    }
+
+    fn history(&self) -> Option<Reader> {
+        self.history.clone()
     }
 
     fn pipelines(&self) -> Vec<api::Pipeline> {

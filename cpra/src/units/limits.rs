@@ -70,6 +70,9 @@ pub const API_NEAR_SCAN_MAX: usize = 200_000;
 pub const API_NEAR_MAX: usize = 3;
 /// Destinations that monitors tell, without those with a name of their own, as far as the API looks for them.
 pub const API_DESTINATIONS_MAX: usize = 1_000;
+/// Incidents and attempts of one monitor's history, and how many may read the store at the same time.
+pub const API_HISTORY_DEFAULT: usize = 50;
+pub const API_HISTORY_READERS_MAX: usize = 4;
 /// Open episodes and last changes in the status.
 pub const API_STATUS_LIST_MAX: usize = 10;
 /// Files looked at in search of the owner of a taken port.
@@ -295,6 +298,41 @@ pub const RECENT_CHANGES_MAX: usize = 100;
 
 /// Without a commit for this long, notices leave from memory (VERDICTS decision 5).
 pub const COMMIT_PATIENCE: Span = Span::from_secs(5);
+
+/// Records of one transaction; a batch that has more is one nevertheless.
+pub const STORE_TRANSACTION_RECORDS: usize = 16_384;
+/// Records that wait for a disk that does not take them, before they are merged; see `store/backlog.rs` for the bound then.
+pub const STORE_BACKLOG_RECORDS: usize = 65_536;
+/// Of those, people's changes that are kept.
+pub const STORE_AUDITS_KEPT: usize = 1_024;
+/// A commit that failed is tried again after the one, later after the other.
+pub const STORE_RETRY_PAUSE_MIN: Span = Span::from_millis(100);
+pub const STORE_RETRY_PAUSE_MAX: Span = Span::from_secs(5);
+/// How often the store looks after its file while nothing is to be committed, and how soon again while there is history to
+/// remove: so many rows at a time.
+pub const STORE_HOUSEKEEPING_EVERY: Span = Span::from_secs(1);
+pub const STORE_PRUNE_PAUSE: Span = Span::from_millis(50);
+pub const STORE_PRUNED_AT_ONCE: i64 = 256;
+/// Pages (4 KiB) of the log that are moved into the file when nothing else is to do, and even while there is.
+pub const STORE_WAL_PAGES: i64 = 1_024;
+pub const STORE_WAL_PAGES_MAX: i64 = 16_384;
+/// The log is cut to this size when it is used again.
+pub const STORE_WAL_BYTES_KEPT: u64 = 64 * 1024 * 1024;
+/// Pages that SQLite keeps in memory, statements that it keeps prepared, and destinations whose row is remembered.
+pub const STORE_CACHE_BYTES: u64 = 16 * 1024 * 1024;
+pub const STORE_STATEMENTS: usize = 32;
+pub const STORE_DESTINATIONS_KNOWN_MAX: usize = 10_000;
+/// How long another program may hold the file's lock before that is a failure.
+pub const STORE_BUSY_WAIT: Span = Span::from_secs(1);
+/// A larger file is not checked as a whole at the start.
+pub const STORE_CHECKED_WHOLE_MAX: u64 = 256 * 1024 * 1024;
+/// Damaged files that are kept aside.
+pub const STORE_ASIDE_MAX: usize = 5;
+/// Rows of one answer about the past.
+pub const STORE_ANSWER_MAX: usize = 1_000;
+/// History is removed when it is older, or when the file is larger, unless the settings say otherwise.
+pub const STORE_AGE_DEFAULT: Span = Span::from_secs(30 * 24 * 3600);
+pub const STORE_SIZE_DEFAULT: u64 = 1 << 30;
 
 /// Shutdown: in-flight checks, then notices, get this long to end.
 pub const DRAIN_CHECKS: Span = Span::from_secs(5);

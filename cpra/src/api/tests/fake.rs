@@ -28,6 +28,7 @@ use crate::queueing::meter::Percentiles;
 use crate::queueing::{Bounds, Demand, Load, Report, Service, Setup, solve};
 use crate::shard::ShardStats;
 use crate::shard::protocol::{Histogram, MonitorState};
+use crate::store::{Reader, StoreStats};
 use crate::units::{Instant, MonitorId, Span, Timestamp};
 use crate::world::Catalog;
 
@@ -62,6 +63,8 @@ pub(super) struct Fake {
     /// Questions are not taken.
     pub(super) full: AtomicBool,
     pub(super) now_nanos: AtomicU64,
+    /// What is kept of the past.
+    pub(super) reader: Mutex<Option<Reader>>,
     kept: Mutex<Vec<oneshot::Sender<Answer>>>,
     done: Mutex<Vec<String>>,
 }
@@ -99,6 +102,7 @@ impl Fake {
             silent: AtomicBool::new(false),
             full: AtomicBool::new(false),
             now_nanos: AtomicU64::new(Span::from_secs(1_000).as_nanos()),
+            reader: Mutex::default(),
             kept: Mutex::default(),
             done: Mutex::default(),
         }
@@ -354,6 +358,16 @@ impl Source for Fake {
         let named =
             |name: &str, file: &str| Arc::new(Destination { name: name.into(), ..Destination::log(Some(file.into())) });
         vec![named("team-chat", "/a"), named("pager", "/b")]
+    }
+
+    fn store_stats(&self) -> StoreStats {
+        let last_commit = Some(self.started().before(Span::from_secs(3)));
+        let trouble = (!self.alive.load(Ordering::Relaxed)).then(|| "the disk <is> full".into());
+        StoreStats { is_durable: trouble.is_none(), last_commit, trouble, ..StoreStats::default() }
+    }
+
+    fn history(&self) -> Option<Reader> {
+        self.reader.lock().expect("no test panics with it").clone()
     }
 
     fn dump_histograms(&self) -> Asked<Result<Dump, DumpError>> {

@@ -92,7 +92,12 @@ fn notices_are_retried_and_dropped_by_those_who_may() {
 fn a_test_goes_to_the_one_destination_that_is_meant() {
     let running = Running::new(Fake::small());
     let (status, body) = running.json("/api/v1/destinations");
-    let names: Vec<_> = body["destinations"].as_array().expect("a list").iter().map(|one| one["name"].as_str().expect("a name")).collect();
+    let names: Vec<_> = body["destinations"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|one| one["name"].as_str().expect("a name"))
+        .collect();
     assert_eq!((status, names), (200, vec!["log", "pager", "team-chat"]), "{body}");
     assert_eq!((&body["destinations"][0]["same_name"], &body["destinations"][1]["named"]), (&2.into(), &true.into()));
     let test = |query: &str| running.locally("POST", &format!("/api/v1/notify/test{query}"));
