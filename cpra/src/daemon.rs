@@ -8,7 +8,7 @@
 //! | `cpra-code` | delivers notices (tokio-uring); threads of its runtime wait for disks | its bell, deadlines | when the desk has gone |
 //! | `cpra-store` | makes commits durable ([`crate::store`]) | its bell | when the desk has gone |
 //! | `cpra-resolve` | names into addresses, questions of dns checks (tokio) | its bell, epoll | when the shards have gone |
-//! | `cpra-spawn` | scripts ([`crate::os::spawn`]) | its bell, what they write, their ends | when the shards have gone, after its scripts |
+//! | `cpra-spawn` | scripts ([`crate::os::spawn`]) | its bell, what they write, their ends | when the shards and the code lane have gone, after its scripts |
 //! | `cpra-histogram` | writes histograms down ([`crate::os::histograms`]) | its queue, its interval | when told, after a last dump |
 //! | `cpra-ebpf` | programs in the kernel, at interfaces that come and go ([`crate::os::ebpf`]) | netlink | when the shards have gone |
 //! | `cpra-watchdog` | tells others that the daemon does its work ([`watchdog`]); only where somebody wants to know | its interval | when told |
@@ -240,8 +240,12 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let bells: Vec<Bell> = doors.iter().map(WakeFd::bell).collect();
     let resolve::Started { resolvers, board: resolver_board, .. } =
         without_powers(&privilege, || resolve::spawn(plan.resolver, QUEUE_COMMANDS, bells.clone()))??;
+    // The last one is for notices.
+    let code_scripts_door = WakeFd::new()?;
+    let code_scripts_bell = code_scripts_door.bell();
+    let script_bells = bells.iter().chain([&code_scripts_bell]).cloned().collect();
     let (script_ends, scripts) =
-        without_powers(&privilege, || spawn::spawn(plan.scripts, QUEUE_COMMANDS, bells.clone()))??;
+        without_powers(&privilege, || spawn::spawn(plan.scripts, QUEUE_COMMANDS, script_bells))??;
     let mut script_ends = script_ends.into_iter();
 
     let (mut signals, ebpf) = match plan.signals {
@@ -311,6 +315,11 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         capacity: plan.queue_capacity,
         sizing: plan.code,
         log_dirs,
+        scripts: script_ends.next().map(|scripts| spawn::Mailbox {
+            scripts,
+            door: code_scripts_door,
+            bell: code_scripts_bell,
+        }),
         recording: code_recording.clone(),
     };
     let code = lane::spawn(code_settings, desk_bell.clone())?;
@@ -615,7 +624,10 @@ impl Daemon {
             Waited::Late => tracing::error!("the desk or the code lane hangs and is left behind"),
             Waited::Hurried => return exit_at_once(&self.scripts),
         }
-        // They have been ending since the last shard ended.
+        // Those of checks have been ending since the last shard ended, those of notices since the lane did.
+        if !flushed {
+            self.scripts.kill();
+        }
         match wait_until(&hurry, SCRIPT_GRACE + SCRIPT_KILL_WAIT, || self.scripts.is_finished()) {
             Waited::Done => {}
             Waited::Late => tracing::error!("the thread that runs scripts hangs and is left behind"),

@@ -37,7 +37,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 pub use self::run::run;
 use crate::config::daemon::{Flags, LogFormat};
-use crate::config::{self, Diagnostic, Diagnostics, Folders, Provider, Settings, Severity};
+use crate::config::{self, Diagnostic, Diagnostics, Folders, Settings, Severity};
 use crate::domain::Check;
 use crate::os::local;
 use crate::os::privilege::{Privilege, PrivilegeError};
@@ -196,9 +196,8 @@ impl Args {
         if let Some(secret_dirs) = &settings.security.secret_dirs {
             folders.secret_dirs.clone_from(secret_dirs);
         }
-        for named in &settings.providers {
-            folders.providers.insert(&named.name, Provider { kind: named.kind, file: named.file.clone() });
-        }
+        folders.providers.clone_from(&settings.providers);
+        folders.fallback.clone_from(&settings.code.fallback);
         folders
     }
 }

@@ -29,7 +29,9 @@ use crate::domain::{Destination, Notice};
 use crate::os::clock::Clock;
 use crate::os::histograms::SharedRecording;
 use crate::os::lane::run;
+use crate::os::spawn::{Mailbox, Runner};
 use crate::os::wake::WakeFd;
+use crate::os::web::Web;
 use crate::pipeline::{Bell, Receiver, Sender, Ticket, Workers, bounded};
 use crate::queueing::recording::Measure;
 use crate::queueing::{Bounds, Report, Setup};
@@ -54,6 +56,8 @@ pub struct Settings {
     /// How many destinations are served at the same time, and for what promise.
     pub sizing: Setup,
     pub log_dirs: LogDirs,
+    /// Without it, notices for scripts are not delivered.
+    pub scripts: Option<Mailbox>,
     /// Where it is noted how long deliveries take.
     pub recording: SharedRecording,
 }
@@ -104,7 +108,7 @@ pub fn spawn(settings: Settings, results_bell: Bell) -> io::Result<CodeLane> {
 }
 
 pub(crate) fn spawn_with(settings: Settings, results_bell: Bell, stderr: Stderr) -> io::Result<CodeLane> {
-    let Settings { capacity, sizing, log_dirs, recording } = settings;
+    let Settings { capacity, sizing, log_dirs, scripts, recording } = settings;
     let door = WakeFd::new()?;
     let bell = door.bell();
     let (jobs, job_receiver) = bounded(capacity, bell.clone());
@@ -117,10 +121,23 @@ pub(crate) fn spawn_with(settings: Settings, results_bell: Bell, stderr: Stderr)
     let thread = thread::Builder::new().name("cpra-code".into()).spawn(move || {
         let log_dirs = Arc::new(log_dirs);
         let stderr = Rc::new(stderr);
-        let start = |disk| {
-            let surroundings = Surroundings { disk, log_dirs, stderr };
+        let start = async move |disk| {
+            let scripts = scripts.and_then(|mailbox| match Runner::start(mailbox) {
+                Ok(runner) => Some(Rc::new(runner)),
+                Err(error) => {
+                    tracing::error!(%error, "notices for scripts are not delivered");
+                    None
+                }
+            });
+            let surroundings = Surroundings { disk, log_dirs, stderr, web: Web::default(), scripts: scripts.clone() };
             let workers = Workers::new(CODE, sizing, DESTINATIONS_STUCK_MAX, Clock.now());
-            Lane::new(job_receiver, result_sender, bell, workers, recording, surroundings, lane_board).run(door)
+            let lane = Lane::new(job_receiver, result_sender, bell, workers, recording, surroundings, lane_board);
+            let done = lane.run(door).await;
+            // The runtime may be left as it is, and what it holds with it.
+            if let Some(scripts) = scripts {
+                scripts.end();
+            }
+            done
         };
         run(hands_max, start);
     })?;
@@ -212,7 +229,7 @@ impl Lane {
             if deadline.is_some() && self.in_hand == 0 {
                 self.close_idle();
                 if self.closing.is_empty() {
-                    return true;
+                    return self.surroundings.web.is_quiet();
                 }
             }
             if deadline.is_some_and(|deadline| now >= deadline) {

@@ -231,6 +231,9 @@ pub const CERTIFICATE_FILE_MAX: u64 = 1024 * 1024;
 pub const SECRET_FILES_MAX: usize = 1_024;
 /// Compiled regular expressions that one load shares between monitors.
 pub const PATTERNS_SHARED_MAX: usize = 1_024;
+/// Destinations that one load shares between monitors, and those of them that are listed for people.
+pub const DESTINATIONS_SHARED_MAX: usize = 65_536;
+pub const RECEIVERS_TOLD_MAX: usize = 1_000;
 /// Source lines remembered until the end of a load, to show what a missing parent was named on.
 pub const PARENT_EXCERPTS_MAX: usize = 1_000;
 
@@ -340,6 +343,16 @@ pub const DRAIN_NOTICES: Span = Span::from_secs(5);
 /// One wish to end often comes as two signals at once: `timeout` and some supervisors signal the process and its group.
 pub const SIGNAL_ECHO: Span = Span::from_millis(250);
 
+/// What files may say of a destination: how long one attempt may take, how many may follow each other after a pause, how many
+/// are on their way at the same time, and above how many raises a minute a pager gets one incident for a group.
+pub const DELIVERY_TIMEOUTS: std::ops::RangeInclusive<Span> = Span::from_millis(100)..=Span::from_secs(120);
+pub const DELIVERY_BURST_MAX: u32 = 10_000;
+pub const DELIVERIES_AT_ONCE_MAX: u32 = 1_024;
+pub const RAISES_PER_MINUTE_MAX: u32 = 10_000;
+/// Templates of one color.
+pub const TEMPLATE_TITLE_MAX: usize = 1_024;
+pub const TEMPLATE_TEXT_MAX: usize = 16 * 1024;
+
 /// Notices that one destination is given at a time, and so the lines of one write.
 pub const NOTICE_BATCH_MAX: usize = 1024;
 /// Destinations kept open while nothing is to be sent.
@@ -359,8 +372,41 @@ pub const WORKER_OVERDUE_MAX: Span = Span::from_secs(10);
 pub const LOG_RETRY_PAUSES: [Span; 3] = [Span::from_millis(250), Span::from_millis(500), Span::from_millis(1_000)];
 /// After that, for this long, one attempt per batch has to do: a long queue must not wait for a full disk batch by batch.
 pub const LOG_TROUBLE: Span = Span::from_secs(5);
+/// How long a mail server may take to say goodbye; as much of a subject as is read anywhere; messages remembered that some of
+/// their recipients are done with and others are not.
+pub const MAIL_QUIT_WAIT: Span = Span::from_secs(1);
+pub const MAIL_SUBJECT_MAX: usize = 200;
+pub const MAIL_PARTLY_SENT_MAX: usize = 256;
+/// Scripts of notices at a time, beside those of checks: checks that hang keep nobody from being told.
+pub const SCRIPTS_OF_NOTICES_MAX: usize = 64;
 /// How long one line may wait for room in the standard error.
 pub const STDERR_PATIENCE: Span = Span::from_secs(2);
+/// What is read of a provider's answer.
+pub const WEB_BODY_MAX: usize = 64 * 1024;
+/// A connection to a provider is kept for so long, and so many of one destination's at most.
+pub const WEB_IDLE: Span = Span::from_secs(30);
+pub const WEB_KEPT_MAX: usize = 16;
+/// A provider that wants nothing for longer than this is asked again after it all the same.
+pub const RETRY_AFTER_MAX: Span = Span::from_secs(3_600);
+/// What providers take, in bytes where they count characters: PagerDuty's summary, a message of Slack (more than 40,000
+/// are cut there, and each may become five by escaping),
+pub const PAGERDUTY_SUMMARY_MAX: usize = 1_024;
+pub const SLACK_TEXT_MAX: usize = 4_000;
+/// a text message of four parts at most: septets of the phones' own alphabet (four parts would hold 612), else UTF-16
+/// units (268, less one for each part that must not end amid a character),
+pub const SMS_SEPTETS_MAX: usize = 480;
+pub const SMS_UNITS_MAX: usize = 264;
+/// one request to an Alertmanager, and requests that one batch may become while what it refuses is looked for.
+pub const ALERTMANAGER_BODY_MAX: usize = 1024 * 1024;
+pub const ALERTMANAGER_REQUESTS_MAX: usize = 64;
+/// How long an alert lasts that is not told again: the desk tells it every minute.
+pub const ALERTMANAGER_ENDS_AFTER: Span = Span::from_secs(240);
+/// A template of notices: its text, and what it may spend on one notice (an instruction, or 64 bytes of memory).
+pub const TEMPLATE_MAX: usize = 16 * 1024;
+pub const TEMPLATE_FUEL: u64 = 50_000;
+/// A notice in words: its title and its text, in bytes.
+pub const WORDING_TITLE_MAX: usize = 512;
+pub const WORDING_TEXT_MAX: usize = 16 * 1024;
 /// A fault of a destination that goes on is written about this often.
 pub const FAULT_REPORT_EVERY: Span = Span::from_secs(60);
 
