@@ -12,7 +12,7 @@ use crate::api;
 use crate::api::access::Token;
 use crate::config::daemon::LogFormat;
 use crate::config::{self, Diagnostics, Folders, Report, Settings};
-use crate::daemon::{self, Plan};
+use crate::daemon::{self, Plan, watchdog};
 use crate::domain::Check;
 use crate::os::clock::Clock;
 use crate::os::ebpf;
@@ -32,6 +32,7 @@ use crate::os::tls;
 use crate::queueing::{Bounds, Presize, Setup, Slo};
 use crate::ring::Family;
 use crate::shard;
+use crate::store;
 use crate::units::limits::SYN_PORTS;
 use crate::units::{Instant, Span};
 use crate::wire::tls::Trust;
@@ -116,17 +117,18 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         instance,
         catalog: loaded.catalog,
         loaded: loaded.found,
-        providers: Vec::new(),
+        providers: loaded.report.receivers.named.clone(),
         queue_capacity: settings.queue_capacity,
         pulse,
         code,
         batch_size: settings.batch_size,
         rates: shard::Rates { echo: settings.pulse.max_echo_rate, syn: settings.pulse.max_syn_rate },
         log_dirs: folders.log_dirs,
-        state_dir: folders.state,
+        state_dir: folders.state.clone(),
         resolver: resolver(&settings),
         api,
         profile,
+        store: store::Settings::File(store::FileSettings::at(folders.state.join("cpra.db"))),
         local,
         token,
         names: outer_name(&settings).into_iter().collect(),
@@ -141,6 +143,10 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         syn_ports,
         privilege,
         supervisor: supervisor()?,
+        watchdog: watchdog::Settings {
+            url: settings.watchdog.url.clone(),
+            interval: settings.watchdog.interval,
+        },
     };
     let daemon = daemon::start(plan)?;
     // A clean end is a success even where a notice was left behind: that was told, loudly, and is not undone by 1.

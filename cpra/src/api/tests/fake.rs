@@ -357,13 +357,26 @@ impl Source for Fake {
     fn providers(&self) -> Vec<Arc<Destination>> {
         let named =
             |name: &str, file: &str| Arc::new(Destination { name: name.into(), ..Destination::log(Some(file.into())) });
-        vec![named("team-chat", "/a"), named("pager", "/b")]
+        vec![named("team-chat", "/a"), named("pager", "/b"), named("both", "/c"), named("both", "/d")]
     }
 
     fn store_stats(&self) -> StoreStats {
         let last_commit = Some(self.started().before(Span::from_secs(3)));
         let trouble = (!self.alive.load(Ordering::Relaxed)).then(|| "the disk <is> full".into());
-        StoreStats { is_durable: trouble.is_none(), last_commit, trouble, ..StoreStats::default() }
+        let mut commit = Histogram::default();
+        commit.record(Span::from_millis(3));
+        StoreStats {
+            commits: 7,
+            commit,
+            failures: 1,
+            is_durable: trouble.is_none(),
+            bytes: 4_096,
+            last_commit,
+            waiting: 2,
+            queued: 1,
+            trouble,
+            ..StoreStats::default()
+        }
     }
 
     fn history(&self) -> Option<Reader> {

@@ -165,7 +165,7 @@ pub struct DestinationView {
     pub provider: &'static str,
     /// It has a name of its own in `[providers.NAME]`.
     pub named: bool,
-    /// How many different ones go by this name: more than one only where monitors say by themselves where to.
+    /// How many go by this name. Where it is not `named`, and more than one, none of them can be asked for.
     pub same_name: usize,
 }
 
@@ -175,10 +175,11 @@ impl DestinationView {
     }
 }
 
-/// The answer to a test: `/api/v1/notices/{notice}` tells what becomes of it.
+/// The answer to a test: `/api/v1/notices/{id}` tells what becomes of each.
 #[derive(Serialize)]
 pub struct QueuedView {
-    pub notice: u64,
+    /// More than one where the name stands for several: a number for each person, say.
+    pub notices: Vec<u64>,
     pub destination: String,
     pub provider: &'static str,
 }
