@@ -32,7 +32,6 @@ use crate::os::tls;
 use crate::queueing::{Bounds, Presize, Setup, Slo};
 use crate::ring::Family;
 use crate::shard;
-use crate::store;
 use crate::units::limits::SYN_PORTS;
 use crate::units::{Instant, Span};
 use crate::wire::tls::Trust;
@@ -124,11 +123,11 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         batch_size: settings.batch_size,
         rates: shard::Rates { echo: settings.pulse.max_echo_rate, syn: settings.pulse.max_syn_rate },
         log_dirs: folders.log_dirs,
-        state_dir: folders.state.clone(),
+        store: crate::store::Settings::Memory,
+        state_dir: folders.state,
         resolver: resolver(&settings),
         api,
         profile,
-        store: store::Settings::File(store::FileSettings::at(folders.state.join("cpra.db"))),
         local,
         token,
         names: outer_name(&settings).into_iter().collect(),

@@ -34,7 +34,6 @@ use lettre::transport::smtp::extension::{ClientId, Extension, MailParameter};
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
-use super::line;
 use crate::desk::protocol::{Delivered, DeliveryResult};
 use crate::domain::destination::{Email, MailSecurity};
 use crate::domain::{DeliveryKey, Destination, Notice, Raise};
