@@ -113,6 +113,7 @@ pub struct Plan {
     pub privilege: Privilege,
     /// Who is told that the daemon does its work.
     pub supervisor: Option<Arc<Supervisor>>,
+    pub watchdog: watchdog::Settings,
 }
 
 impl Plan {
@@ -146,6 +147,7 @@ impl Plan {
             syn_ports: None,
             privilege: Privilege::default(),
             supervisor: None,
+            watchdog: watchdog::Settings::default(),
         }
     }
 }
@@ -391,10 +393,10 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         patient: Arc::<Running>::clone(&source),
         supervisor: plan.supervisor.clone(),
         board: Arc::clone(&source.watchdog),
-        interval: Span::from_secs(60),
-        whom: "".into(),
+        interval: plan.watchdog.interval,
+        whom: plan.watchdog.url.as_ref().map(watchdog::host_of).unwrap_or_default(),
     };
-    let watchdog = watchdog::spawn(watch).map_err(|error| StartError::Thread { thread: watchdog::THREAD, error })?;
+    let watchdog = watchdog::spawn(watch, plan.watchdog.url).map_err(|error| StartError::Thread { thread: watchdog::THREAD, error })?;
     if let Some(supervisor) = &plan.supervisor {
         supervisor.ready("checks begin");
     }

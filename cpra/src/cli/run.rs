@@ -12,7 +12,7 @@ use crate::api;
 use crate::api::access::Token;
 use crate::config::daemon::LogFormat;
 use crate::config::{self, Diagnostics, Folders, Report, Settings};
-use crate::daemon::{self, Plan};
+use crate::daemon::{self, Plan, watchdog};
 use crate::domain::Check;
 use crate::os::clock::Clock;
 use crate::os::ebpf;
@@ -124,7 +124,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         instance,
         catalog: loaded.catalog,
         loaded: loaded.found,
-        providers: Vec::new(),
+        providers: loaded.report.receivers.named.clone(),
         queue_capacity: settings.queue_capacity,
         pulse,
         code,
@@ -150,6 +150,10 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         syn_ports,
         privilege,
         supervisor: supervisor()?,
+        watchdog: watchdog::Settings {
+            url: settings.watchdog.url.clone(),
+            interval: settings.watchdog.interval,
+        },
     };
     let daemon = daemon::start(plan)?;
     // A clean end is a success even where a notice was left behind: that was told, loudly, and is not undone by 1.

@@ -70,6 +70,9 @@ pub const API_NEAR_SCAN_MAX: usize = 200_000;
 pub const API_NEAR_MAX: usize = 3;
 /// Destinations that monitors tell, without those with a name of their own, as far as the API looks for them.
 pub const API_DESTINATIONS_MAX: usize = 1_000;
+/// Incidents and attempts of one monitor's history, and how many may read the store at the same time.
+pub const API_HISTORY_DEFAULT: usize = 50;
+pub const API_HISTORY_READERS_MAX: usize = 4;
 /// Open episodes and last changes in the status.
 pub const API_STATUS_LIST_MAX: usize = 10;
 /// Files looked at in search of the owner of a taken port.
