@@ -73,6 +73,10 @@ pub struct Plan {
     pub catalog: Catalog,
     /// Whether a monitors file was read; without one the daemon runs, and is not ready.
     pub loaded: bool,
+    /// `[providers.NAME]`: those that people can ask for by name.
+    pub providers: Vec<Arc<Destination>>,
+    /// Who hears what nobody else can receive, and of the daemon itself.
+    pub fallback: Arc<Destination>,
     /// Of the intervention and code queues.
     pub queue_capacity: usize,
     /// How many checks are in flight, over all shards, and for what promise.
@@ -115,6 +119,8 @@ impl Plan {
             instance: "cpra".into(),
             catalog,
             loaded: true,
+            providers: Vec::new(),
+            fallback: Arc::new(Destination::log(None)),
             queue_capacity: 1024,
             pulse: Setup::fixed(1024),
             code: lane::default_sizing(),
@@ -301,7 +307,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let settings = desk::Settings {
         instance: plan.instance.clone(),
         queue_capacity: plan.queue_capacity,
-        fallback: Arc::new(Destination::log(None)),
+        fallback: plan.fallback,
         seed: seed(),
     };
     let desk_board = Arc::new(DeskBoard::default());
