@@ -275,7 +275,7 @@ fn tell(
     let is_complete = is_named || missing(receiver, config).is_empty();
     let Scope { folders, secrets, .. } = scope;
     let name = if is_named { name } else { kind.as_str() };
-    let place = Place::Rule(told.color);
+    let place = Place::Rule;
     let mut form = Form { name, kind, section: *config, place, is_complete, folders, secrets, findings };
     let words = form.words();
     let is_changed = |key: &&str| !matches!(*key, "title" | "subject" | "text") && config.holds(key);

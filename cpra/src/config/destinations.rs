@@ -21,7 +21,7 @@ use crate::domain::monitor::Secret;
 use crate::domain::{Color, Destination};
 use crate::units::limits::{
     DELIVERIES_AT_ONCE_MAX, DELIVERY_BURST_MAX, DELIVERY_TIMEOUTS, PATH_MAX, RAISES_PER_MINUTE_MAX, SECRET_FILE_MAX,
-    TEMPLATE_TITLE_MAX, TEMPLATE_TEXT_MAX,
+    TEMPLATE_TEXT_MAX, TEMPLATE_TITLE_MAX,
 };
 
 pub(super) use self::values::web_address;
@@ -31,8 +31,8 @@ pub(super) use self::values::web_address;
 pub(super) enum Place<'a> {
     /// `[providers.NAME]`, with what the variables hold that it names.
     Declared(&'a BTreeMap<Box<str>, Secret>),
-    /// `config` of a rule for a color.
-    Rule(Color),
+    /// `config` of a rule.
+    Rule,
 }
 
 /// Settings that are being read.
@@ -60,7 +60,7 @@ impl<'a> Form<'_, 'a> {
         let wording = match self.place {
             Place::Declared(_) => self.wording(),
             // Of a rule they are put together with those of the monitor's other rules.
-            Place::Rule(_) => Wording::default(),
+            Place::Rule => Wording::default(),
         };
         let pace = providers.first().map(|provider| self.pace(provider.pace()));
         let is_sound = !self.findings.0[before..].iter().any(|finding| finding.severity == Severity::Error);
@@ -201,7 +201,7 @@ impl<'a> Form<'_, 'a> {
             let found = match &field.value.kind {
                 Kind::Map(_) => {
                     let section = Section::of(&field);
-                    let keys: &[&str] = if matches!(place, Place::Rule(_)) { &["file"] } else { &["file", "env"] };
+                    let keys: &[&str] = if matches!(place, Place::Rule) { &["file"] } else { &["file", "env"] };
                     section.check_all_keys(self.findings, super::section::Keys { known: keys, ..Default::default() });
                     let Self { folders, secrets, findings, .. } = self;
                     match section.find(findings, &["file", "env"]).map(|field| field.key) {
@@ -245,7 +245,10 @@ impl<'a> Form<'_, 'a> {
             let mut refuse = |at, message: String| self.findings.0.push(field.finding(Severity::Error, at, message));
             if !values::is_label(field.key) {
                 let shown = quoted(field.key);
-                refuse(field.at, format!("{shown} is no name of a label: use letters, digits and \"_\", no digit first"));
+                refuse(
+                    field.at,
+                    format!("{shown} is no name of a label: use letters, digits and \"_\", no digit first"),
+                );
             } else if pairs.len() == LABELS_MAX {
                 refuse(field.at, format!("{key} has more than {LABELS_MAX} values: remove some"));
                 break;
@@ -280,10 +283,12 @@ impl<'a> Form<'_, 'a> {
             transport.proxy = self.secret(&["proxy", "proxy_file", "proxy_env"], |text| {
                 let proxy = address::proxy(text)?;
                 match proxy.user {
-                    Some(_) if is_declared && field.is_some() => Err("has a password in it, which does not stand here: \
+                    Some(_) if is_declared && field.is_some() => {
+                        Err("has a password in it, which does not stand here: \
                                                                       put the address into a file, and name that with \
                                                                       proxy_file"
-                        .to_owned()),
+                            .to_owned())
+                    }
                     _ => Ok(()),
                 }
             });

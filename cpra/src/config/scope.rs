@@ -8,7 +8,6 @@ use rustc_hash::FxBuildHasher;
 
 use super::folders::Folders;
 use super::node::Mark;
-use super::providers::ProviderKind;
 use super::secret::SecretFiles;
 use crate::domain::Destination;
 use crate::domain::monitor::Pattern;
@@ -31,7 +30,6 @@ pub(super) struct Scope<'a> {
 
 /// A provider of the daemon file.
 pub(super) struct Named {
-    pub(super) kind: ProviderKind,
     /// None where it is faulty, or of a type that comes with a later version.
     pub(super) destinations: Vec<Arc<Destination>>,
     /// Its name in the daemon file.

@@ -360,7 +360,10 @@ mod tests {
             ("url: https://hooks.slack.com/services/T/B", "url: https://hooks.slack.com/************"),
             ("url: me:hush@h/", "url: *******@h/"),
             ("url: https://h/hooks/hush-0123456789/x", "url: https://h/hooks/***************/x"),
-            ("{url: https://h/v2/health?id=hush_hush_hush_1, a: b}", "{url: https://h/v2/health?id=****************, a: b}"),
+            (
+                "{url: https://h/v2/health?id=hush_hush_hush_1, a: b}",
+                "{url: https://h/v2/health?id=****************, a: b}",
+            ),
             ("secrets: [hush, hush]", "secrets: ****** *****"),
             ("to: me@h", "to: me@h"),
             ("interval: 30s", "interval: 30s"),

@@ -11,7 +11,7 @@ use crate::domain::monitor::{
     Assertion, CheckKind, HeaderRule, IcmpCheck, JsonRule, MaxLatency, Pattern, Proxy, PushCheck, RecordType,
     ScriptCheck, Secret, StartTls, TcpMode, TlsPolicy,
 };
-use crate::domain::{Check, Color, Destination, Host, HttpCheck, TcpCheck};
+use crate::domain::{Check, Host, HttpCheck, TcpCheck};
 use crate::units::Span;
 
 /// A folder with secrets and certificates, and a daemon file that names two providers.

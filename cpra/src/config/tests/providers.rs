@@ -86,12 +86,8 @@ fn sms(to: &str) -> Provider {
 }
 
 fn webhook(change: impl FnOnce(&mut Webhook)) -> Provider {
-    let mut webhook = Webhook {
-        url: secret("https://h/x"),
-        method: "POST".into(),
-        headers: Box::default(),
-        secrets: Box::default(),
-    };
+    let mut webhook =
+        Webhook { url: secret("https://h/x"), method: "POST".into(), headers: Box::default(), secrets: Box::default() };
     change(&mut webhook);
     Provider::Webhook(webhook)
 }
@@ -108,7 +104,8 @@ fn manager(change: impl FnOnce(&mut Alertmanager)) -> Provider {
     Provider::Alertmanager(manager)
 }
 
-const MAIL: &str = "type = \"email\"\nhost = \"mail.example.com\"\nfrom = \"cpra@example.com\"\nto = \"ops@example.com\"";
+const MAIL: &str =
+    "type = \"email\"\nhost = \"mail.example.com\"\nfrom = \"cpra@example.com\"\nto = \"ops@example.com\"";
 const TEXT: &str = "type = \"sms\"\naccount_sid = \"AC01\"\nauth_token_file = \"@/a\"\nfrom = \"+15550100\"";
 
 #[test]
@@ -266,10 +263,8 @@ fn pace_transport_and_wording_are_of_all_that_are_reached_over_a_net() {
         (
             "text.red = \"r\"\ntext.Green = \"g\"\ntitle = {red = \"t\"}".into(),
             Box::new(|d| {
-                let words = |title: Option<&str>, text: &str| Words {
-                    title: title.map(Into::into),
-                    text: Some(text.into()),
-                };
+                let words =
+                    |title: Option<&str>, text: &str| Words { title: title.map(Into::into), text: Some(text.into()) };
                 d.wording = Wording::new([(Color::Red, words(Some("t"), "r")), (Color::Green, words(None, "g"))]);
             }),
         ),
@@ -302,49 +297,109 @@ fn what_a_daemon_file_has_wrong_is_said_with_its_place() {
             "type = \"webhook\"\nurl = \"https://h/x\"\nsecrets = [\"a\"]",
             "4:1: secrets is a secret, and does not stand here: put it into a file, and name that with secret_files",
         ),
-        ("type = \"slack\"\nhook_fle = \"/s\"\nhook_env = \"HOOK\"", "3:1: unknown key \"hook_fle\", did you mean \"hook_file\"?"),
+        (
+            "type = \"slack\"\nhook_fle = \"/s\"\nhook_env = \"HOOK\"",
+            "3:1: unknown key \"hook_fle\", did you mean \"hook_file\"?",
+        ),
         (
             "type = \"pagerduty\"\nrouting_key_file = \"key\"",
             "3:20: routing_key_file \"key\" is not absolute: write the whole path, without \"..\"",
         ),
-        ("type = \"pagerduty\"\nrouting_key_file = \"/etc/shadow\"", &format!("3:20: routing_key_file \"/etc/shadow\" {outside}")),
+        (
+            "type = \"pagerduty\"\nrouting_key_file = \"/etc/shadow\"",
+            &format!("3:20: routing_key_file \"/etc/shadow\" {outside}"),
+        ),
         ("type = \"slack\"\nhook_file = \"@/a\"", "3:13: hook_file is no http or https address"),
-        ("type = \"slack\"\nhook_env = \"NOT_THERE\"", "3:12: hook_env names the variable \"NOT_THERE\", which is empty or not set"),
-        ("type = \"slack\"\nhook_env = \"EMPTY\"", "3:12: hook_env names the variable \"EMPTY\", which is empty or not set"),
-        ("type = \"slack\"\nhook_env = \"LINES\"", "3:12: hook_env names the variable \"LINES\", in which there is a line break"),
-        ("type = \"slack\"\nhook_env = \"HOOK\"\nhook_file = \"@/hook\"", "4:1: \"hook_env\" and \"hook_file\" are two names of one key"),
-        ("type = \"slack\"\nhook_env = \"HOOK\"\nrate = \"1\"", "4:8: rate \"1\" is no rate: write it like 1/s, 20/m or 100/h"),
+        (
+            "type = \"slack\"\nhook_env = \"NOT_THERE\"",
+            "3:12: hook_env names the variable \"NOT_THERE\", which is empty or not set",
+        ),
+        (
+            "type = \"slack\"\nhook_env = \"EMPTY\"",
+            "3:12: hook_env names the variable \"EMPTY\", which is empty or not set",
+        ),
+        (
+            "type = \"slack\"\nhook_env = \"LINES\"",
+            "3:12: hook_env names the variable \"LINES\", in which there is a line break",
+        ),
+        (
+            "type = \"slack\"\nhook_env = \"HOOK\"\nhook_file = \"@/hook\"",
+            "4:1: \"hook_env\" and \"hook_file\" are two names of one key",
+        ),
+        (
+            "type = \"slack\"\nhook_env = \"HOOK\"\nrate = \"1\"",
+            "4:8: rate \"1\" is no rate: write it like 1/s, 20/m or 100/h",
+        ),
         ("type = \"slack\"\nhook_env = \"HOOK\"\nburst = 0", "4:9: burst 0 is out of range: 1 to 10000"),
         ("type = \"slack\"\nhook_env = \"HOOK\"\ntimeout = \"1h\"", "4:11: timeout 1h is too long: at most 2m"),
         ("type = \"slack\"\nhook_env = \"HOOK\"\nca_file = \"@/a\"", "4:11: ca_file names a file without a"),
-        ("type = \"slack\"\nhook_env = \"HOOK\"\nproxy = \"http://u:p@h:1\"", "4:9: proxy has a password in it, which does not stand here"),
+        (
+            "type = \"slack\"\nhook_env = \"HOOK\"\nproxy = \"http://u:p@h:1\"",
+            "4:9: proxy has a password in it, which does not stand here",
+        ),
         ("type = \"slack\"\nhook_env = \"HOOK\"\nproxy = \"socks5://h:1\"", "4:9: proxy has the scheme \"socks5\""),
-        ("type = \"slack\"\nhook_env = \"HOOK\"\ntext.rad = \"x\"", "4:6: unknown color \"rad\", did you mean \"red\"?"),
+        (
+            "type = \"slack\"\nhook_env = \"HOOK\"\ntext.rad = \"x\"",
+            "4:6: unknown color \"rad\", did you mean \"red\"?",
+        ),
         ("type = \"slack\"\nhook_env = \"HOOK\"\ntext.red = \"\"", "4:12: text.red is empty"),
-        ("type = \"slack\"\nhook_env = \"HOOK\"\ntitle = \"a\\nb\"", "4:9: title contains the control character U+000A"),
+        (
+            "type = \"slack\"\nhook_env = \"HOOK\"\ntitle = \"a\\nb\"",
+            "4:9: title contains the control character U+000A",
+        ),
         ("type = \"email\"\nfrom = \"a@b\"\nto = \"c@d\"", "1:12: host is missing: email needs host or server"),
-        ("type = \"email\"\nhost = \"h\"\nfrom = \"a@b\\nBcc: x@y\"\nto = \"c@d\"", "4:8: from contains the control character U+000A"),
+        (
+            "type = \"email\"\nhost = \"h\"\nfrom = \"a@b\\nBcc: x@y\"\nto = \"c@d\"",
+            "4:8: from contains the control character U+000A",
+        ),
         ("type = \"email\"\nhost = \"h\"\nfrom = \"a\"\nto = \"c@d\"", "4:8: from \"a\" is no mail address"),
         ("type = \"email\"\nhost = \"h\"\nfrom = \"a@b\"\nto = [\"c@d\", \"e\"]", "5:14: to \"e\" is no mail address"),
-        ("type = \"email\"\nhost = \"h\"\nfrom = \"a@b\"\nto = \"c@d\"\nusername = \"u\"", "6:12: username comes alone: add password_file"),
-        ("type = \"email\"\nhost = \"h:1\"\nport = 2\nfrom = \"a@b\"\nto = \"c@d\"", "4:8: port stands in host as well (1)"),
+        (
+            "type = \"email\"\nhost = \"h\"\nfrom = \"a@b\"\nto = \"c@d\"\nusername = \"u\"",
+            "6:12: username comes alone: add password_file",
+        ),
+        (
+            "type = \"email\"\nhost = \"h:1\"\nport = 2\nfrom = \"a@b\"\nto = \"c@d\"",
+            "4:8: port stands in host as well (1)",
+        ),
         (
             "type = \"email\"\nhost = \"h\"\nsecurity = \"tls\"\ntls = true\nfrom = \"a@b\"\nto = \"c@d\"",
             "5:7: security and tls say the same thing: remove tls",
         ),
-        ("type = \"sms\"\nfrom = \"+15550100\"\naccount_sid = \"AC1\"\nauth_token_file = \"@/a\"\nto = \"0151\"", "6:6: to \"0151\" is no telephone number"),
-        ("type = \"sms\"\nfrom = \"?\"\naccount_sid = \"AC1\"\nauth_token_file = \"@/a\"\nto = \"+15550101\"", "3:8: from \"?\" is no sender"),
+        (
+            "type = \"sms\"\nfrom = \"+15550100\"\naccount_sid = \"AC1\"\nauth_token_file = \"@/a\"\nto = \"0151\"",
+            "6:6: to \"0151\" is no telephone number",
+        ),
+        (
+            "type = \"sms\"\nfrom = \"?\"\naccount_sid = \"AC1\"\nauth_token_file = \"@/a\"\nto = \"+15550101\"",
+            "3:8: from \"?\" is no sender",
+        ),
         (
             "type = \"webhook\"\nurl = \"https://h/x\"\nsecret_file = \"@/a\"",
             "4:15: secret_file does not begin with \"whsec_\"",
         ),
         ("type = \"webhook\"\nurl = \"https://u:p@h/x\"", "3:7: url has a user or a password in it"),
-        ("type = \"webhook\"\nurl = \"https://h/x\"\nheaders = {webhook-id = \"1\"}", "4:12: the header \"webhook-id\" is set by the delivery itself"),
+        (
+            "type = \"webhook\"\nurl = \"https://h/x\"\nheaders = {webhook-id = \"1\"}",
+            "4:12: the header \"webhook-id\" is set by the delivery itself",
+        ),
         ("type = \"webhook\"\nurl = \"https://h/x\"\nheaders = {\"a b\" = \"1\"}", "4:12: \"a b\" is no header name"),
-        ("type = \"webhook\"\nurl = \"https://h/x\"\nheaders = {Authorization = \"1\"}", "4:12: the header \"Authorization\" is a secret, and does not stand here"),
-        ("type = \"webhook\"\nurl = \"https://h/x\"\nmethod = \"GET\"", "4:10: method \"GET\" is unknown: write POST or PUT or PATCH"),
-        ("type = \"alertmanager\"\nurl = \"http://127.0.0.1\"\nlabels = {a-b = \"1\"}", "4:11: \"a-b\" is no name of a label"),
-        ("type = \"alertmanager\"\nurl = \"https://h\"\nusername = \"u\"", "1:12: password_file is missing: username comes alone"),
+        (
+            "type = \"webhook\"\nurl = \"https://h/x\"\nheaders = {Authorization = \"1\"}",
+            "4:12: the header \"Authorization\" is a secret, and does not stand here",
+        ),
+        (
+            "type = \"webhook\"\nurl = \"https://h/x\"\nmethod = \"GET\"",
+            "4:10: method \"GET\" is unknown: write POST or PUT or PATCH",
+        ),
+        (
+            "type = \"alertmanager\"\nurl = \"http://127.0.0.1\"\nlabels = {a-b = \"1\"}",
+            "4:11: \"a-b\" is no name of a label",
+        ),
+        (
+            "type = \"alertmanager\"\nurl = \"https://h\"\nusername = \"u\"",
+            "1:12: password_file is missing: username comes alone",
+        ),
         ("type = \"script\"\ncommand = \"true\"", "3:11: command \"true\" is not absolute"),
         ("type = \"script\"\ncommand = \"/nowhere/at-all\"", "3:11: command is not run: "),
         ("type = \"log\"\nfile = \"/etc/x\"", "3:8: file \"/etc/x\" is outside of the allowed folders"),
@@ -356,9 +411,15 @@ fn what_a_daemon_file_has_wrong_is_said_with_its_place() {
         assert!(named.is_empty(), "{table}");
     }
     for (table, expected) in [
-        ("type = \"pagerduty\"\nrouting_key_file = \"@/a\"", "3:20: warning: routing_key_file has 17 characters, and the key"),
+        (
+            "type = \"pagerduty\"\nrouting_key_file = \"@/a\"",
+            "3:20: warning: routing_key_file has 17 characters, and the key",
+        ),
         ("type = \"slack\"\nhook_env = \"HOOK\"", ""),
-        ("type = \"pagerduty\"\nrouting_key_env = \"KEY\"\nurl = \"http://p/x\"", "4:7: warning: url is plain http: who is on the way reads the routing key"),
+        (
+            "type = \"pagerduty\"\nrouting_key_env = \"KEY\"\nurl = \"http://p/x\"",
+            "4:7: warning: url is plain http: who is on the way reads the routing key",
+        ),
         (
             "type = \"email\"\nhost = \"h\"\nsecurity = \"none\"\nusername = \"u\"\npassword_file = \"@/a\"\nfrom = \"a@b\"\nto = \"c@d\"",
             "6:17: warning: the password leaves this host in plain text",
@@ -380,7 +441,11 @@ fn names_of_types_are_no_names_and_nobody_is_declared_in_vain() {
     let monitor = document("icmp", "host: h");
     let (_, report) = ground.load(&monitor);
     assert_eq!(report.provider_errors, 1);
-    assert!(report.diagnostics.to_string().contains("c.toml:1:12: \"slack\" is the name of a type"), "{}", report.diagnostics);
+    assert!(
+        report.diagnostics.to_string().contains("c.toml:1:12: \"slack\" is the name of a type"),
+        "{}",
+        report.diagnostics
+    );
     ground.declare("[providers.a]\ntype = \"log\"\n[providers.b]\ntype = \"log\"\n[code]\nfallback = \"b\"\n");
     let (_, report) = ground.load(&monitor);
     let said: Vec<_> = report.diagnostics.iter().map(|said| said.message.to_string()).collect();
@@ -410,7 +475,10 @@ fn the_fallback_is_the_log_or_one_named_destination() {
         "c.toml:1:12: \"phones\" is the [code] fallback, which has one number: leave one in \"to\""
     );
     for (text, expected) in [
-        (format!("{oncall}[code]\nfallback = \"onkall\""), "[code] fallback \"onkall\" is unknown, did you mean \"oncall\"?"),
+        (
+            format!("{oncall}[code]\nfallback = \"onkall\""),
+            "[code] fallback \"onkall\" is unknown, did you mean \"oncall\"?",
+        ),
         (
             "[code]\nfallback = \"pagerduty\"".to_owned(),
             "[code] fallback \"pagerduty\" is unknown: write log, or the name of a [providers.NAME]",
@@ -477,7 +545,8 @@ fn a_rule_names_a_type_with_all_that_it_takes() {
     ];
     for (rule, expected) in rows {
         let (found, report) = told(&ground, &rule);
-        let warnings: Vec<_> = headlines(&report).into_iter().filter(|said| !said.contains("no monitor notifies")).collect();
+        let warnings: Vec<_> =
+            headlines(&report).into_iter().filter(|said| !said.contains("no monitor notifies")).collect();
         assert_eq!(warnings, Vec::<String>::new(), "{rule}");
         assert_eq!(found.iter().map(|d| (**d).clone()).collect::<Vec<_>>(), expected, "{rule}");
         assert_eq!(report.reds_to_fallback, 0, "{rule}");
@@ -548,14 +617,21 @@ fn one_place_is_one_destination_whatever_its_colors_say() {
     let codes = "  codes:\n    red: {notify: oncall, config: {text: R}}\n    yellow: {notify: oncall}\n    green: {notify: oncall, config: {title: G, text: g}}\n";
     let monitor = ground.one(&(document("icmp", "host: h") + codes));
     let of = |color| monitor.policy.codes.destinations(color)[0].clone();
-    assert!(Arc::ptr_eq(&of(Color::Red), &of(Color::Green)) && Arc::ptr_eq(&of(Color::Red), &of(Color::Yellow)) || of(Color::Red) == of(Color::Yellow));
+    assert!(
+        Arc::ptr_eq(&of(Color::Red), &of(Color::Green)) && Arc::ptr_eq(&of(Color::Red), &of(Color::Yellow))
+            || of(Color::Red) == of(Color::Yellow)
+    );
     let wording = &of(Color::Yellow).wording;
     assert_eq!(wording.iter().count(), 2);
     assert_eq!(wording.of(Color::Green).and_then(|words| words.title.as_deref()), Some("G"));
     let twice = "  codes:\n    red: {notify: oncall}\n    yellow: {notify: oncall, config: {severity: info}}\n";
     let (_, report) = ground.load(&(document("icmp", "host: h") + twice));
     let said = headlines(&report);
-    assert!(said.iter().any(|said| said.starts_with("9:5: warning: a: yellow pages the service of red with other settings")), "{said:?}");
+    assert!(
+        said.iter()
+            .any(|said| said.starts_with("9:5: warning: a: yellow pages the service of red with other settings")),
+        "{said:?}"
+    );
 }
 
 #[test]
@@ -572,18 +648,24 @@ fn a_red_that_nobody_receives_goes_to_the_fallback_and_is_counted() {
         (
             "{red: {notify: pagerduty, config: {url: pager}}}",
             1,
-            &["red: no routing key is known for \"pagerduty\" (a url alone names no service): add routing_key_file; its notices go to the fallback"],
+            &[
+                "red: no routing key is known for \"pagerduty\" (a url alone names no service): add routing_key_file; its notices go to the fallback",
+            ],
         ),
         ("{red: {notify: slack, config: {hook: 'https://hooks.slack.com/services/T/B/x'}}}", 0, &[]),
         (
             "{red: {notify: [sms, journal], config: {to: '+49'}}}",
             0,
-            &["red: notify \"sms\" lacks account_sid, auth_token, from: add that to config, or name one of [providers]; its notices go to the fallback"],
+            &[
+                "red: notify \"sms\" lacks account_sid, auth_token, from: add that to config, or name one of [providers]; its notices go to the fallback",
+            ],
         ),
         (
             "{red: {notify: webhook}}",
             1,
-            &["red: notify \"webhook\" lacks url: add that to config, or name one of [providers]; its notices go to the fallback"],
+            &[
+                "red: notify \"webhook\" lacks url: add that to config, or name one of [providers]; its notices go to the fallback",
+            ],
         ),
         (
             "{red: {notify: teams, config: {hook: 'https://h/x'}}}",
@@ -607,7 +689,11 @@ fn a_red_that_nobody_receives_goes_to_the_fallback_and_is_counted() {
         let warned: Vec<&str> = warned.into_iter().filter(|said| !said.starts_with("no monitor notifies")).collect();
         assert_eq!(warned, warnings, "{codes}");
         let red = monitors[0].policy.codes.destinations(Color::Red);
-        assert_eq!(red[0] == report.receivers.fallback, codes != "{red: {notify: journal}}" && (counted == 1 || red.len() == 2 || codes.contains("log}")), "{codes}");
+        assert_eq!(
+            red[0] == report.receivers.fallback,
+            codes != "{red: {notify: journal}}" && (counted == 1 || red.len() == 2 || codes.contains("log}")),
+            "{codes}"
+        );
     }
     let journal = ground.one(&(document("icmp", "host: h") + "  codes: {red: {notify: journal}}\n"));
     let file = Provider::Log { file: Some("/var/log/j.jsonl".into()) };
@@ -653,7 +739,11 @@ fn every_key_of_a_provider_is_known_to_its_type_and_to_no_other() {
             assert!(load(name).is_sound(), "{name} {key}\n{}", load(name).diagnostics);
             for (other, kind) in ProviderKind::NAMES {
                 let is_unknown = |said: &crate::config::Diagnostic| said.message.starts_with("unknown key");
-                assert_eq!(!load(other).diagnostics.iter().any(is_unknown), kind.keys().contains(&key), "{other} {key}");
+                assert_eq!(
+                    !load(other).diagnostics.iter().any(is_unknown),
+                    kind.keys().contains(&key),
+                    "{other} {key}"
+                );
             }
         }
     }
@@ -679,7 +769,10 @@ fn what_a_rule_has_wrong_is_said_with_its_place() {
         ("{notify: webhook, config: {url: 'https://h/x', headers: {A: {env: X}}}}", "unknown key \"env\""),
         ("{notify: script, config: {command: 'a | b'}}", "command contains \"|\""),
         ("{notify: script, config: {command: /bin/x, env: {1a: b}}}", "\"1a\" is no name of a variable"),
-        ("{notify: sms, config: {to: '+49', from: CPRA, account_sid: AC1, auth_token: x}}", "to \"+49\" is no telephone number"),
+        (
+            "{notify: sms, config: {to: '+49', from: CPRA, account_sid: AC1, auth_token: x}}",
+            "to \"+49\" is no telephone number",
+        ),
     ] {
         let (red, report) = told(&ground, rule);
         let errors: Vec<String> = report
@@ -705,7 +798,12 @@ fn a_script_of_an_untrusted_file_is_not_run_and_its_check_is() {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("ours");
         let mut monitors = Vec::new();
         let report = crate::config::read(&path, &ground.folders, &mut |monitor| monitors.push(monitor));
-        assert_eq!((report.diagnostics.refusals(), monitors.len()), (usize::from(!is_run), 1), "{}", report.diagnostics);
+        assert_eq!(
+            (report.diagnostics.refusals(), monitors.len()),
+            (usize::from(!is_run), 1),
+            "{}",
+            report.diagnostics
+        );
         let red = monitors[0].policy.codes.destinations(Color::Red);
         assert_eq!(red.iter().any(|one| matches!(one.provider, Provider::Script(_))), is_run, "{red:?}");
     }

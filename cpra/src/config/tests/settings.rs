@@ -46,6 +46,14 @@ fn what_the_documented_file_shows_commented_out_loads() {
     let errors: Vec<_> = said.iter().filter(|line| !line.contains(": warning: ")).collect();
     assert!(errors.is_empty(), "{errors:#?}");
     assert!(settings.providers.names().count() >= 10 && settings.resolver.servers.len() == 2, "{settings:#?}");
+    let folders = Folders { providers: settings.providers, ..folders() };
+    let report = crate::config::read_all(&[], &folders, &mut |_| {});
+    // Only what this host does not have.
+    let missing = ["is not there", "cannot be looked at", "which is empty or not set"];
+    let is_missing = |said: &&crate::config::Diagnostic| missing.iter().any(|missing| said.message.contains(missing));
+    let wrong: Vec<_> =
+        report.diagnostics.iter().filter(|said| said.severity == crate::config::Severity::Error).collect();
+    assert!(wrong.iter().all(is_missing) && wrong.len() >= 10, "{}", report.diagnostics);
 }
 
 #[test]
