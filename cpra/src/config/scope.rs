@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 use rustc_hash::FxBuildHasher;
 
+use super::destinations::Templates;
 use super::folders::Folders;
 use super::node::Mark;
 use super::secret::SecretFiles;
@@ -16,6 +17,7 @@ use crate::units::limits::{DESTINATIONS_SHARED_MAX, PATTERNS_SHARED_MAX, RECEIVE
 pub(super) struct Scope<'a> {
     pub(super) folders: &'a Folders,
     pub(super) secrets: SecretFiles,
+    pub(super) templates: Templates,
     patterns: HashMap<Box<str>, Pattern, FxBuildHasher>,
     /// Whose token is which. Two jobs with one token would be one.
     tokens: HashMap<Box<str>, Box<str>, FxBuildHasher>,
@@ -43,6 +45,7 @@ impl<'a> Scope<'a> {
         Self {
             folders,
             secrets: SecretFiles::default(),
+            templates: Templates::default(),
             patterns: HashMap::default(),
             tokens: HashMap::default(),
             providers: BTreeMap::new(),

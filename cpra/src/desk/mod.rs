@@ -15,6 +15,7 @@
 
 mod outbox;
 pub mod protocol;
+mod stored;
 mod void;
 
 use std::collections::{BTreeSet, VecDeque};

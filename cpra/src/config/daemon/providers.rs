@@ -190,7 +190,7 @@ fn provider(
     }
     // What stands where no secret may is not read on from.
     let is_readable = !section.fields().any(|key| kind.secrets().contains(&key.key));
-    let Scope { folders, secrets, .. } = scope;
+    let Scope { folders, secrets, templates, .. } = scope;
     let form = Form {
         name: field.key,
         kind,
@@ -199,6 +199,7 @@ fn provider(
         is_complete,
         folders,
         secrets,
+        templates,
         findings,
     };
     let destinations = if is_readable { form.destinations() } else { Vec::new() };
