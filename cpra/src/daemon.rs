@@ -78,6 +78,10 @@ pub struct Plan {
     pub loaded: bool,
     /// `[providers.NAME]`: those that people can ask for by name.
     pub providers: Vec<Arc<Destination>>,
+    /// Who hears what nobody else can receive, and of the daemon itself.
+    pub fallback: Arc<Destination>,
+    /// How often people are reminded of what is still down; `None`: not at all.
+    pub repeat_interval: Option<Span>,
     /// Of the intervention and code queues.
     pub queue_capacity: usize,
     /// How many checks are in flight, over all shards, and for what promise.
@@ -125,6 +129,8 @@ impl Plan {
             catalog,
             loaded: true,
             providers: Vec::new(),
+            fallback: Arc::new(Destination::log(None)),
+            repeat_interval: None,
             queue_capacity: 1024,
             pulse: Setup::fixed(1024),
             code: lane::default_sizing(),
@@ -340,8 +346,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let settings = desk::Settings {
         instance: plan.instance.clone(),
         queue_capacity: plan.queue_capacity,
-        fallback: Arc::new(Destination::log(None)),
-        repeat_interval: None,
+        fallback: plan.fallback,
+        repeat_interval: plan.repeat_interval,
         seed: seed(),
     };
     let desk_board = Arc::new(DeskBoard::default());

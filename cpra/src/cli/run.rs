@@ -124,7 +124,9 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         instance,
         catalog: loaded.catalog,
         loaded: loaded.found,
-        providers: loaded.report.receivers.named.clone(),
+        providers: loaded.report.receivers.named,
+        fallback: loaded.report.receivers.fallback,
+        repeat_interval: settings.code.repeat_interval,
         queue_capacity: settings.queue_capacity,
         pulse,
         code,
@@ -325,15 +327,22 @@ struct Loaded {
 
 fn load(args: &Args, settings: &Settings, shards: u8) -> anyhow::Result<Loaded> {
     let mut builder = CatalogBuilder::new(shards);
-    if args.yaml.is_empty() {
-        return Ok(Loaded { catalog: builder.finish()?, found: false, report: Report::default() });
-    }
     let mut refused = None;
     let report = config::read_all(&args.yaml, &args.folders(settings), &mut |monitor| {
         if refused.is_none() {
             refused = builder.add(monitor).err();
         }
     });
+    if report.provider_errors > 0 {
+        tell(&report.diagnostics);
+        let errors = plural(report.provider_errors, "error");
+        anyhow::bail!("the daemon file has {errors} in [providers]: nothing was started");
+    }
+    let none = |receivers| Report { receivers, ..Report::default() };
+    if args.yaml.is_empty() {
+        tell(&report.diagnostics);
+        return Ok(Loaded { catalog: builder.finish()?, found: false, report: none(report.receivers) });
+    }
     if report.missing {
         // As the original says it; a service that is installed before its file comes up, and `/readyz` stays 503.
         let _ = writeln!(
@@ -341,7 +350,7 @@ fn load(args: &Args, settings: &Settings, shards: u8) -> anyhow::Result<Loaded> 
             "Warning: YAML file {} not found, starting without loading monitors",
             summary::sources(&report, &args.yaml).trim_end_matches(" (0 files)")
         );
-        return Ok(Loaded { catalog: builder.finish()?, found: false, report: Report::default() });
+        return Ok(Loaded { catalog: builder.finish()?, found: false, report: none(report.receivers) });
     }
     let sources = summary::sources(&report, &args.yaml);
     if !tell(&report.diagnostics) {

@@ -27,8 +27,8 @@ mod sections;
 pub use providers::FALLBACK;
 pub(super) use providers::{read as read_providers, unused as unused_providers};
 pub use sections::{
-    Api, Blind, Breaker, Code, Ebpf, EbpfHook, EbpfMode, Histograms, Intervention, Log, LogFormat, Pulse,
-    Resolver, Security, Share, Store, Watchdog, listen,
+    Api, Blind, Breaker, Code, Ebpf, EbpfHook, EbpfMode, Histograms, Intervention, Log, LogFormat, Pulse, Resolver,
+    Security, Share, Store, Watchdog, listen,
 };
 
 /// Everything the daemon can be told, with its defaults.

@@ -231,6 +231,8 @@ pub const CERTIFICATE_FILE_MAX: u64 = 1024 * 1024;
 pub const SECRET_FILES_MAX: usize = 1_024;
 /// Compiled regular expressions that one load shares between monitors.
 pub const PATTERNS_SHARED_MAX: usize = 1_024;
+/// Templates that one load remembers to have judged.
+pub const TEMPLATES_SHARED_MAX: usize = 1_024;
 /// Destinations that one load shares between monitors, and those of them that are listed for people.
 pub const DESTINATIONS_SHARED_MAX: usize = 65_536;
 pub const RECEIVERS_TOLD_MAX: usize = 1_000;
@@ -376,9 +378,6 @@ pub const DELIVERY_TIMEOUTS: std::ops::RangeInclusive<Span> = Span::from_millis(
 pub const DELIVERY_BURST_MAX: u32 = 10_000;
 pub const DELIVERIES_AT_ONCE_MAX: u32 = 1_024;
 pub const RAISES_PER_MINUTE_MAX: u32 = 10_000;
-/// Templates of one color.
-pub const TEMPLATE_TITLE_MAX: usize = 1_024;
-pub const TEMPLATE_TEXT_MAX: usize = 16 * 1024;
 
 /// Notices that one destination is given at a time, and so the lines of one write.
 pub const NOTICE_BATCH_MAX: usize = 1024;
