@@ -3,11 +3,13 @@
 
 pub mod alertmanager;
 pub mod dirs;
+pub mod email;
 pub mod exchange;
 pub mod lane;
 pub mod line;
 pub mod log;
 pub mod pagerduty;
+pub mod script;
 pub mod slack;
 pub mod sms;
 pub mod stderr;
@@ -22,6 +24,7 @@ pub use stderr::Stderr;
 use crate::desk::protocol::Delivered;
 use crate::domain::{Destination, Notice, Provider};
 use crate::os::lane::Disk;
+use crate::os::spawn::Runner;
 use crate::os::web::Web;
 
 /// What all providers of a lane share.
@@ -32,6 +35,8 @@ pub struct Surroundings {
     /// The last resort.
     pub stderr: Rc<Stderr>,
     pub web: Web,
+    /// Who runs scripts, if anybody does.
+    pub scripts: Option<Rc<Runner>>,
 }
 
 /// A destination with what is kept open towards it.
@@ -43,6 +48,8 @@ pub enum Outlet {
     Webhook(webhook::WebhookOutlet),
     Sms(sms::SmsOutlet),
     Alertmanager(alertmanager::AlertmanagerOutlet),
+    Email(Box<email::EmailOutlet>),
+    Script(script::ScriptOutlet),
 }
 
 impl Outlet {
@@ -57,8 +64,10 @@ impl Outlet {
             Provider::Alertmanager(to) => {
                 Self::Alertmanager(alertmanager::AlertmanagerOutlet::new(to, destination, web))
             }
-            // No file makes one of these so far.
-            Provider::Email(_) | Provider::Script(_) => Self::Log(log::LogOutlet::new(None, surroundings.clone())),
+            Provider::Email(email) => Self::Email(Box::new(email::EmailOutlet::new(destination, email))),
+            Provider::Script(script) => {
+                Self::Script(script::ScriptOutlet::new(destination, script, surroundings.scripts.clone()))
+            }
         }
     }
 
@@ -71,6 +80,8 @@ impl Outlet {
             Self::Webhook(outlet) => outlet.deliver(notices).await,
             Self::Sms(outlet) => outlet.deliver(notices).await,
             Self::Alertmanager(outlet) => outlet.deliver(notices).await,
+            Self::Email(outlet) => outlet.deliver(notices).await,
+            Self::Script(outlet) => outlet.deliver(notices).await,
         }
     }
 
@@ -80,6 +91,8 @@ impl Outlet {
             Self::Log(outlet) => outlet.close().await,
             // Their connections end with them.
             Self::PagerDuty(_) | Self::Slack(_) | Self::Webhook(_) | Self::Sms(_) | Self::Alertmanager(_) => {}
+            Self::Email(outlet) => outlet.close().await,
+            Self::Script(_) => {}
         }
     }
 }

@@ -29,7 +29,8 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let (stderr, writer) = nix::unistd::pipe().unwrap();
         let log_dirs = Arc::new(LogDirs::new([folder.path().to_owned()], folder.path().join("state")));
-        let surroundings = Surroundings { disk, log_dirs, stderr: Rc::new(Stderr::with(writer)), web: Web::default() };
+        let surroundings =
+            Surroundings { disk, log_dirs, stderr: Rc::new(Stderr::with(writer)), web: Web::default(), scripts: None };
         Self { folder, surroundings, stderr: stderr.into() }
     }
 
