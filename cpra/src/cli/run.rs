@@ -127,6 +127,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         providers: loaded.report.receivers.named,
         fallback: loaded.report.receivers.fallback,
         repeat_interval: settings.code.repeat_interval,
+        merges: settings.code.merge,
         queue_capacity: settings.queue_capacity,
         pulse,
         code,

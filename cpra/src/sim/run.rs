@@ -630,6 +630,7 @@ fn new_desk(plan: &Plan, catalog: &Arc<Catalog>, stored: Stored, process: u64, n
         queue_capacity: plan.queue_capacity,
         fallback: plan.fallback(),
         repeat_interval: plan.repeat_interval,
+        merges: false,
         seed: plan.seed ^ process << 32,
     };
     Desk::new(settings, Arc::clone(catalog), stored, now)
