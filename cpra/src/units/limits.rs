@@ -70,6 +70,9 @@ pub const API_NEAR_SCAN_MAX: usize = 200_000;
 pub const API_NEAR_MAX: usize = 3;
 /// Destinations that monitors tell, without those with a name of their own, as far as the API looks for them.
 pub const API_DESTINATIONS_MAX: usize = 1_000;
+/// Incidents and attempts of one monitor's history, and how many may read the store at the same time.
+pub const API_HISTORY_DEFAULT: usize = 50;
+pub const API_HISTORY_READERS_MAX: usize = 4;
 /// Open episodes and last changes in the status.
 pub const API_STATUS_LIST_MAX: usize = 10;
 /// Files looked at in search of the owner of a taken port.
@@ -228,6 +231,8 @@ pub const CERTIFICATE_FILE_MAX: u64 = 1024 * 1024;
 pub const SECRET_FILES_MAX: usize = 1_024;
 /// Compiled regular expressions that one load shares between monitors.
 pub const PATTERNS_SHARED_MAX: usize = 1_024;
+/// Templates that one load remembers to have judged.
+pub const TEMPLATES_SHARED_MAX: usize = 1_024;
 /// Destinations that one load shares between monitors, and those of them that are listed for people.
 pub const DESTINATIONS_SHARED_MAX: usize = 65_536;
 pub const RECEIVERS_TOLD_MAX: usize = 1_000;
@@ -373,9 +378,6 @@ pub const DELIVERY_TIMEOUTS: std::ops::RangeInclusive<Span> = Span::from_millis(
 pub const DELIVERY_BURST_MAX: u32 = 10_000;
 pub const DELIVERIES_AT_ONCE_MAX: u32 = 1_024;
 pub const RAISES_PER_MINUTE_MAX: u32 = 10_000;
-/// Templates of one color.
-pub const TEMPLATE_TITLE_MAX: usize = 1_024;
-pub const TEMPLATE_TEXT_MAX: usize = 16 * 1024;
 
 /// Notices that one destination is given at a time, and so the lines of one write.
 pub const NOTICE_BATCH_MAX: usize = 1024;
