@@ -331,7 +331,9 @@ impl Notices {
                 return Ok(());
             }
             if key.n > 0 {
-                return self.reminds(number, line, notice, now).map_err(|text| ("reminders", format!("{what}: {text}")));
+                return self
+                    .reminds(number, line, notice, now)
+                    .map_err(|text| ("reminders", format!("{what}: {text}")));
             }
         } else if notice.monitor.is_none() && *notice.monitor_name == *"cpra" {
             // Its episode's record follows.
@@ -425,11 +427,7 @@ impl Notices {
         }
         let (process, era) = (self.process, self.era);
         let line = line_of(notice);
-        let is_next = if notice.test {
-            self.awaited_tests.remove(key)
-        } else {
-            self.takes_its_turn(&line, key)
-        };
+        let is_next = if notice.test { self.awaited_tests.remove(key) } else { self.takes_its_turn(&line, key) };
         let summary = notice.summary.clone();
         self.arrivals.push(Arrival { at: now, era, monitor: notice.monitor, key: key.clone(), summary });
         let copies = self.copies(notice);
@@ -471,9 +469,9 @@ impl Notices {
     fn takes_its_turn(&mut self, line: &Line, key: &DeliveryKey) -> bool {
         let number = self.by_id.get(&key.episode).copied();
         let Some(due) = self.lines.get_mut(line) else { return false };
-        let is_next = due.front().is_some_and(|due| {
-            Some(due.episode) == number && due.raise == key.raise && due.n == key.n && due.queued
-        });
+        let is_next = due
+            .front()
+            .is_some_and(|due| Some(due.episode) == number && due.raise == key.raise && due.n == key.n && due.queued);
         if is_next {
             due.pop_front();
         }
