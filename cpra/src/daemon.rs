@@ -302,10 +302,11 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         instance: plan.instance.clone(),
         queue_capacity: plan.queue_capacity,
         fallback: Arc::new(Destination::log(None)),
+        repeat_interval: None,
         seed: seed(),
     };
     let desk_board = Arc::new(DeskBoard::default());
-    let machine = Desk::new(settings, Arc::clone(&catalog), Stored::default(), now);
+    let machine = Desk::new(settings, Arc::clone(&catalog), Stored { is_new: true, ..Stored::default() }, now);
     let names = catalog.ids_after(None).take(STORY_NAMES).map(|id| catalog.name(id));
     let story = Teller::new(now, names)?;
     let board = Arc::clone(&desk_board);

@@ -577,7 +577,7 @@ pub fn state_name(state: &MonitorState) -> &'static str {
         return "unknown";
     }
     match state.phase {
-        Phase::Unknown => "unknown",
+        Phase::Unknown | Phase::Unproven => "unknown",
         Phase::Up => "up",
         Phase::Suspect => "suspect",
         Phase::Failing => "down",

@@ -43,6 +43,8 @@ struct Row {
     unsure: u32,
     /// What came of the last attempt, whether or not the desk has heard.
     last: Option<Delivered>,
+    /// Some attempt may have told people, and nobody knows.
+    doubted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +64,8 @@ pub(super) struct Leaving {
     posts: BTreeMap<Arc<Destination>, Post>,
     /// Dropped while they were on their way.
     called_off: BTreeSet<NoticeId>,
+    /// What a person has dropped in this step, also of what is queued in it.
+    drops: Vec<Selection>,
     next_id: u64,
     positions: u64,
     /// When each commit was handed over, and which is durable.
@@ -99,6 +103,7 @@ impl Leaving {
             dropped: false,
             unsure: 0,
             last: None,
+            doubted: false,
         };
         self.rows.insert(id, row);
     }
@@ -121,6 +126,10 @@ impl Leaving {
             _ => return Err(("exactly once", format!("two notices are {id:?}"))),
         }
         self.insert(id, notice, sequence);
+        if let Some(row) = self.rows.get_mut(&id) {
+            row.doubted = known.is_some();
+            row.dropped = self.drops.iter().any(|selection| is_meant(selection, id, row));
+        }
         Ok(known.is_some())
     }
 
@@ -264,6 +273,7 @@ impl Leaving {
             }
         } else if let Some(row) = self.rows.get_mut(&id) {
             row.unsure += u32::from(delivered.result == DeliveryResult::Unsure);
+            row.doubted |= !is_taken(delivered.result);
             row.last = Some(delivered.clone());
         }
     }
@@ -316,6 +326,7 @@ impl Leaving {
 
     /// A person wants these never.
     pub(super) fn dropped(&mut self, selection: &Selection, coverage: &mut Coverage) {
+        self.drops.push(selection.clone());
         for (id, row) in &mut self.rows {
             if is_meant(selection, *id, row) {
                 row.dropped = true;
@@ -336,7 +347,12 @@ impl Leaving {
     /// Whether the last attempt may have told people, and nobody knows.
     pub(super) fn may_come_again(&self, key: &DeliveryKey) -> bool {
         let of_key = self.rows.values().find(|row| row.key == *key);
-        of_key.is_none_or(|row| row.last.as_ref().is_some_and(|last| !is_taken(last.result)))
+        of_key.is_none_or(|row| row.doubted)
+    }
+
+    /// Whether a person wanted no more of it when it had left.
+    pub(super) fn is_called_off(&self, id: NoticeId) -> bool {
+        self.called_off.contains(&id)
     }
 
     /// Whether a row of this line is to be delivered or was given up.
@@ -351,7 +367,8 @@ impl Leaving {
     }
 
     /// After a step: what a person has dropped is gone, but for what is on its way.
-    pub(super) fn dropped_and_there(&self) -> Option<NoticeId> {
+    pub(super) fn dropped_and_there(&mut self) -> Option<NoticeId> {
+        self.drops.clear();
         let left = self.rows.iter().find(|(_, row)| row.dropped && !row.outstanding);
         left.map(|(id, _)| *id)
     }

@@ -440,6 +440,9 @@ impl Notices {
             return self.fail("exactly once", now, format!("{what}: its key was used before the store was lost"));
         }
         known.process = process;
+        if self.leaving.is_called_off(id) {
+            return coverage.hit(Section::Turn, "a notice arrived that a person had dropped");
+        }
         if is_first && !is_next {
             let due = self.lines.get(&line);
             let waits = due.is_some_and(|due| due.iter().any(|due| due.raise == key.raise && due.n == key.n));
