@@ -12,7 +12,7 @@ use super::App;
 use super::failure::{Failure, answered};
 use super::metrics::CONTENT_TYPE;
 use super::view::{
-    ApiCount, ChangeView, ChecksCount, EpisodeView, MonitorsCount, NoticesCount, PipelineBrief, Quantiles,
+    ApiCount, ChangeView, ChecksCount, EpisodeView, MonitorsCount, NoticesCount, OutboxCount, PipelineBrief, Quantiles,
     ReadinessView, StatusView,
 };
 use crate::desk::DeskStats;
@@ -77,6 +77,7 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Json<StatusView> {
         queues: pipelines.iter().map(|pipeline| (pipeline.name, pipeline.waiting)).collect(),
         pipelines: pipelines.iter().map(PipelineBrief::of).collect(),
         notices: notices_count(&desk),
+        outbox: OutboxCount::of(&desk, source.now()),
         episodes_open: desk.episodes_open,
         episodes,
         changes,

@@ -9,6 +9,8 @@
 //! | `cpra monitors` | 0 listed, 1 refused, 3 nobody answers |
 //! | `cpra histogram` | 0 shown, 3 not: a file cannot be read, or has no such series |
 //! | `cpra disable`, `cpra enable` | 0 done, 1 refused, 3 nobody answers |
+//! | `cpra outbox` | 0 listed or done, 1 refused or not confirmed, 3 nobody answers |
+//! | `cpra notify test` | 0 sent, 1 not sent, 3 nobody answers or nobody was named |
 //!
 //! Wrong arguments of a subcommand are 3 too: what was asked for was not done, and nothing is known.
 
@@ -17,6 +19,8 @@ mod client;
 mod generate;
 mod histogram;
 mod monitors;
+mod notify;
+mod outbox;
 mod run;
 mod status;
 mod summary;
@@ -31,7 +35,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 pub use self::run::run;
 use crate::config::daemon::{Flags, LogFormat};
-use crate::config::{self, Diagnostic, Diagnostics, Folders, Provider, Settings, Severity};
+use crate::config::{self, Diagnostic, Diagnostics, Folders, Settings, Severity};
 use crate::domain::Check;
 use crate::os::local;
 use crate::os::privilege::{Privilege, PrivilegeError};
@@ -95,6 +99,10 @@ pub enum Command {
     Disable(switch::Args),
     /// Watch it again
     Enable(switch::Args),
+    /// Alerts that are still to be delivered or could not be: list, retry, drop
+    Outbox(outbox::Args),
+    /// Send a test to a destination, and show what it answers
+    Notify(notify::Args),
     /// Show, compare and draw what the daemon has measured and written down
     Histogram(histogram::Args),
     /// Write a monitors file of any size, for a first try and for measurements
@@ -134,6 +142,8 @@ pub fn obey(args: &Args) -> ExitCode {
         Some(Command::Monitors(command)) => told(monitors::monitors(args, command)),
         Some(Command::Disable(command)) => told(switch::switch(args, command, "disable")),
         Some(Command::Enable(command)) => told(switch::switch(args, command, "enable")),
+        Some(Command::Outbox(command)) => told(outbox::outbox(args, command)),
+        Some(Command::Notify(command)) => told(notify::notify(args, command)),
         Some(Command::Histogram(command)) => histogram::histogram(command),
         Some(Command::Generate(command)) => generate::generate(command),
     }
@@ -181,9 +191,8 @@ impl Args {
         if let Some(secret_dirs) = &settings.security.secret_dirs {
             folders.secret_dirs.clone_from(secret_dirs);
         }
-        for named in &settings.providers {
-            folders.providers.insert(&named.name, Provider { kind: named.kind, file: named.file.clone() });
-        }
+        folders.providers.clone_from(&settings.providers);
+        folders.fallback.clone_from(&settings.code.fallback);
         folders
     }
 }

@@ -26,6 +26,7 @@ use crate::os::privilege::{Privilege, Wish};
 use crate::os::resolve;
 use crate::os::signals::Signals;
 use crate::os::spawn;
+use crate::os::supervisor::Supervisor;
 use crate::os::syn::Ports;
 use crate::os::tls;
 use crate::queueing::{Bounds, Presize, Setup, Slo};
@@ -115,12 +116,14 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         instance,
         catalog: loaded.catalog,
         loaded: loaded.found,
+        providers: Vec::new(),
         queue_capacity: settings.queue_capacity,
         pulse,
         code,
         batch_size: settings.batch_size,
         rates: shard::Rates { echo: settings.pulse.max_echo_rate, syn: settings.pulse.max_syn_rate },
         log_dirs: folders.log_dirs,
+        store: crate::store::Settings::Memory,
         state_dir: folders.state,
         resolver: resolver(&settings),
         api,
@@ -138,6 +141,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         signals: kernel,
         syn_ports,
         privilege,
+        supervisor: supervisor()?,
     };
     let daemon = daemon::start(plan)?;
     // A clean end is a success even where a notice was left behind: that was told, loudly, and is not undone by 1.
@@ -163,6 +167,14 @@ fn local_socket(settings: &Settings, folders: &Folders) -> anyhow::Result<Option
                 Ok(None)
             }
         },
+    }
+}
+
+/// The service manager, if there is one that wants to know.
+fn supervisor() -> anyhow::Result<Option<Arc<Supervisor>>> {
+    match Supervisor::of_process() {
+        Ok(supervisor) => Ok(supervisor.map(Arc::new)),
+        Err(error) => anyhow::bail!("NOTIFY_SOCKET {error}: unset it, or start the daemon by the service manager"),
     }
 }
 
