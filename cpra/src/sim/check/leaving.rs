@@ -40,6 +40,8 @@ struct Row {
     outstanding: bool,
     dead: bool,
     dropped: bool,
+    /// It was queued in the step in which a person dropped others: before that word, or after it.
+    may_be_dropped: bool,
     unsure: u32,
     /// What came of the last attempt, whether or not the desk has heard.
     last: Option<Delivered>,
@@ -101,6 +103,7 @@ impl Leaving {
             outstanding: false,
             dead: false,
             dropped: false,
+            may_be_dropped: false,
             unsure: 0,
             last: None,
             doubted: false,
@@ -128,7 +131,7 @@ impl Leaving {
         self.insert(id, notice, sequence);
         if let Some(row) = self.rows.get_mut(&id) {
             row.doubted = known.is_some();
-            row.dropped = self.drops.iter().any(|selection| is_meant(selection, id, row));
+            row.may_be_dropped = self.drops.iter().any(|selection| is_meant(selection, id, row));
         }
         Ok(known.is_some())
     }
@@ -143,9 +146,10 @@ impl Leaving {
             return Err(("nothing lost", format!("{id:?} is done, and was not to be delivered")));
         };
         let taken = !row.outstanding && row.last.as_ref().is_some_and(|last| is_taken(last.result));
-        if row.outstanding && row.dropped {
+        let dropped = row.dropped || row.may_be_dropped;
+        if row.outstanding && dropped {
             self.called_off.insert(id);
-        } else if !taken && !row.dropped {
+        } else if !taken && !dropped {
             return Err(("nothing lost", format!("{:?} of {:?} is done, and nobody got it", row.key.raise, row.line)));
         }
         Ok((!taken).then_some((row.line, row.key)))
@@ -177,8 +181,9 @@ impl Leaving {
     ) -> Found {
         let what = format!("{id:?}, {:?} of {} to {}", notice.key.raise, notice.monitor_name, notice.key.destination.name);
         let line = line_of(notice);
+        // One that passes holds its line as soon as it is made, and of that there is no record.
         let position = if is_passing(id) {
-            u64::MAX
+            0
         } else {
             self.row_leaves(id, notice, now, &what, coverage)?;
             self.rows[&id].position
