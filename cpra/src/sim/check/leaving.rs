@@ -121,7 +121,12 @@ impl Leaving {
     }
 
     /// It is in a commit; answers whether it was there before.
-    pub(super) fn queued(&mut self, id: NoticeId, notice: &Notice, sequence: u64) -> Result<bool, (&'static str, String)> {
+    pub(super) fn queued(
+        &mut self,
+        id: NoticeId,
+        notice: &Notice,
+        sequence: u64,
+    ) -> Result<bool, (&'static str, String)> {
         let known = self.rows.get(&id).map(|row| (row.dead, row.key == notice.key));
         match known {
             None if id.0 >= self.next_id && !is_passing(id) => self.next_id = id.0 + 1,
@@ -165,7 +170,10 @@ impl Leaving {
         let is_due = result == Some(DeliveryResult::Refused)
             || result == Some(DeliveryResult::Unsure) && row.unsure >= UNSURE_MAX;
         if !is_due {
-            return Err(("dead letters", format!("{:?} of {:?} is given up after {result:?}", row.key.raise, row.line)));
+            return Err((
+                "dead letters",
+                format!("{:?} of {:?} is given up after {result:?}", row.key.raise, row.line),
+            ));
         }
         Ok((row.line.clone(), row.key.clone()))
     }
@@ -179,7 +187,8 @@ impl Leaving {
         capacity: usize,
         coverage: &mut Coverage,
     ) -> Found {
-        let what = format!("{id:?}, {:?} of {} to {}", notice.key.raise, notice.monitor_name, notice.key.destination.name);
+        let what =
+            format!("{id:?}, {:?} of {} to {}", notice.key.raise, notice.monitor_name, notice.key.destination.name);
         let line = line_of(notice);
         // One that passes holds its line as soon as it is made, and of that there is no record.
         let position = if is_passing(id) {
@@ -222,7 +231,14 @@ impl Leaving {
         Ok(())
     }
 
-    fn row_leaves(&mut self, id: NoticeId, notice: &Notice, now: Instant, what: &str, coverage: &mut Coverage) -> Found {
+    fn row_leaves(
+        &mut self,
+        id: NoticeId,
+        notice: &Notice,
+        now: Instant,
+        what: &str,
+        coverage: &mut Coverage,
+    ) -> Found {
         let Some(row) = self.rows.get(&id) else {
             return Err(("durability", format!("{what} leaves without ever having been committed, or after its end")));
         };
@@ -231,6 +247,9 @@ impl Leaving {
         }
         if row.dead {
             return Err(("dead letters", format!("{what} leaves although it is dead")));
+        }
+        if row.unsure >= UNSURE_MAX && row.last.as_ref().is_some_and(|last| last.result == DeliveryResult::Unsure) {
+            return Err(("dead letters", format!("{what} leaves, and may have arrived {} times", row.unsure)));
         }
         if row.sequence > self.durable {
             // The oldest commit without an answer decides whether the store is silent.

@@ -331,7 +331,9 @@ impl Notices {
                 return Ok(());
             }
             if key.n > 0 {
-                return self.reminds(number, line, notice, now).map_err(|text| ("reminders", format!("{what}: {text}")));
+                return self
+                    .reminds(number, line, notice, now)
+                    .map_err(|text| ("reminders", format!("{what}: {text}")));
             }
         } else if notice.monitor.is_none() && *notice.monitor_name == *"cpra" {
             // Its episode's record follows.
@@ -487,9 +489,9 @@ impl Notices {
     fn takes_its_turn(&mut self, line: &Line, key: &DeliveryKey) -> bool {
         let number = self.by_id.get(&key.episode).copied();
         let Some(due) = self.lines.get_mut(line) else { return false };
-        let is_next = due.front().is_some_and(|due| {
-            Some(due.episode) == number && due.raise == key.raise && due.n == key.n && due.queued
-        });
+        let is_next = due
+            .front()
+            .is_some_and(|due| Some(due.episode) == number && due.raise == key.raise && due.n == key.n && due.queued);
         if is_next {
             due.pop_front();
         }
