@@ -43,7 +43,7 @@ impl Episode {
             yellow: self.yellow,
             red: self.red,
             reminders: self.reminders,
-            told: self.told.clone(),
+            told: if planted::is(Bug::ToldNotRecorded) { Vec::new() } else { self.told.clone() },
         }
     }
 }
