@@ -80,6 +80,8 @@ pub struct Plan {
     pub providers: Vec<Arc<Destination>>,
     /// Who hears what nobody else can receive, and of the daemon itself.
     pub fallback: Arc<Destination>,
+    /// A red that lasts is told again after this long.
+    pub repeat_interval: Option<Span>,
     /// Of the intervention and code queues.
     pub queue_capacity: usize,
     /// How many checks are in flight, over all shards, and for what promise.
@@ -115,6 +117,7 @@ pub struct Plan {
     pub privilege: Privilege,
     /// Who is told that the daemon does its work.
     pub supervisor: Option<Arc<Supervisor>>,
+    pub watchdog: watchdog::Settings,
 }
 
 impl Plan {
@@ -127,6 +130,7 @@ impl Plan {
             loaded: true,
             providers: Vec::new(),
             fallback: Arc::new(Destination::log(None)),
+            repeat_interval: None,
             queue_capacity: 1024,
             pulse: Setup::fixed(1024),
             code: lane::default_sizing(),
@@ -149,6 +153,7 @@ impl Plan {
             syn_ports: None,
             privilege: Privilege::default(),
             supervisor: None,
+            watchdog: watchdog::Settings::default(),
         }
     }
 }
@@ -342,6 +347,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         instance: plan.instance.clone(),
         queue_capacity: plan.queue_capacity,
         fallback: plan.fallback,
+        repeat_interval: plan.repeat_interval,
         seed: seed(),
     };
     let desk_board = Arc::new(DeskBoard::default());
@@ -393,10 +399,10 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         patient: Arc::<Running>::clone(&source),
         supervisor: plan.supervisor.clone(),
         board: Arc::clone(&source.watchdog),
-        interval: Span::from_secs(60),
-        whom: "".into(),
+        interval: plan.watchdog.interval,
+        whom: plan.watchdog.url.as_ref().map(watchdog::host_of).unwrap_or_default(),
     };
-    let watchdog = watchdog::spawn(watch).map_err(|error| StartError::Thread { thread: watchdog::THREAD, error })?;
+    let watchdog = watchdog::spawn(watch, plan.watchdog.url).map_err(|error| StartError::Thread { thread: watchdog::THREAD, error })?;
     if let Some(supervisor) = &plan.supervisor {
         supervisor.ready("checks begin");
     }

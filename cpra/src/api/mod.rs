@@ -18,6 +18,7 @@ pub mod door;
 pub mod failure;
 pub mod guard;
 mod histograms;
+mod history;
 pub mod listen;
 pub mod metrics;
 mod monitors;
@@ -57,6 +58,7 @@ pub(crate) struct App {
     source: Arc<dyn Source>,
     metrics: Metrics,
     door: Arc<Door>,
+    readers: history::Readers,
     strangers: Strangers,
 }
 
@@ -158,7 +160,13 @@ fn routes(source: Arc<dyn Source>, door: Arc<Door>) -> Router {
         .route("/api/v1/push/{*token}", post(push::call))
         .route("/demo/flaky", get(demo::flaky))
         .fallback(nothing)
-        .with_state(Arc::new(App { source, metrics, door, strangers: Strangers::default() }))
+        .with_state(Arc::new(App {
+            source,
+            metrics,
+            door,
+            readers: history::Readers::default(),
+            strangers: Strangers::default(),
+        }))
 }
 
 fn guarded(routes: Router, guard: Guard) -> Router {

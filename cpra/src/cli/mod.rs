@@ -8,6 +8,7 @@
 //! | `cpra status` | 0 ready, 1 not ready, 3 nobody answers |
 //! | `cpra monitors` | 0 listed, 1 refused, 3 nobody answers |
 //! | `cpra histogram` | 0 shown, 3 not: a file cannot be read, or has no such series |
+//! | `cpra incident` | 0 shown, 1 no such monitor, 3 nobody answers |
 //! | `cpra disable`, `cpra enable` | 0 done, 1 refused, 3 nobody answers |
 //! | `cpra outbox` | 0 listed or done, 1 refused or not confirmed, 3 nobody answers |
 //! | `cpra notify test` | 0 sent, 1 not sent, 3 nobody answers or nobody was named |
@@ -18,6 +19,7 @@ mod check;
 mod client;
 mod generate;
 mod histogram;
+mod incident;
 mod monitors;
 mod notify;
 mod outbox;
@@ -95,6 +97,8 @@ pub enum Command {
     Status(status::Args),
     /// The running daemon's monitors
     Monitors(monitors::Args),
+    /// What happened to a monitor, who was told, and whether it arrived
+    Incident(incident::Args),
     /// Stop watching a monitor of the running daemon
     Disable(switch::Args),
     /// Watch it again
@@ -140,6 +144,7 @@ pub fn obey(args: &Args) -> ExitCode {
         Some(Command::Check(command)) => check::check(args, command),
         Some(Command::Status(command)) => told(status::status(args, command)),
         Some(Command::Monitors(command)) => told(monitors::monitors(args, command)),
+        Some(Command::Incident(command)) => told(incident::incident(args, command)),
         Some(Command::Disable(command)) => told(switch::switch(args, command, "disable")),
         Some(Command::Enable(command)) => told(switch::switch(args, command, "enable")),
         Some(Command::Outbox(command)) => told(outbox::outbox(args, command)),

@@ -604,7 +604,8 @@ fn new_desk(plan: &Plan, catalog: &Arc<Catalog>, process: u64, now: Instant) -> 
         instance: "sim".into(),
         queue_capacity: plan.queue_capacity,
         fallback: fallback(),
+        repeat_interval: None,
         seed: plan.seed ^ process << 32,
     };
-    Desk::new(settings, Arc::clone(catalog), Stored::default(), now)
+    Desk::new(settings, Arc::clone(catalog), Stored { is_new: true, ..Stored::default() }, now)
 }

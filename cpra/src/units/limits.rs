@@ -70,6 +70,9 @@ pub const API_NEAR_SCAN_MAX: usize = 200_000;
 pub const API_NEAR_MAX: usize = 3;
 /// Destinations that monitors tell, without those with a name of their own, as far as the API looks for them.
 pub const API_DESTINATIONS_MAX: usize = 1_000;
+/// Incidents and attempts of one monitor's history, and how many may read the store at the same time.
+pub const API_HISTORY_DEFAULT: usize = 50;
+pub const API_HISTORY_READERS_MAX: usize = 4;
 /// Open episodes and last changes in the status.
 pub const API_STATUS_LIST_MAX: usize = 10;
 /// Files looked at in search of the owner of a taken port.
@@ -301,6 +304,33 @@ pub const RECENT_CHANGES_MAX: usize = 100;
 /// Without a commit for this long, notices leave from memory (VERDICTS decision 5).
 pub const COMMIT_PATIENCE: Span = Span::from_secs(5);
 
+/// Pauses of a notice that could not be delivered: the first one, where a pager would rather not be asked again soon, and the
+/// longest one. Each is twice as long as the one before, and up to a quarter more.
+pub const DELIVERY_PAUSE_MIN: Span = Span::from_secs(1);
+pub const DELIVERY_PAUSE_MIN_PAGER: Span = Span::from_secs(10);
+pub const DELIVERY_PAUSE_MAX: Span = Span::from_secs(300);
+/// A notice that has failed for this long is dead: it goes to the fallback.
+pub const DEAD_LETTER_AGE: Span = Span::from_secs(24 * 3600);
+/// Attempts that may each have arrived where nobody can tell a second notice from the first.
+pub const UNSURE_MAX: u32 = 3;
+/// So long a destination pauses at most, whatever it says; and at first, where it says that it is too much but not for how
+/// long. That one doubles.
+pub const PAUSE_MAX: Span = Span::from_secs(3_600);
+pub const THROTTLE_PAUSE_MIN: Span = Span::from_secs(30);
+/// After so many failures in a row a destination is probed with one notice at a time; news may be one, but not sooner than
+/// this after the last one.
+pub const PROBE_AFTER: u32 = 3;
+pub const PROBE_GAP_MIN: Span = Span::from_secs(1);
+/// Notices that are waiting, in memory: beyond them people are told. The store has them all the same.
+pub const OUTBOX_MEMORY_MAX: usize = 1_000_000;
+/// Notices that are done, and remembered for those who ask.
+pub const FINISHED_NOTICES_MAX: usize = 256;
+/// What a destination would forget is sent again this often or a little more often, so many in one step ...
+pub const REFRESH_EVERY: Span = Span::from_secs(60);
+pub const REFRESHES_PER_STEP_MAX: usize = 1_024;
+/// ... and its end so often.
+pub const RESOLVE_REPEATS: u32 = 2;
+
 /// Records of one transaction; a batch that has more is one nevertheless.
 pub const STORE_TRANSACTION_RECORDS: usize = 16_384;
 /// Records that wait for a disk that does not take them, before they are merged; see `store/backlog.rs` for the bound then.
@@ -459,6 +489,9 @@ pub const CLIENT_ANSWER_MAX: usize = 64 * 1024 * 1024;
 
 /// One answer to a question about monitors (a slice of a page).
 pub const REPORT_SLICE_MAX: usize = 256;
+
+const _: () = assert!(DELIVERY_PAUSE_MIN_PAGER.as_nanos() < DELIVERY_PAUSE_MAX.as_nanos());
+const _: () = assert!(DELIVERY_PAUSE_MAX.as_nanos() < DEAD_LETTER_AGE.as_nanos());
 
 const _: () = assert!(HEARTBEAT_MAX.as_nanos() >= 3 * HEARTBEAT_EVERY.as_nanos());
 // Notices leave from memory before anybody is worried about the store.

@@ -28,6 +28,7 @@ use crate::queueing::meter::Percentiles;
 use crate::queueing::{Bounds, Demand, Load, Report, Service, Setup, solve};
 use crate::shard::ShardStats;
 use crate::shard::protocol::{Histogram, MonitorState};
+use crate::store::{Reader, StoreStats};
 use crate::units::{Instant, MonitorId, Span, Timestamp};
 use crate::world::Catalog;
 
@@ -62,6 +63,8 @@ pub(super) struct Fake {
     /// Questions are not taken.
     pub(super) full: AtomicBool,
     pub(super) now_nanos: AtomicU64,
+    /// What is kept of the past.
+    pub(super) reader: Mutex<Option<Reader>>,
     kept: Mutex<Vec<oneshot::Sender<Answer>>>,
     done: Mutex<Vec<String>>,
 }
@@ -99,6 +102,7 @@ impl Fake {
             silent: AtomicBool::new(false),
             full: AtomicBool::new(false),
             now_nanos: AtomicU64::new(Span::from_secs(1_000).as_nanos()),
+            reader: Mutex::default(),
             kept: Mutex::default(),
             done: Mutex::default(),
         }
@@ -224,6 +228,26 @@ impl Source for Fake {
         let mut latency = Histogram::default();
         latency.record(Span::from_secs(60));
         ResolverStats { found: 5, not_found: 2, failed: 1, stale: 9, latency }
+    }
+
+    fn store_stats(&self) -> StoreStats {
+        let mut commit = Histogram::default();
+        commit.record(Span::from_millis(3));
+        let (commits, failures, bytes) = (7, 1, 4_096);
+        StoreStats {
+            commits,
+            commit,
+            failures,
+            is_durable: true,
+            bytes,
+            waiting: 2,
+            queued: 1,
+            ..StoreStats::default()
+        }
+    }
+
+    fn history(&self) -> Option<Reader> {
+        None
     }
 
     fn pipelines(&self) -> Vec<Pipeline> {
@@ -353,7 +377,30 @@ impl Source for Fake {
     fn providers(&self) -> Vec<Arc<Destination>> {
         let named =
             |name: &str, file: &str| Arc::new(Destination { name: name.into(), ..Destination::log(Some(file.into())) });
-        vec![named("team-chat", "/a"), named("pager", "/b")]
+        vec![named("team-chat", "/a"), named("pager", "/b"), named("both", "/c"), named("both", "/d")]
+    }
+
+    fn store_stats(&self) -> StoreStats {
+        let last_commit = Some(self.started().before(Span::from_secs(3)));
+        let trouble = (!self.alive.load(Ordering::Relaxed)).then(|| "the disk <is> full".into());
+        let mut commit = Histogram::default();
+        commit.record(Span::from_millis(3));
+        StoreStats {
+            commits: 7,
+            commit,
+            failures: 1,
+            is_durable: trouble.is_none(),
+            bytes: 4_096,
+            last_commit,
+            waiting: 2,
+            queued: 1,
+            trouble,
+            ..StoreStats::default()
+        }
+    }
+
+    fn history(&self) -> Option<Reader> {
+        self.reader.lock().expect("no test panics with it").clone()
     }
 
     fn dump_histograms(&self) -> Asked<Result<Dump, DumpError>> {
