@@ -80,7 +80,7 @@ pub struct Plan {
     pub providers: Vec<Arc<Destination>>,
     /// Who hears what nobody else can receive, and of the daemon itself.
     pub fallback: Arc<Destination>,
-    /// A red that lasts is told again after this long.
+    /// How often people are reminded of what is still down; `None`: not at all.
     pub repeat_interval: Option<Span>,
     /// Of the intervention and code queues.
     pub queue_capacity: usize,
