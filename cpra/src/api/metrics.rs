@@ -22,6 +22,7 @@ use crate::queueing::Report;
 use crate::queueing::meter::Percentiles;
 use crate::shard::ShardStats;
 use crate::shard::protocol::{BUCKETS_US, EchoStats, Histogram, PACKETS, STATES};
+use crate::store::StoreStats;
 use crate::units::Instant;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -66,6 +67,7 @@ impl Collector for Snapshot {
         checks(&mut page, &shards)?;
         notices(&mut page, &desk)?;
         outbox(&mut page, &desk, self.source.now())?;
+        store(&mut page, &self.source.store_stats())?;
         names(&mut page, &self.source.resolver_stats())?;
         pipelines(&mut page, &self.source.pipelines())?;
         echoes(&mut page, &shards.echoes)?;
@@ -308,6 +310,28 @@ fn outbox(page: &mut Page<'_>, desk: &DeskStats, now: Instant) -> fmt::Result {
         &Unit::Seconds,
         &oldest,
     )
+}
+
+fn store(page: &mut Page<'_>, store: &StoreStats) -> fmt::Result {
+    page.counter("cpra_store_commits", "Transactions of the store; each may hold many changes", store.commits)?;
+    page.histogram("cpra_store_commit", "From the first record of a transaction until the disk had it", &store.commit)?;
+    page.counter("cpra_store_failures", "Attempts to write the store that failed; they are repeated", store.failures)?;
+    page.gauge(
+        "cpra_store_durable",
+        "1 while what is committed survives this process, 0 while the store cannot be written, or is in memory",
+        u64::from(store.is_durable),
+    )?;
+    page.gauge(
+        "cpra_store_waiting",
+        "Records that are not committed, and groups of them in the queue before",
+        store.waiting + store.queued,
+    )?;
+    page.counter(
+        "cpra_store_dropped",
+        "Records of history that were given up, because the store could not be written for long",
+        store.dropped,
+    )?;
+    page.gauge_in("cpra_store", "The store's file and its log", &Unit::Bytes, &store.bytes)
 }
 
 fn names(page: &mut Page<'_>, resolver: &ResolverStats) -> fmt::Result {

@@ -32,6 +32,7 @@ use crate::os::tls;
 use crate::queueing::{Bounds, Presize, Setup, Slo};
 use crate::ring::Family;
 use crate::shard;
+use crate::store;
 use crate::units::limits::SYN_PORTS;
 use crate::units::{Instant, Span};
 use crate::wire::tls::Trust;
@@ -102,12 +103,19 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
     }
     let sizing = format!("pulse: {presize}   code: {}", plural(code.bounds.min as usize, "worker"));
     let user = privilege.to_string();
+    let kept = store(&settings, &folders);
     banner(
         args,
         &settings,
         &loaded,
         Clock.now().since(began),
-        &Stand { sizing, kernel: kernel.to_string(), user, findings: findings.len() },
+        &Stand {
+            sizing,
+            kernel: kernel.to_string(),
+            store: kept.path.display().to_string(),
+            user,
+            findings: findings.len(),
+        },
     );
     for notice in privilege.notices() {
         tracing::info!("{notice}");
@@ -123,7 +131,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         batch_size: settings.batch_size,
         rates: shard::Rates { echo: settings.pulse.max_echo_rate, syn: settings.pulse.max_syn_rate },
         log_dirs: folders.log_dirs,
-        store: crate::store::Settings::Memory,
+        store: store::Settings::File(kept),
         state_dir: folders.state,
         resolver: resolver(&settings),
         api,
@@ -293,6 +301,12 @@ pub(super) fn wish(settings: &Settings, scripts: bool) -> Wish<'_> {
     Wish { user: user.as_deref(), drop_capabilities: *drop_capabilities, scripts, script_user: script_user.as_deref() }
 }
 
+fn store(settings: &Settings, folders: &Folders) -> store::FileSettings {
+    let config::daemon::Store { path, max_age, max_size } = &settings.store;
+    let path = path.clone().unwrap_or_else(|| folders.state.join("cpra.db"));
+    store::FileSettings { path, max_age: *max_age, max_size: *max_size }
+}
+
 fn runs_scripts(catalog: &Catalog) -> bool {
     catalog.policies().iter().any(|policy| matches!(policy.check, Check::Script(_)))
 }
@@ -378,6 +392,8 @@ struct Stand {
     sizing: String,
     /// Whether programs in the kernel help.
     kernel: String,
+    /// Where it keeps what must survive.
+    store: String,
     /// Whom it runs as.
     user: String,
     findings: usize,
@@ -394,14 +410,14 @@ fn banner(args: &Args, settings: &Settings, loaded: &Loaded, took: Span, stand: 
             "no monitors: name a file with --yaml FILE (configs/quickstart.yaml is a tour of one minute)".to_owned()
         }
     };
-    let Stand { sizing, kernel, user, findings } = stand;
+    let Stand { sizing, kernel, store, user, findings } = stand;
     let limits = match *findings {
         0 => "enough for these monitors".to_owned(),
         some => plural(some, "finding") + ", see the log",
     };
     let text = format!(
         "cpra {version}  {monitors}\n  \
-         backends  io_uring: on   eBPF: {kernel}   store: memory (incidents do not survive a restart)\n  \
+         backends  io_uring: on   eBPF: {kernel}   store: {store}\n  \
          sizing    {sizing}\n  \
          limits    {limits}\n  \
          user      {user}\n{notes}  \

@@ -112,7 +112,7 @@ pub const SCHEMA: [(&str, &[&str]); 13] = [
     ("code", &["fallback", "repeat_interval", "min_workers", "max_workers", "slo"]),
     ("log", &["format"]),
     ("security", &["user", "drop_capabilities", "script_user", "log_dirs", "secret_dirs"]),
-    ("store", &["path"]),
+    ("store", &["path", "max_age", "max_size"]),
     ("resolver", &["servers", "timeout", "prefer"]),
     ("blind", &["canaries"]),
     ("ebpf", &["mode", "hook", "interfaces"]),
@@ -264,13 +264,7 @@ impl Settings {
                 "code" => self.code.read(&section, findings),
                 "log" => self.log.read(&section, findings),
                 "security" => self.security.read(&section, findings),
-                "store" => {
-                    self.store.read(&section, findings);
-                    if let Some(field) = section.find(findings, &["path"]) {
-                        let message = "\"path\" has no effect: the store of this version is in memory only";
-                        findings.warning(field.at, message);
-                    }
-                }
+                "store" => self.store.read(&section, findings),
                 "resolver" => self.resolver.read(&section, findings),
                 "blind" => self.blind.read(&section, findings),
                 "ebpf" => self.ebpf.read(&section, findings),

@@ -114,7 +114,7 @@ impl Backlog {
         }
     }
 
-    fn merge(&mut self) {
+    pub(super) fn merge(&mut self) {
         let records = self.batches.drain(..).flat_map(|batch| batch.records).collect();
         let kept = self.merged(records);
         self.dropped += (self.records - kept.len()) as u64;

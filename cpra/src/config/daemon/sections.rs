@@ -12,7 +12,9 @@ use super::FALLBACK;
 use crate::domain::monitor::Secret;
 use crate::ring::Family;
 use crate::units::Span;
-use crate::units::limits::{CODE_WORKERS_MAX, CODE_WORKERS_MIN, PACKET_RATE, PACKET_RATES};
+use crate::units::limits::{
+    CODE_WORKERS_MAX, CODE_WORKERS_MIN, PACKET_RATE, PACKET_RATES, STORE_AGE_DEFAULT, STORE_SIZE_DEFAULT,
+};
 
 const WORKERS: RangeInclusive<u64> = 1..=1_000_000;
 const CODE_WORKERS: RangeInclusive<u64> = 1..=1_024;
@@ -120,10 +122,20 @@ pub struct Security {
     pub secret_dirs: Option<Vec<PathBuf>>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
-    /// Not used by this version, whose store is in memory.
+    /// `None`: `cpra.db` in the state folder.
     pub path: Option<PathBuf>,
+    /// History that is older is removed,
+    pub max_age: Span,
+    /// and so is the oldest of it when the file has more bytes.
+    pub max_size: u64,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { path: None, max_age: STORE_AGE_DEFAULT, max_size: STORE_SIZE_DEFAULT }
+    }
 }
 
 /// How names are looked up.
@@ -261,6 +273,9 @@ impl Default for Histograms {
 const SERVICE_TIMES: RangeInclusive<Span> = Span::from_micros(10)..=Span::from_secs(3_600);
 const MOMENTS: RangeInclusive<Span> = Span::from_millis(1)..=Span::from_secs(3_600);
 const WHILES: RangeInclusive<Span> = Span::from_millis(0)..=Span::from_secs(7 * 24 * 3_600);
+/// `[store] max_age` and `max_size`.
+const STORE_AGES: RangeInclusive<Span> = Span::from_secs(3_600)..=Span::from_secs(10 * 366 * 24 * 3_600);
+const STORE_SIZES: RangeInclusive<u64> = 8 << 20..=1 << 40;
 const REPEATS: RangeInclusive<Span> = Span::from_secs(1)..=Span::from_secs(7 * 24 * 3_600);
 
 /// Puts what a key says where it belongs; what is faulty or not there changes nothing.
@@ -358,6 +373,8 @@ impl Security {
 impl Store {
     pub(super) fn read(&mut self, section: &Section<'_>, findings: &mut Findings) {
         set(&mut self.path, section, findings, "path", some(path));
+        set(&mut self.max_age, section, findings, "max_age", value::span(STORE_AGES));
+        set(&mut self.max_size, section, findings, "max_size", file_size);
     }
 }
 
@@ -451,6 +468,23 @@ fn share(node: &Node) -> Result<Share, String> {
 
 fn path(node: &Node) -> Result<PathBuf, String> {
     value::line(PATH_MAX)(node).map(PathBuf::from)
+}
+
+/// Bytes of a file: `512MiB`, `1GiB`.
+fn file_size(node: &Node) -> Result<u64, String> {
+    let written = value::text(node)?;
+    let lower = written.to_ascii_lowercase();
+    let (digits, unit) = lower.split_at(lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len()));
+    let scale = match unit.trim() {
+        "m" | "mb" | "mib" => Some(1 << 20),
+        "g" | "gb" | "gib" => Some(1 << 30),
+        _ => None,
+    };
+    match scale.and_then(|scale: u64| digits.parse::<u64>().ok()?.checked_mul(scale)) {
+        Some(bytes) if STORE_SIZES.contains(&bytes) => Ok(bytes),
+        Some(_) => Err(format!("{written} is out of range: 8MiB to 1024GiB")),
+        None => Err(format!("{} is no size: write it like 512MiB, or 1GiB", quoted(written))),
+    }
 }
 
 /// A name that the system has for a user, or a number.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Settings;
-use crate::config::daemon::{Breaker, EbpfHook, EbpfMode, Flags, LogFormat, SCHEMA, Share, variable};
+use crate::config::daemon::{Breaker, EbpfHook, EbpfMode, Flags, LogFormat, SCHEMA, Share, Store, variable};
 use crate::ring::Family;
 use crate::units::Span;
 
@@ -130,9 +130,17 @@ fn every_key_changes_the_settings() {
         assert_eq!(settings, expected, "{text}");
         assert!(said.len() == 1 && said[0].contains("warning: ") && said[0].contains("no effect"), "{text}: {said:?}");
     }
-    let (settings, diagnostics) = read("[store]\npath = \"/x\"");
-    assert_eq!(settings.store.path, Some("/x".into()));
-    assert!(diagnostics[0].starts_with("c.toml:2:1: warning: \"path\" has no effect"), "{diagnostics:?}");
+}
+
+#[test]
+fn the_store_is_bounded_by_age_and_size() {
+    let (settings, diagnostics) = read("[store]\npath = \"/x\"\nmax_age = \"48h\"\nmax_size = \"512MiB\"");
+    let expected = Store { path: Some("/x".into()), max_age: Span::from_secs(48 * 3_600), max_size: 512 << 20 };
+    assert_eq!((settings.store, diagnostics.len()), (expected, 0));
+    for wrong in ["1MiB", "2000GiB", "12", "1TiB", "-1GiB"] {
+        let (settings, diagnostics) = read(&format!("[store]\nmax_size = \"{wrong}\""));
+        assert_eq!((settings.store, diagnostics.len()), (Store::default(), 1), "{wrong}");
+    }
 }
 
 #[test]
