@@ -8,9 +8,10 @@
 //! | `cpra-code` | delivers notices (tokio-uring); threads of its runtime wait for disks | its bell, deadlines | when the desk has gone |
 //! | `cpra-store` | makes commits durable ([`crate::store`]) | its bell | when the desk has gone |
 //! | `cpra-resolve` | names into addresses, questions of dns checks (tokio) | its bell, epoll | when the shards have gone |
-//! | `cpra-spawn` | scripts ([`crate::os::spawn`]) | its bell, what they write, their ends | when the shards have gone, after its scripts |
+//! | `cpra-spawn` | scripts ([`crate::os::spawn`]) | its bell, what they write, their ends | when the shards and the code lane have gone, after its scripts |
 //! | `cpra-histogram` | writes histograms down ([`crate::os::histograms`]) | its queue, its interval | when told, after a last dump |
 //! | `cpra-ebpf` | programs in the kernel, at interfaces that come and go ([`crate::os::ebpf`]) | netlink | when the shards have gone |
+//! | `cpra-watchdog` | tells others that the daemon does its work ([`watchdog`]); only where somebody wants to know | its interval | when told |
 //! | `cpra-control` | API on TCP and the unix socket, metrics, profiles (tokio) | epoll | when told |
 //!
 //! Between them are bounded queues of [`crate::pipeline`] and a few atomics; no thread waits for another one's lock
@@ -24,6 +25,7 @@
 //! ends nothing.
 
 mod running;
+pub mod watchdog;
 
 use std::io;
 use std::net::TcpListener;
@@ -35,6 +37,7 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::oneshot;
 
 use self::running::Running;
+use self::watchdog::Watch;
 use crate::api;
 use crate::api::access::Token;
 use crate::desk::{self, Desk};
@@ -51,6 +54,7 @@ use crate::os::shard_loop::{self, ShardBoard, ShardLoop};
 use crate::os::signals::{Signals, Wish};
 use crate::os::spawn;
 use crate::os::story::Teller;
+use crate::os::supervisor::Supervisor;
 use crate::os::syn::Ports;
 use crate::os::uring::{self, UringRing};
 use crate::os::wake::WakeFd;
@@ -72,6 +76,12 @@ pub struct Plan {
     pub catalog: Catalog,
     /// Whether a monitors file was read; without one the daemon runs, and is not ready.
     pub loaded: bool,
+    /// `[providers.NAME]`: those that people can ask for by name.
+    pub providers: Vec<Arc<Destination>>,
+    /// Who hears what nobody else can receive, and of the daemon itself.
+    pub fallback: Arc<Destination>,
+    /// How often people are reminded of what is still down; `None`: not at all.
+    pub repeat_interval: Option<Span>,
     /// Of the intervention and code queues.
     pub queue_capacity: usize,
     /// How many checks are in flight, over all shards, and for what promise.
@@ -105,6 +115,9 @@ pub struct Plan {
     pub syn_ports: Option<Ports>,
     /// What the process keeps of the powers that it was started with.
     pub privilege: Privilege,
+    /// Who is told that the daemon does its work.
+    pub supervisor: Option<Arc<Supervisor>>,
+    pub watchdog: watchdog::Settings,
 }
 
 impl Plan {
@@ -115,6 +128,9 @@ impl Plan {
             instance: "cpra".into(),
             catalog,
             loaded: true,
+            providers: Vec::new(),
+            fallback: Arc::new(Destination::log(None)),
+            repeat_interval: None,
             queue_capacity: 1024,
             pulse: Setup::fixed(1024),
             code: lane::default_sizing(),
@@ -136,6 +152,8 @@ impl Plan {
             signals: KernelSignals::Off,
             syn_ports: None,
             privilege: Privilege::default(),
+            supervisor: None,
+            watchdog: watchdog::Settings::default(),
         }
     }
 }
@@ -179,6 +197,9 @@ pub struct Daemon {
     histograms: JoinHandle<()>,
     control: JoinHandle<io::Result<()>>,
     control_stop: oneshot::Sender<()>,
+    supervisor: Option<Arc<Supervisor>>,
+    /// Until the end of the end.
+    _watchdog: Option<watchdog::Handle>,
     stopping: Arc<AtomicBool>,
     source: Arc<Running>,
 }
@@ -228,8 +249,12 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let bells: Vec<Bell> = doors.iter().map(WakeFd::bell).collect();
     let resolve::Started { resolvers, board: resolver_board, .. } =
         without_powers(&privilege, || resolve::spawn(plan.resolver, QUEUE_COMMANDS, bells.clone()))??;
+    // The last one is for notices.
+    let code_scripts_door = WakeFd::new()?;
+    let code_scripts_bell = code_scripts_door.bell();
+    let script_bells = bells.iter().chain([&code_scripts_bell]).cloned().collect();
     let (script_ends, scripts) =
-        without_powers(&privilege, || spawn::spawn(plan.scripts, QUEUE_COMMANDS, bells.clone()))??;
+        without_powers(&privilege, || spawn::spawn(plan.scripts, QUEUE_COMMANDS, script_bells))??;
     let mut script_ends = script_ends.into_iter();
 
     let (mut signals, ebpf) = match plan.signals {
@@ -299,6 +324,11 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         capacity: plan.queue_capacity,
         sizing: plan.code,
         log_dirs,
+        scripts: script_ends.next().map(|scripts| spawn::Mailbox {
+            scripts,
+            door: code_scripts_door,
+            bell: code_scripts_bell,
+        }),
         recording: code_recording.clone(),
     };
     let code = lane::spawn(code_settings, desk_bell.clone())?;
@@ -317,7 +347,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let settings = desk::Settings {
         instance: plan.instance.clone(),
         queue_capacity: plan.queue_capacity,
-        fallback: Arc::new(Destination::log(None)),
+        fallback: plan.fallback,
+        repeat_interval: plan.repeat_interval,
         seed: seed(),
     };
     let desk_board = Arc::new(DeskBoard::default());
@@ -335,6 +366,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         tokens: Tokens::of(&catalog, [seed(), seed()]),
         catalog,
         loaded: plan.loaded,
+        providers: plan.providers,
         findings,
         started: now,
         pulse_setup: plan.pulse,
@@ -351,6 +383,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         store: store.board,
         history: reader,
         dumps: dumps.clone(),
+        watchdog: Arc::default(),
         stopping: Arc::clone(&stopping),
     });
     let listeners = api::Listeners {
@@ -363,6 +396,17 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let (control_stop, stop) = oneshot::channel();
     let asked = Arc::clone(&source);
     let control = spawn(CONTROL, move || api::run(listeners, asked, stop))?;
+    let watch = Watch {
+        patient: Arc::<Running>::clone(&source),
+        supervisor: plan.supervisor.clone(),
+        board: Arc::clone(&source.watchdog),
+        interval: plan.watchdog.interval,
+        whom: plan.watchdog.url.as_ref().map(watchdog::host_of).unwrap_or_default(),
+    };
+    let watchdog = watchdog::spawn(watch, plan.watchdog.url).map_err(|error| StartError::Thread { thread: watchdog::THREAD, error })?;
+    if let Some(supervisor) = &plan.supervisor {
+        supervisor.ready("checks begin");
+    }
     Ok(Daemon {
         shards,
         scripts,
@@ -377,6 +421,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         histograms,
         control,
         control_stop,
+        supervisor: plan.supervisor,
+        _watchdog: watchdog,
         stopping,
         source,
     })
@@ -547,6 +593,9 @@ impl Daemon {
     fn end(self, hurry: impl Fn(Span) -> bool) -> bool {
         let began = Clock.now();
         self.stopping.store(true, Ordering::Relaxed);
+        if let Some(supervisor) = &self.supervisor {
+            supervisor.stopping();
+        }
         for shard in &self.shards {
             shard.board.drain.store(true, Ordering::Release);
             shard.bell.ring();
@@ -592,7 +641,10 @@ impl Daemon {
             Waited::Late => tracing::error!("the store hangs and is left behind"),
             Waited::Hurried => return exit_at_once(&self.scripts),
         }
-        // They have been ending since the last shard ended.
+        // Those of checks have been ending since the last shard ended, those of notices since the lane did.
+        if !flushed {
+            self.scripts.kill();
+        }
         match wait_until(&hurry, SCRIPT_GRACE + SCRIPT_KILL_WAIT, || self.scripts.is_finished()) {
             Waited::Done => {}
             Waited::Late => tracing::error!("the thread that runs scripts hangs and is left behind"),

@@ -12,7 +12,7 @@ use crate::api;
 use crate::api::access::Token;
 use crate::config::daemon::LogFormat;
 use crate::config::{self, Diagnostics, Folders, Report, Settings};
-use crate::daemon::{self, Plan};
+use crate::daemon::{self, Plan, watchdog};
 use crate::domain::Check;
 use crate::os::clock::Clock;
 use crate::os::ebpf;
@@ -26,6 +26,7 @@ use crate::os::privilege::{Privilege, Wish};
 use crate::os::resolve;
 use crate::os::signals::Signals;
 use crate::os::spawn;
+use crate::os::supervisor::Supervisor;
 use crate::os::syn::Ports;
 use crate::os::tls;
 use crate::queueing::{Bounds, Presize, Setup, Slo};
@@ -123,6 +124,9 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         instance,
         catalog: loaded.catalog,
         loaded: loaded.found,
+        providers: loaded.report.receivers.named,
+        fallback: loaded.report.receivers.fallback,
+        repeat_interval: settings.code.repeat_interval,
         queue_capacity: settings.queue_capacity,
         pulse,
         code,
@@ -147,6 +151,11 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         signals: kernel,
         syn_ports,
         privilege,
+        supervisor: supervisor()?,
+        watchdog: watchdog::Settings {
+            url: settings.watchdog.url.clone(),
+            interval: settings.watchdog.interval,
+        },
     };
     let daemon = daemon::start(plan)?;
     // A clean end is a success even where a notice was left behind: that was told, loudly, and is not undone by 1.
@@ -172,6 +181,14 @@ fn local_socket(settings: &Settings, folders: &Folders) -> anyhow::Result<Option
                 Ok(None)
             }
         },
+    }
+}
+
+/// The service manager, if there is one that wants to know.
+fn supervisor() -> anyhow::Result<Option<Arc<Supervisor>>> {
+    match Supervisor::of_process() {
+        Ok(supervisor) => Ok(supervisor.map(Arc::new)),
+        Err(error) => anyhow::bail!("NOTIFY_SOCKET {error}: unset it, or start the daemon by the service manager"),
     }
 }
 
@@ -310,15 +327,22 @@ struct Loaded {
 
 fn load(args: &Args, settings: &Settings, shards: u8) -> anyhow::Result<Loaded> {
     let mut builder = CatalogBuilder::new(shards);
-    if args.yaml.is_empty() {
-        return Ok(Loaded { catalog: builder.finish()?, found: false, report: Report::default() });
-    }
     let mut refused = None;
     let report = config::read_all(&args.yaml, &args.folders(settings), &mut |monitor| {
         if refused.is_none() {
             refused = builder.add(monitor).err();
         }
     });
+    if report.provider_errors > 0 {
+        tell(&report.diagnostics);
+        let errors = plural(report.provider_errors, "error");
+        anyhow::bail!("the daemon file has {errors} in [providers]: nothing was started");
+    }
+    let none = |receivers| Report { receivers, ..Report::default() };
+    if args.yaml.is_empty() {
+        tell(&report.diagnostics);
+        return Ok(Loaded { catalog: builder.finish()?, found: false, report: none(report.receivers) });
+    }
     if report.missing {
         // As the original says it; a service that is installed before its file comes up, and `/readyz` stays 503.
         let _ = writeln!(
@@ -326,7 +350,7 @@ fn load(args: &Args, settings: &Settings, shards: u8) -> anyhow::Result<Loaded> 
             "Warning: YAML file {} not found, starting without loading monitors",
             summary::sources(&report, &args.yaml).trim_end_matches(" (0 files)")
         );
-        return Ok(Loaded { catalog: builder.finish()?, found: false, report: Report::default() });
+        return Ok(Loaded { catalog: builder.finish()?, found: false, report: none(report.receivers) });
     }
     let sources = summary::sources(&report, &args.yaml);
     if !tell(&report.diagnostics) {

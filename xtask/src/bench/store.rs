@@ -135,13 +135,20 @@ fn measure(options: &Options, folder: &Path) -> anyhow::Result<()> {
     let took = began.elapsed().as_secs_f64();
     let rows = options.episodes as f64 * 2.0;
     let stats = rig.store.board.stats();
-    println!("storm: {} episodes with a notice each in {took:.2} s: {:.0} rows/s, {} commits, {} MB", options.episodes, rows / took, stats.commits - options.commits, stats.bytes / 1_000_000);
+    println!(
+        "storm: {} episodes with a notice each in {took:.2} s: {:.0} rows/s, {} commits, {} MB",
+        options.episodes,
+        rows / took,
+        stats.commits - options.commits,
+        stats.bytes / 1_000_000
+    );
 
     let began = Instant::now();
     for n in 0..options.monitors / 200 {
         // In no order, as they come.
         let monitor = |k: u64| (n * 200 + k).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let record = |k| Record::SeenOk { monitor: format!("host-{:016x}/http", monitor(k)).into(), definition: monitor(k) };
+        let record =
+            |k| Record::SeenOk { monitor: format!("host-{:016x}/http", monitor(k)).into(), definition: monitor(k) };
         rig.send((0..200).map(record).collect());
     }
     rig.wait();

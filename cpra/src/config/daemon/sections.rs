@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use super::super::diagnostic::quoted;
 use super::super::node::{Findings, Node};
 use super::super::section::{Keys, Section};
-use super::super::value;
+use super::super::{destinations, value};
+use super::FALLBACK;
+use crate::domain::monitor::Secret;
 use crate::ring::Family;
 use crate::units::Span;
 use crate::units::limits::{
@@ -84,19 +86,15 @@ pub struct Share(pub u16);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Code {
-    pub fallback: Fallback,
+    /// Where a notice goes that nobody else can receive: `log`, or the name of a provider.
+    pub fallback: Box<str>,
+    /// A red that lasts is told again after this long.
     pub repeat_interval: Option<Span>,
     /// Destinations that are written to at the same time.
     pub min_workers: u32,
     pub max_workers: u32,
     /// Within it, 95 in a hundred notices are to be delivered once they may leave.
     pub slo: Span,
-}
-
-/// Where a notice goes whose color names no destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fallback {
-    Log,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,7 +190,8 @@ pub enum EbpfHook {
 /// Who notices that cpra itself is gone: a url that is called again and again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watchdog {
-    pub url: Option<Box<str>>,
+    /// It may hold a token.
+    pub url: Option<Secret>,
     pub interval: Span,
 }
 
@@ -243,7 +242,7 @@ impl Default for Intervention {
 impl Default for Code {
     fn default() -> Self {
         Self {
-            fallback: Fallback::Log,
+            fallback: FALLBACK.into(),
             repeat_interval: Some(Span::from_secs(4 * 3600)),
             min_workers: CODE_WORKERS_MIN,
             max_workers: CODE_WORKERS_MAX,
@@ -346,7 +345,7 @@ impl Intervention {
 
 impl Code {
     pub(super) fn read(&mut self, section: &Section<'_>, findings: &mut Findings) {
-        set(&mut self.fallback, section, findings, "fallback", value::choice(&[("log", Fallback::Log)]));
+        set(&mut self.fallback, section, findings, "fallback", |node| value::line(255)(node).map(Box::from));
         set(&mut self.repeat_interval, section, findings, "repeat_interval", some(value::span(REPEATS)));
         set(&mut self.min_workers, section, findings, "min_workers", count(CODE_WORKERS));
         set(&mut self.max_workers, section, findings, "max_workers", count(CODE_WORKERS));
@@ -418,7 +417,10 @@ impl Ebpf {
 
 impl Watchdog {
     pub(super) fn read(&mut self, section: &Section<'_>, findings: &mut Findings) {
-        set(&mut self.url, section, findings, "url", some(web_address));
+        set(&mut self.url, section, findings, "url", |node| {
+            let address = destinations::web_address(value::text(node)?)?;
+            Ok(Some(Secret::new(address.text)))
+        });
         set(&mut self.interval, section, findings, "interval", value::span(REPEATS));
     }
 }
