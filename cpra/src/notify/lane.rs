@@ -30,6 +30,7 @@ use crate::os::histograms::SharedRecording;
 use crate::os::lane::run;
 use crate::os::spawn::{Mailbox, Runner};
 use crate::os::wake::WakeFd;
+use crate::os::web::Web;
 use crate::pipeline::{Bell, Receiver, Sender, Ticket, Workers, bounded};
 use crate::queueing::recording::Measure;
 use crate::queueing::{Bounds, Report, Setup};
@@ -123,7 +124,7 @@ pub(crate) fn spawn_with(settings: Settings, results_bell: Bell, stderr: Stderr)
                     None
                 }
             });
-            let surroundings = Surroundings { disk, log_dirs, stderr, scripts: scripts.clone() };
+            let surroundings = Surroundings { disk, log_dirs, stderr, scripts: scripts.clone(), web: Web::default() };
             let workers = Workers::new(CODE, sizing, DESTINATIONS_STUCK_MAX, Clock.now());
             let lane = Lane::new(job_receiver, result_sender, bell, workers, recording, surroundings, lane_board);
             let done = lane.run(door).await;
@@ -222,7 +223,7 @@ impl Lane {
             if deadline.is_some() && self.in_hand == 0 {
                 self.close_idle();
                 if self.closing.is_empty() {
-                    return true;
+                    return self.surroundings.web.is_quiet();
                 }
             }
             if deadline.is_some_and(|deadline| now >= deadline) {

@@ -328,6 +328,32 @@ pub const MAIL_PARTLY_SENT_MAX: usize = 256;
 pub const SCRIPTS_OF_NOTICES_MAX: usize = 64;
 /// How long one line may wait for room in the standard error.
 pub const STDERR_PATIENCE: Span = Span::from_secs(2);
+/// What is read of a provider's answer.
+pub const WEB_BODY_MAX: usize = 64 * 1024;
+/// A connection to a provider is kept for so long, and so many of one destination's at most.
+pub const WEB_IDLE: Span = Span::from_secs(30);
+pub const WEB_KEPT_MAX: usize = 16;
+/// A provider that wants nothing for longer than this is asked again after it all the same.
+pub const RETRY_AFTER_MAX: Span = Span::from_secs(3_600);
+/// What providers take, in bytes where they count characters: PagerDuty's summary, a message of Slack (more than 40,000
+/// are cut there, and each may become five by escaping),
+pub const PAGERDUTY_SUMMARY_MAX: usize = 1_024;
+pub const SLACK_TEXT_MAX: usize = 4_000;
+/// a text message of four parts at most: septets of the phones' own alphabet (four parts would hold 612), else UTF-16
+/// units (268, less one for each part that must not end amid a character),
+pub const SMS_SEPTETS_MAX: usize = 480;
+pub const SMS_UNITS_MAX: usize = 264;
+/// one request to an Alertmanager, and requests that one batch may become while what it refuses is looked for.
+pub const ALERTMANAGER_BODY_MAX: usize = 1024 * 1024;
+pub const ALERTMANAGER_REQUESTS_MAX: usize = 64;
+/// How long an alert lasts that is not told again: the desk tells it every minute.
+pub const ALERTMANAGER_ENDS_AFTER: Span = Span::from_secs(240);
+/// A template of notices: its text, and what it may spend on one notice (an instruction, or 64 bytes of memory).
+pub const TEMPLATE_MAX: usize = 16 * 1024;
+pub const TEMPLATE_FUEL: u64 = 50_000;
+/// A notice in words: its title and its text, in bytes.
+pub const WORDING_TITLE_MAX: usize = 512;
+pub const WORDING_TEXT_MAX: usize = 16 * 1024;
 /// A fault of a destination that goes on is written about this often.
 pub const FAULT_REPORT_EVERY: Span = Span::from_secs(60);
 

@@ -90,7 +90,7 @@ fn purity(source: &Source, findings: &mut Findings) {
 }
 
 /// One seam per dependency: the crate, and the prefixes of the paths that may name it.
-const SEAMS: [(&str, &[&str]); 14] = [
+const SEAMS: [(&str, &[&str]); 16] = [
     ("io_uring", &["cpra/src/os/uring", "xtask/src/bench/"]),
     ("tokio_uring", &["cpra/src/os/lane"]),
     ("aya", &["cpra/src/os/ebpf", "cpra-ebpf/", "xtask/src/build_ebpf"]),
@@ -103,6 +103,8 @@ const SEAMS: [(&str, &[&str]); 14] = [
     ("hickory_resolver", &["cpra/src/os/resolve/lookup.rs"]),
     ("hdrhistogram", &["cpra/src/queueing/meter.rs", "cpra/src/queueing/recording"]),
     ("plotters", &["cpra/src/cli/histogram/plot.rs", "xtask/"]),
+    ("minijinja", &["cpra/src/wording/template.rs"]),
+    ("reqwest", &["cpra/src/os/web"]),
     ("nix", &["cpra/src/os/", "cpra/src/main.rs", "xtask/"]),
     ("clap", &["cpra/src/cli/", "cpra/src/cli.rs", "cpra/src/main.rs", "xtask/"]),
 ];
