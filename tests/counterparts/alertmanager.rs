@@ -64,8 +64,11 @@ impl Alertmanager {
         stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
         // 1.0, so that the answer comes in one piece and ends with the connection.
         let length = body.len();
-        write!(stream, "{method} {path} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
-            .expect("it reads");
+        write!(
+            stream,
+            "{method} {path} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .expect("it reads");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer in text");
         let status = answer.get(9..12).and_then(|status| status.parse().ok()).expect("a status");

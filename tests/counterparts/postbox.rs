@@ -448,7 +448,8 @@ pub fn breaks(text: &[u8]) -> Option<String> {
         return Some(format!("no Message-ID: {}", values("Message-ID")[0]));
     }
     let named = values("References").into_iter().chain(values("In-Reply-To"));
-    if let Some(bad) = named.flat_map(|ids| ids.split(' ').map(str::to_owned).collect::<Vec<_>>()).find(|id| !is_id(id)) {
+    if let Some(bad) = named.flat_map(|ids| ids.split(' ').map(str::to_owned).collect::<Vec<_>>()).find(|id| !is_id(id))
+    {
         return Some(format!("no Message-ID among the references: {bad}"));
     }
     (values("Auto-Submitted")[0] != "auto-generated").then(|| "a mail that no person wrote says so".into())

@@ -108,7 +108,8 @@ impl Vendors {
 
     /// Whether it keeps the rules; else what the vendor says to it.
     pub fn look(&mut self, request: &Request) -> Result<(), Answer> {
-        let vendor = vendor(request).ok_or_else(|| Answer::new(404, "text/plain", "no such path").breaking("no such path"))?;
+        let vendor =
+            vendor(request).ok_or_else(|| Answer::new(404, "text/plain", "no such path").breaking("no such path"))?;
         if request.method != "POST" && vendor != Vendor::Webhook {
             return Err(Answer::new(405, "text/plain", "method not allowed").breaking("POST alone is allowed"));
         }
@@ -182,7 +183,9 @@ impl Vendors {
         if request.body.len() > BODY_MAX {
             return Err(Answer::new(413, "text/plain", "Request Entity Too Large").breaking("at most 512 KB"));
         }
-        let Ok(event) = serde_json::from_slice::<Value>(&request.body) else { return invalid("JSON parse error".into()) };
+        let Ok(event) = serde_json::from_slice::<Value>(&request.body) else {
+            return invalid("JSON parse error".into());
+        };
         if !is_json(request) {
             return invalid("the content type is not JSON".into());
         }
@@ -211,7 +214,9 @@ impl Vendors {
                 return invalid("'payload.summary' is too long (maximum is 1024 characters)".into());
             }
             if !["critical", "error", "warning", "info"].iter().any(|severity| payload["severity"] == *severity) {
-                return invalid("'payload.severity' is invalid (must be one of: critical, warning, error, info)".into());
+                return invalid(
+                    "'payload.severity' is invalid (must be one of: critical, warning, error, info)".into(),
+                );
             }
             if !payload["timestamp"].is_null()
                 && payload["timestamp"].as_str().is_none_or(|time| time.parse::<jiff::Timestamp>().is_err())
@@ -240,7 +245,9 @@ impl Vendors {
         if request.path != HOOK {
             return refused(403, "invalid_token");
         }
-        let Ok(message) = serde_json::from_slice::<Value>(&request.body) else { return refused(400, "invalid_payload") };
+        let Ok(message) = serde_json::from_slice::<Value>(&request.body) else {
+            return refused(400, "invalid_payload");
+        };
         if !is_json(request) || !message.is_object() {
             return refused(400, "invalid_payload");
         }
@@ -351,7 +358,8 @@ fn twilio_error(status: u16, code: u32, message: &str) -> Answer {
 
 /// As the one in Debian's package answers: its test compares both.
 fn alertmanager(request: &Request) -> Result<(), Answer> {
-    let refused = |status, code, why: &str| Err(Answer::json(status, &json!({"code": code, "message": why})).breaking(why));
+    let refused =
+        |status, code, why: &str| Err(Answer::json(status, &json!({"code": code, "message": why})).breaking(why));
     if !is_json(request) {
         return refused(415, 415, "unsupported media type: only application/json is allowed");
     }
@@ -373,7 +381,9 @@ fn alertmanager(request: &Request) -> Result<(), Answer> {
         if let (Some(starts), Some(ends)) = (time("startsAt")?, time("endsAt")?)
             && ends < starts
         {
-            return Err(Answer::json(400, &json!("start time must be before end time")).breaking("startsAt after endsAt"));
+            return Err(
+                Answer::json(400, &json!("start time must be before end time")).breaking("startsAt after endsAt")
+            );
         }
     }
     Ok(())

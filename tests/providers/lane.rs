@@ -101,7 +101,8 @@ impl Drop for Lane {
 /// An incident of its own: a red for the destination. Others of it are made by [`later`].
 pub fn red(destination: &Arc<Destination>) -> Notice {
     static NEXT: AtomicU32 = AtomicU32::new(1);
-    let episode = EpisodeId(0x0199_0000_0000_0000_0000_0000_0000_0000 + u128::from(NEXT.fetch_add(1, Ordering::Relaxed)));
+    let episode =
+        EpisodeId(0x0199_0000_0000_0000_0000_0000_0000_0000 + u128::from(NEXT.fetch_add(1, Ordering::Relaxed)));
     Notice {
         key: DeliveryKey { episode, raise: Raise::Red, destination: Arc::clone(destination), n: 0 },
         incident: Incident::new(INSTANCE, "shop/web", episode),
@@ -131,5 +132,10 @@ pub fn later(first: &Notice, raise: Raise, n: u32) -> Notice {
         Raise::Cyan => Color::Cyan,
         Raise::Gray => Color::Gray,
     };
-    Notice { key: DeliveryKey { raise, n, ..first.key.clone() }, color, summary: "it answers again".into(), ..first.clone() }
+    Notice {
+        key: DeliveryKey { raise, n, ..first.key.clone() },
+        color,
+        summary: "it answers again".into(),
+        ..first.clone()
+    }
 }

@@ -93,7 +93,11 @@ fn what_the_server_says_decides_whether_it_comes_again() {
         postbox.next([(stage.clone(), What::Says(says))]);
         let delivered = lane.deliver(&red(&to));
         assert_eq!(delivered.result, result, "{stage:?} {says}: {}", delivered.said);
-        assert!(delivered.said.contains(&says[..3]) && delivered.said.contains(&says[10..]), "{says}: {}", delivered.said);
+        assert!(
+            delivered.said.contains(&says[..3]) && delivered.said.contains(&says[10..]),
+            "{says}: {}",
+            delivered.said
+        );
     }
     assert!(postbox.taken().is_empty());
     assert_eq!(lane.deliver(&red(&to)).result, Sent);
@@ -220,7 +224,12 @@ fn nothing_is_sent_to_whom_cannot_be_trusted() {
         refuses(&Postbox::start(security, Some(&issued), None), ours, None, "ertificate");
     }
     let missing = Path::new("/nonexistent/ca.pem");
-    refuses(&Postbox::start(Security::Tls, Some(&issued), None), MailSecurity::Tls, Some(missing), "/nonexistent/ca.pem");
+    refuses(
+        &Postbox::start(Security::Tls, Some(&issued), None),
+        MailSecurity::Tls,
+        Some(missing),
+        "/nonexistent/ca.pem",
+    );
     // No TLS at all behind the port.
     let raw = RawServer::start(Script::AnswerEarly(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()));
     let delivered = lane.deliver(&red(&destination(email(raw.address().port(), MailSecurity::Tls), Some(&root))));

@@ -12,7 +12,11 @@ fn changed(value: &Value, path: &str, to: Value) -> Value {
     let mut value = value.clone();
     let (parent, name) = path.rsplit_once('/').expect("a path");
     let parent = value.pointer_mut(parent).expect("it is there").as_object_mut().expect("an object");
-    if to.is_null() { parent.remove(name) } else { parent.insert(name.to_owned(), to) };
+    if to.is_null() {
+        parent.remove(name)
+    } else {
+        parent.insert(name.to_owned(), to)
+    };
     value
 }
 
@@ -151,7 +155,10 @@ fn standard_webhooks() {
 /// What the fake and the real one are asked, and what both must say.
 pub const ALERTS: [(&str, u16); 9] = [
     (r#"[{"labels":{"alertname":"it"}}]"#, 200),
-    (r#"[{"labels":{"alertname":"it"},"annotations":{"a":"b"},"startsAt":"2026-11-22T03:00:00.000001Z","generatorURL":"http://x.example/"}]"#, 200),
+    (
+        r#"[{"labels":{"alertname":"it"},"annotations":{"a":"b"},"startsAt":"2026-11-22T03:00:00.000001Z","generatorURL":"http://x.example/"}]"#,
+        200,
+    ),
     ("[]", 200),
     (r#"{"labels":{"alertname":"it"}}"#, 400),
     ("[{", 400),

@@ -193,3 +193,6 @@ async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     .await;
     waiting.into_iter().filter_map(|(_, output)| output).collect()
 }
+
+#[cfg(test)]
+pub(super) mod tests;

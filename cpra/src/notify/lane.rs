@@ -16,6 +16,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -36,7 +37,7 @@ use crate::queueing::recording::Measure;
 use crate::queueing::{Bounds, Report, Setup};
 use crate::units::limits::{
     CODE_WORKERS_MAX, CODE_WORKERS_MIN, DESTINATIONS_IDLE_MAX, DESTINATIONS_STUCK_MAX, DRAIN_NOTICES,
-    FAULT_REPORT_EVERY, NOTICE_BATCH_MAX, UNREACHABLE_TOLD_EVERY, WORKER_OVERDUE_MAX,
+    FAULT_REPORT_EVERY, HEARTBEAT_EVERY, NOTICE_BATCH_MAX, UNREACHABLE_TOLD_EVERY, WORKER_OVERDUE_MAX,
 };
 use crate::units::{Instant, Span};
 
@@ -70,6 +71,8 @@ pub fn default_sizing() -> Setup {
 /// What the rest of the daemon may read of the lane at any time.
 #[derive(Debug, Default)]
 pub struct CodeBoard {
+    /// When the lane last turned, in nanoseconds of the monotonic clock.
+    pub turned: AtomicU64,
     seen: Mutex<Option<(Report, usize)>>,
 }
 
@@ -111,6 +114,8 @@ pub(crate) fn spawn_with(settings: Settings, results_bell: Bell, stderr: Stderr)
     let (jobs, job_receiver) = bounded(capacity, bell.clone());
     let (result_sender, results) = bounded(capacity, results_bell);
     let board = Arc::new(CodeBoard::default());
+    // It may be asked about before its first turn.
+    board.turned.store(Clock.now().as_nanos(), Ordering::Relaxed);
     let lane_board = Arc::clone(&board);
     let hands_max = DESTINATIONS_STUCK_MAX.saturating_add(sizing.bounds.max as usize);
     let thread = thread::Builder::new().name("cpra-code".into()).spawn(move || {
@@ -124,7 +129,7 @@ pub(crate) fn spawn_with(settings: Settings, results_bell: Bell, stderr: Stderr)
                     None
                 }
             });
-            let surroundings = Surroundings { disk, log_dirs, stderr, scripts: scripts.clone(), web: Web::default() };
+            let surroundings = Surroundings { disk, log_dirs, stderr, web: Web::default(), scripts: scripts.clone() };
             let workers = Workers::new(CODE, sizing, DESTINATIONS_STUCK_MAX, Clock.now());
             let lane = Lane::new(job_receiver, result_sender, bell, workers, recording, surroundings, lane_board);
             let done = lane.run(door).await;
@@ -212,6 +217,7 @@ impl Lane {
         let mut deadline = None;
         loop {
             let now = Clock.now();
+            self.board.turned.store(now.as_nanos(), Ordering::Relaxed);
             self.take(now);
             self.adjust(now);
             self.start(now);
@@ -236,7 +242,8 @@ impl Lane {
             let has_work = self.has_room() && !self.jobs.is_empty() || deadline.is_none() && self.jobs.is_finished();
             if !has_work {
                 let again = (!self.unsent.is_empty()).then(|| now + RESULTS_PAUSE);
-                let alarm = [deadline, self.workers.next_deadline(), again].into_iter().flatten().min();
+                let heartbeat = Some(now + HEARTBEAT_EVERY);
+                let alarm = [deadline, self.workers.next_deadline(), again, heartbeat].into_iter().flatten().min();
                 tokio::select! {
                     guard = door.readable() => {
                         guard.expect("an eventfd can be polled").clear_ready();

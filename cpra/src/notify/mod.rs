@@ -34,22 +34,22 @@ pub struct Surroundings {
     pub log_dirs: Arc<LogDirs>,
     /// The last resort.
     pub stderr: Rc<Stderr>,
+    pub web: Web,
     /// Who runs scripts, if anybody does.
     pub scripts: Option<Rc<Runner>>,
-    pub web: Web,
 }
 
 /// A destination with what is kept open towards it.
 #[derive(Debug)]
 pub enum Outlet {
     Log(log::LogOutlet),
-    Email(Box<email::EmailOutlet>),
-    Script(script::ScriptOutlet),
     PagerDuty(pagerduty::PagerDutyOutlet),
     Slack(slack::SlackOutlet),
     Webhook(webhook::WebhookOutlet),
     Sms(sms::SmsOutlet),
     Alertmanager(alertmanager::AlertmanagerOutlet),
+    Email(Box<email::EmailOutlet>),
+    Script(script::ScriptOutlet),
 }
 
 impl Outlet {
@@ -59,14 +59,14 @@ impl Outlet {
             Provider::Log { file } => Self::Log(log::LogOutlet::new(file.clone(), surroundings.clone())),
             Provider::PagerDuty(to) => Self::PagerDuty(pagerduty::PagerDutyOutlet::new(to, destination, web)),
             Provider::Slack(to) => Self::Slack(slack::SlackOutlet::new(to, destination, web)),
-            Provider::Email(to) => Self::Email(Box::new(email::EmailOutlet::new(to, destination, web))),
             Provider::Webhook(to) => Self::Webhook(webhook::WebhookOutlet::new(to, destination, web)),
             Provider::Sms(to) => Self::Sms(sms::SmsOutlet::new(to, destination, web)),
             Provider::Alertmanager(to) => {
                 Self::Alertmanager(alertmanager::AlertmanagerOutlet::new(to, destination, web))
             }
-            Provider::Script(to) => {
-                Self::Script(script::ScriptOutlet::new(to, destination, surroundings.scripts.clone()))
+            Provider::Email(email) => Self::Email(Box::new(email::EmailOutlet::new(email, destination, web))),
+            Provider::Script(script) => {
+                Self::Script(script::ScriptOutlet::new(script, destination, surroundings.scripts.clone()))
             }
         }
     }
@@ -75,13 +75,13 @@ impl Outlet {
     pub async fn deliver(&mut self, notices: &[&Notice]) -> Vec<Delivered> {
         match self {
             Self::Log(outlet) => outlet.deliver(notices).await,
-            Self::Email(outlet) => outlet.deliver(notices).await,
-            Self::Script(outlet) => outlet.deliver(notices).await,
             Self::PagerDuty(outlet) => outlet.deliver(notices).await,
             Self::Slack(outlet) => outlet.deliver(notices).await,
             Self::Webhook(outlet) => outlet.deliver(notices).await,
             Self::Sms(outlet) => outlet.deliver(notices).await,
             Self::Alertmanager(outlet) => outlet.deliver(notices).await,
+            Self::Email(outlet) => outlet.deliver(notices).await,
+            Self::Script(outlet) => outlet.deliver(notices).await,
         }
     }
 
@@ -89,14 +89,10 @@ impl Outlet {
     pub async fn close(self) {
         match self {
             Self::Log(outlet) => outlet.close().await,
+            // Their connections end with them.
+            Self::PagerDuty(_) | Self::Slack(_) | Self::Webhook(_) | Self::Sms(_) | Self::Alertmanager(_) => {}
             Self::Email(outlet) => outlet.close().await,
-            // Their connections end with them; programs are nobody's for longer than they run.
-            Self::PagerDuty(_)
-            | Self::Slack(_)
-            | Self::Webhook(_)
-            | Self::Sms(_)
-            | Self::Alertmanager(_)
-            | Self::Script(_) => {}
+            Self::Script(_) => {}
         }
     }
 }

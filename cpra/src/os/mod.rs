@@ -29,6 +29,7 @@ pub mod solo;
 pub mod spawn;
 pub mod story;
 pub mod stream;
+pub mod supervisor;
 pub mod syn;
 pub mod tls;
 pub mod uring;

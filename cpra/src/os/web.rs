@@ -233,7 +233,8 @@ pub fn address(given: &str) -> Result<Url, &'static str> {
     let sent = &url[Position::BeforePath..Position::AfterQuery];
     let decoded = |text: &str| percent_encoding::percent_decode_str(text).collect::<Vec<u8>>();
     let (given, sent) = (decoded(path), decoded(sent));
-    let is_same = sent == given || sent.strip_prefix(b"/").is_some_and(|sent| sent == given && !given.starts_with(b"/"));
+    let is_same =
+        sent == given || sent.strip_prefix(b"/").is_some_and(|sent| sent == given && !given.starts_with(b"/"));
     is_same.then_some(url).ok_or("the address would be another one on its way; write its path without . and \\")
 }
 
@@ -407,4 +408,4 @@ fn known(cause: &(dyn Error + 'static)) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

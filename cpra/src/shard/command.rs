@@ -3,8 +3,8 @@
 use super::Core;
 use super::protocol::{Command, CommandKind, Effects};
 use super::slots::State;
-use crate::domain::HostRef;
 use crate::domain::health::Phase;
+use crate::domain::{Health, HostRef};
 use crate::probe::dialled;
 use crate::units::Instant;
 use crate::units::planted::{self, Bug};
@@ -30,13 +30,10 @@ impl Core {
                 self.recount(before, *c.health(index));
             }
             CommandKind::Enable { epoch } => {
-                let before = *c.health(index);
-                c.health_mut(index).enable(epoch);
-                self.recount(before, *c.health(index));
-                if disabled {
-                    self.enabled += 1;
-                    self.admit(c, index, 1, now);
-                }
+                self.watch(c, index, now, |health| health.enable(epoch));
+            }
+            CommandKind::Resume { epoch, resumed } => {
+                self.watch(c, index, now, |health| health.resume(epoch, resumed));
             }
             CommandKind::Obscure => {
                 let before = *c.health(index);
@@ -56,6 +53,17 @@ impl Core {
                     self.classes.arrived(class, index, now);
                 }
             }
+        }
+    }
+
+    /// It is watched, from there on. A check that waits or is in flight counts for what it is now.
+    fn watch(&mut self, c: &mut Components<'_>, index: u32, now: Instant, from: impl FnOnce(&mut Health)) {
+        let before = *c.health(index);
+        from(c.health_mut(index));
+        self.recount(before, *c.health(index));
+        if before.phase() == Phase::Disabled {
+            self.enabled += 1;
+            self.admit(c, index, 1, now);
         }
     }
 

@@ -552,7 +552,7 @@ impl Core {
 /// A monitor that is suspect or down is checked among the suspects.
 fn class_of(c: &Components<'_>, policy: &Policy, index: u32) -> Class {
     match c.health(index).phase() {
-        Phase::Suspect | Phase::Failing => Class::SUSPECTS,
+        Phase::Suspect | Phase::Failing | Phase::Unproven => Class::SUSPECTS,
         Phase::Unknown | Phase::Up | Phase::Disabled => Class::of(policy.check.kind()),
     }
 }
@@ -563,7 +563,7 @@ const fn state_index(health: &Health) -> usize {
         return 0;
     }
     match health.phase() {
-        Phase::Unknown => 0,
+        Phase::Unknown | Phase::Unproven => 0,
         Phase::Up => 1,
         Phase::Suspect => 2,
         Phase::Failing => 6,

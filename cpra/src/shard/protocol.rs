@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
-use crate::domain::health::Phase;
+use crate::domain::health::{Phase, Resumed};
 use crate::domain::monitor::CheckKind;
 use crate::domain::{Code, Latency, Outcome, TransitionKind};
 use crate::probe::errand::{Echo, Errand, ErrandEnd};
@@ -164,6 +164,8 @@ pub enum CommandKind {
     Disable { epoch: u8 },
     /// Watch again, from Unknown.
     Enable { epoch: u8 },
+    /// Watch it, from there on: its episode is older than what this shard knows of it.
+    Resume { epoch: u8, resumed: Resumed },
     /// Could not be judged for too long: show as unknown.
     Obscure,
     /// Check now instead of at the next due time.

@@ -104,6 +104,18 @@ impl Checker {
                             self.awaits_call(watch, now);
                         }
                     }
+                    CommandKind::Resume { epoch, resumed } => {
+                        let was_enabled = std::mem::replace(&mut seen.enabled, true);
+                        seen.epoch = epoch;
+                        seen.streak = super::Streak::resumed(resumed);
+                        if !was_enabled {
+                            seen.asked_now = false;
+                            seen.alive = now;
+                            seen.due = None;
+                            seen.place = Place::Nowhere;
+                            self.awaits_call(watch, now);
+                        }
+                    }
                     CommandKind::CheckNow => {
                         seen.asked_at = Some(now);
                         seen.asked_now |= seen.enabled && matches!(seen.place, Place::Nowhere | Place::Wheel);
