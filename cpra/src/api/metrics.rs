@@ -12,6 +12,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::process::Process;
+use super::reload;
 use super::source::{Pipeline, Source};
 use crate::desk::DeskStats;
 use crate::desk::protocol::DeliveryResult;
@@ -78,11 +79,32 @@ impl Collector for Snapshot {
             "Dumps of histograms by result; what could not be written is part of the next one",
             results.map(|(result, count)| ([("result", result)], count)),
         )?;
+        reloads(&mut page, &self.source.reloads())?;
         page.counter("cpra_stalls", "Times a shard's loop stood still for more than 250 ms", shards.stalls)?;
         page.info("cpra_build", "The running version", &[("version", env!("CARGO_PKG_VERSION"))])?;
         let started = self.source.wall_of(self.source.started());
         process(&mut page, Process::read(), started.as_micros() as f64 / 1e6)
     }
+}
+
+fn reloads(page: &mut Page<'_>, reloads: &reload::Board) -> fmt::Result {
+    page.counters(
+        "cpra_reloads",
+        "Times that the files were read again, by what came of it; a dry run is none",
+        reload::Outcome::ALL.into_iter().zip(reloads.counts).map(|(outcome, count)| ([("result", outcome.as_str())], count)),
+    )?;
+    page.gauge(
+        "cpra_config_last_reload_successful",
+        "1: what runs is what the files said when they were read last; 0: they were refused",
+        u64::from(reloads.is_current()),
+    )?;
+    let Some(at) = reloads.last_success else { return Ok(()) };
+    page.gauge_in(
+        "cpra_config_last_reload",
+        "When the files that run now were read, since 1970; absent until there was a reload",
+        &Unit::Seconds,
+        &(at.as_micros() as f64 / 1e6),
+    )
 }
 
 fn monitors(page: &mut Page<'_>, shards: &ShardStats) -> fmt::Result {

@@ -27,6 +27,7 @@ mod pipelines;
 pub mod process;
 pub mod profile;
 mod push;
+pub mod reload;
 pub mod source;
 mod status;
 #[cfg(test)]
@@ -147,6 +148,7 @@ fn routes(source: Arc<dyn Source>, door: Arc<Door>) -> Router {
         .route("/api/v1/monitors", get(monitors::page))
         .route("/api/v1/monitors/{*name}", get(monitors::one).post(change::change))
         .route(histograms::DUMP, post(histograms::dump))
+        .route(reload::PATH, get(reload::last).post(reload::reload))
         .route("/api/v1/push/{*token}", post(push::call))
         .route("/demo/flaky", get(demo::flaky))
         .fallback(nothing)

@@ -8,15 +8,17 @@
 //! | `cpra status` | 0 ready, 1 not ready, 3 nobody answers |
 //! | `cpra monitors` | 0 listed, 1 refused, 3 nobody answers |
 //! | `cpra histogram` | 0 shown, 3 not: a file cannot be read, or has no such series |
-//! | `cpra disable`, `cpra enable` | 0 done, 1 refused, 3 nobody answers |
+//! | `cpra disable`, `cpra enable`, `cpra reload` | 0 done, 1 refused, 3 nobody answers |
 //!
 //! Wrong arguments of a subcommand are 3 too: what was asked for was not done, and nothing is known.
 
 mod check;
 mod client;
+mod files;
 mod generate;
 mod histogram;
 mod monitors;
+mod reload;
 mod run;
 mod status;
 mod summary;
@@ -95,6 +97,8 @@ pub enum Command {
     Disable(switch::Args),
     /// Watch it again
     Enable(switch::Args),
+    /// Have the running daemon read its files again
+    Reload(reload::Args),
     /// Show, compare and draw what the daemon has measured and written down
     Histogram(histogram::Args),
     /// Write a monitors file of any size, for a first try and for measurements
@@ -134,6 +138,7 @@ pub fn obey(args: &Args) -> ExitCode {
         Some(Command::Monitors(command)) => told(monitors::monitors(args, command)),
         Some(Command::Disable(command)) => told(switch::switch(args, command, "disable")),
         Some(Command::Enable(command)) => told(switch::switch(args, command, "enable")),
+        Some(Command::Reload(command)) => told(reload::reload(args, command)),
         Some(Command::Histogram(command)) => histogram::histogram(command),
         Some(Command::Generate(command)) => generate::generate(command),
     }

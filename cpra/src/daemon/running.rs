@@ -1,11 +1,14 @@
 //! What the API sees of the daemon: the other side of [`api::Source`].
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 
+use super::reload::{Loaded, Order};
 use crate::api;
+use crate::api::reload;
 use crate::desk::DeskStats;
 use crate::desk::protocol::{Answer, Question};
 use crate::notify::lane;
@@ -20,15 +23,16 @@ use crate::shard::ShardStats;
 use crate::shard::protocol::MonitorState;
 use crate::units::limits::HEARTBEAT_MAX;
 use crate::units::{Instant, MonitorId, Timestamp};
-use crate::world::{Catalog, Tokens};
+use crate::world::Catalog;
 
 pub(super) struct Running {
     pub(super) instance: Box<str>,
-    pub(super) catalog: Arc<Catalog>,
-    /// Of the catalog.
-    pub(super) tokens: Tokens,
-    pub(super) loaded: bool,
-    pub(super) findings: Vec<api::Finding>,
+    /// What runs: changed by a reload, and held by each request for as long as it takes.
+    pub(super) loaded: Arc<Mutex<Arc<Loaded>>>,
+    /// Whether a monitors file was read.
+    pub(super) found: bool,
+    pub(super) reloads: Arc<Mutex<reload::Board>>,
+    pub(super) reload_orders: SyncSender<Order>,
     pub(super) started: Instant,
     pub(super) pulse_setup: Setup,
     pub(super) code_setup: Setup,
@@ -51,7 +55,7 @@ impl api::Source for Running {
     }
 
     fn catalog(&self) -> Arc<Catalog> {
-        Arc::clone(&self.catalog)
+        Arc::clone(&self.loaded().catalog)
     }
 
     fn shard_stats(&self) -> ShardStats {
@@ -80,7 +84,7 @@ impl api::Source for Running {
             in_flight: shards.in_flight,
             waiting: shards.ready,
             // A monitor waits once at most.
-            capacity: self.catalog.len(),
+            capacity: self.loaded().catalog.len(),
             classes: shards.sizing,
         };
         let code = api::Pipeline {
@@ -109,14 +113,21 @@ impl api::Source for Running {
 
     fn readiness(&self) -> api::Readiness {
         let mut reasons = Vec::new();
-        if !self.loaded {
+        if !self.found {
             reasons.push("no monitors are loaded: start with --yaml FILE".to_owned());
         }
         if self.stopping.load(Ordering::Relaxed) {
             reasons.push("the daemon is stopping".to_owned());
         }
         reasons.extend(self.alive().err());
-        api::Readiness { ready: reasons.is_empty(), reasons, findings: self.findings.clone() }
+        let mut findings = self.loaded().findings.clone();
+        let reloads = self.reloads();
+        // What runs does its work, so that it is ready; but it is not what the files say.
+        if let Some(last) = reloads.last.filter(|last| last.outcome == reload::Outcome::Refused) {
+            let text = format!("refused at {}, older monitors run: {}", last.at, last.errors.join("; "));
+            findings.push(api::Finding { subject: "the last reload".to_owned(), text, remedy: last.remedy });
+        }
+        api::Readiness { ready: reasons.is_empty(), reasons, findings }
     }
 
     fn started(&self) -> Instant {
@@ -164,7 +175,8 @@ impl api::Source for Running {
     }
 
     fn push_target(&self, token: &str) -> Option<MonitorId> {
-        self.tokens.find(&self.catalog, token)
+        let loaded = self.loaded();
+        loaded.tokens.find(&loaded.catalog, token)
     }
 
     fn push(&self, monitor: MonitorId, ok: bool, message: Box<str>) -> Result<(), api::AskError> {
@@ -175,6 +187,17 @@ impl api::Source for Running {
         self.call(monitor, shard_loop::Call::CheckNow(monitor))
     }
 
+    fn reload(&self, wish: reload::Wish) -> api::Asked<reload::Report> {
+        let (sender, receiver) = oneshot::channel();
+        let reply: Box<dyn FnOnce(reload::Report) + Send> = Box::new(move |report| drop(sender.send(report)));
+        self.order(Order { wish, reply: Some(reply) })?;
+        Ok(receiver)
+    }
+
+    fn reloads(&self) -> reload::Board {
+        self.reloads.lock().map(|board| board.clone()).unwrap_or_default()
+    }
+
     fn switch(&self, monitor: MonitorId, enabled: bool) -> Result<(), api::AskError> {
         let switch = if enabled { desk_loop::Ask::Enable(monitor) } else { desk_loop::Ask::Disable(monitor) };
         ask(&self.desk_asks, switch)
@@ -182,6 +205,19 @@ impl api::Source for Running {
 }
 
 impl Running {
+    fn loaded(&self) -> Arc<Loaded> {
+        // It is replaced whole, so that a thread that panicked with it has left it sound.
+        Arc::clone(&self.loaded.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Wishes a reload.
+    pub(super) fn order(&self, order: Order) -> Result<(), api::AskError> {
+        self.reload_orders.try_send(order).map_err(|error| match error {
+            TrySendError::Full(_) => api::AskError::Full,
+            TrySendError::Disconnected(_) => api::AskError::Stopping,
+        })
+    }
+
     fn call(&self, monitor: MonitorId, call: shard_loop::Call) -> Result<(), api::AskError> {
         ask(self.shard_calls.get(usize::from(monitor.shard())).ok_or(api::AskError::Stopping)?, call)
     }

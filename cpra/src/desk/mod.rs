@@ -15,6 +15,7 @@
 
 mod outbox;
 pub mod protocol;
+mod reload;
 mod void;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -190,6 +191,7 @@ impl Desk {
             Event::Delivered { notice, delivered } => self.delivered(notice, delivered, now),
             Event::Disable(monitor) => self.switch(monitor, episode::Event::Disabled, now, effects),
             Event::Enable(monitor) => self.switch(monitor, episode::Event::Enabled, now, effects),
+            Event::Reloaded { catalog, changes, who } => self.reloaded(catalog, &changes, who, now, effects),
             Event::Wall { at, shows } => self.wall = (at, shows),
             Event::Drain => {
                 self.draining = true;
@@ -258,8 +260,7 @@ impl Desk {
     }
 
     fn knows(&self, monitor: MonitorId) -> bool {
-        monitor.shard() < self.catalog.shards()
-            && (monitor.index() as usize) < self.catalog.roster(monitor.shard()).len()
+        self.catalog.knows(monitor)
     }
 
     fn state(&self, monitor: MonitorId) -> State {

@@ -530,6 +530,7 @@ impl Run {
                 desk::Event::Drain => notices.drains(),
                 desk::Event::Delivered { notice, .. } => notices.heard_back(*notice),
                 desk::Event::Read { .. } => notices.asked(),
+                desk::Event::Reloaded { .. } => {}
                 desk::Event::Wall { .. } | desk::Event::Outbox { .. } | desk::Event::Test { .. } => {}
             }
             events.push(event);
