@@ -18,6 +18,8 @@ mod checks;
 mod jobs;
 #[path = "control/names.rs"]
 mod names;
+#[path = "control/outbox.rs"]
+mod outbox;
 #[path = "control/people.rs"]
 mod people;
 

@@ -26,5 +26,7 @@ mod signals;
 mod sources;
 #[path = "process/stall.rs"]
 mod stall;
+#[path = "process/supervision.rs"]
+mod supervision;
 #[path = "process/targets.rs"]
 mod targets;

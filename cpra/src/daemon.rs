@@ -6,12 +6,13 @@
 //! | `cpra-shard-N` | checks ([`crate::shard`] on io_uring) | completions, its bell, deadlines | when told, after its checks |
 //! | `cpra-desk` | episodes, the commit gate, notices ([`crate::desk`]) | its bell, deadlines | when told, after its notices |
 //! | `cpra-code` | delivers notices (tokio-uring); threads of its runtime wait for disks | its bell, deadlines | when the desk has gone |
-//! | `cpra-store` | makes commits durable (in memory so far) | its bell | when the desk has gone |
+//! | `cpra-store` | makes commits durable ([`crate::store`]) | its bell | when the desk has gone |
 //! | `cpra-resolve` | names into addresses, questions of dns checks (tokio) | its bell, epoll | when the shards have gone |
-//! | `cpra-spawn` | scripts ([`crate::os::spawn`]) | its bell, what they write, their ends | when the shards have gone, after its scripts |
+//! | `cpra-spawn` | scripts ([`crate::os::spawn`]) | its bell, what they write, their ends | when the shards and the code lane have gone, after its scripts |
 //! | `cpra-histogram` | writes histograms down ([`crate::os::histograms`]) | its queue, its interval | when told, after a last dump |
 //! | `cpra-ebpf` | programs in the kernel, at interfaces that come and go ([`crate::os::ebpf`]) | netlink | when the shards have gone |
 //! | `cpra-load` | reads the files again ([`reload`]) | wishes | with the process |
+//! | `cpra-watchdog` | tells others that the daemon does its work ([`watchdog`]); only where somebody wants to know | its interval | when told |
 //! | `cpra-control` | API on TCP and the unix socket, metrics, profiles (tokio) | epoll | when told |
 //!
 //! Between them are bounded queues of [`crate::pipeline`] and a few atomics; no thread waits for another one's lock
@@ -26,6 +27,7 @@
 
 pub mod reload;
 mod running;
+pub mod watchdog;
 
 use std::io;
 use std::net::TcpListener;
@@ -38,9 +40,9 @@ use tokio::sync::oneshot;
 
 use self::reload::{Files, Loaded, Loader, Order, Parts};
 use self::running::Running;
+use self::watchdog::Watch;
 use crate::api;
 use crate::api::access::Token;
-use crate::desk::protocol::Stored;
 use crate::desk::{self, Desk};
 use crate::domain::Destination;
 use crate::notify::{LogDirs, lane};
@@ -55,13 +57,14 @@ use crate::os::shard_loop::{self, ShardBoard, ShardLoop};
 use crate::os::signals::{Signals, Wish};
 use crate::os::spawn;
 use crate::os::story::Teller;
+use crate::os::supervisor::Supervisor;
 use crate::os::syn::Ports;
 use crate::os::uring::{self, UringRing};
 use crate::os::wake::WakeFd;
 use crate::pipeline::{Bell, bounded};
 use crate::queueing::Setup;
 use crate::shard::{self, Shard};
-use crate::store::memory;
+use crate::store;
 use crate::units::Span;
 use crate::units::limits::{
     API_CONNECTION_GRACE, DRAIN_CHECKS, DRAIN_NOTICES, HISTOGRAM_DUMP_WAIT, QUEUE_ASKS, QUEUE_CALLS, QUEUE_COMMANDS,
@@ -76,6 +79,12 @@ pub struct Plan {
     pub catalog: Catalog,
     /// Whether a monitors file was read; without one the daemon runs, and is not ready.
     pub loaded: bool,
+    /// `[providers.NAME]`: those that people can ask for by name.
+    pub providers: Vec<Arc<Destination>>,
+    /// Who hears what nobody else can receive, and of the daemon itself.
+    pub fallback: Arc<Destination>,
+    /// How often people are reminded of what is still down; `None`: not at all.
+    pub repeat_interval: Option<Span>,
     /// Of the intervention and code queues.
     pub queue_capacity: usize,
     /// How many checks are in flight, over all shards, and for what promise.
@@ -88,6 +97,7 @@ pub struct Plan {
     pub rates: shard::Rates,
     pub log_dirs: Vec<PathBuf>,
     pub state_dir: PathBuf,
+    pub store: store::Settings,
     pub resolver: resolve::Settings,
     pub api: TcpListener,
     pub profile: Option<TcpListener>,
@@ -110,6 +120,9 @@ pub struct Plan {
     pub syn_ports: Option<Ports>,
     /// What the process keeps of the powers that it was started with.
     pub privilege: Privilege,
+    /// Who is told that the daemon does its work.
+    pub supervisor: Option<Arc<Supervisor>>,
+    pub watchdog: watchdog::Settings,
 }
 
 impl Plan {
@@ -120,6 +133,9 @@ impl Plan {
             instance: "cpra".into(),
             catalog,
             loaded: true,
+            providers: Vec::new(),
+            fallback: Arc::new(Destination::log(None)),
+            repeat_interval: None,
             queue_capacity: 1024,
             pulse: Setup::fixed(1024),
             code: lane::default_sizing(),
@@ -127,6 +143,7 @@ impl Plan {
             rates: shard::Rates::default(),
             log_dirs: vec![folder.clone()],
             state_dir: folder,
+            store: store::Settings::Memory,
             resolver: resolve::Settings::default(),
             api,
             profile: None,
@@ -141,6 +158,8 @@ impl Plan {
             signals: KernelSignals::Off,
             syn_ports: None,
             privilege: Privilege::default(),
+            supervisor: None,
+            watchdog: watchdog::Settings::default(),
         }
     }
 }
@@ -163,6 +182,8 @@ pub enum StartError {
     Ring(#[from] uring::RingError),
     #[error(transparent)]
     Privilege(#[from] PrivilegeError),
+    #[error(transparent)]
+    Store(#[from] store::OpenError),
     #[error("cannot make a descriptor: {0}")]
     Descriptor(#[from] io::Error),
 }
@@ -181,6 +202,9 @@ pub struct Daemon {
     histograms: JoinHandle<()>,
     control: JoinHandle<io::Result<()>>,
     control_stop: oneshot::Sender<()>,
+    supervisor: Option<Arc<Supervisor>>,
+    /// Until the end of the end.
+    _watchdog: Option<watchdog::Handle>,
     stopping: Arc<AtomicBool>,
     source: Arc<Running>,
 }
@@ -210,6 +234,18 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let privilege = plan.privilege;
     privilege.assume()?;
     tell_of_folder(&privilege, &plan.state_dir);
+    // Before there is anything to stop again: here it is said that another daemon has it.
+    let opened = store::open(&plan.store)?;
+    let mut findings = plan.findings;
+    if let Some(trouble) = &opened.stored.trouble {
+        tracing::error!("{trouble}");
+        findings.push(api::Finding {
+            subject: "[store] path".to_owned(),
+            text: trouble.to_string(),
+            remedy: "see docs/store.md".to_owned(),
+        });
+    }
+    let reader = opened.store.reader();
     let catalog = Arc::new(plan.catalog);
     let shard_count = catalog.shards();
     let desk_door = WakeFd::new()?;
@@ -218,8 +254,12 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let bells: Vec<Bell> = doors.iter().map(WakeFd::bell).collect();
     let resolve::Started { resolvers, board: resolver_board, .. } =
         without_powers(&privilege, || resolve::spawn(plan.resolver, QUEUE_COMMANDS, bells.clone()))??;
+    // The last one is for notices.
+    let code_scripts_door = WakeFd::new()?;
+    let code_scripts_bell = code_scripts_door.bell();
+    let script_bells = bells.iter().chain([&code_scripts_bell]).cloned().collect();
     let (script_ends, scripts) =
-        without_powers(&privilege, || spawn::spawn(plan.scripts, QUEUE_COMMANDS, bells.clone()))??;
+        without_powers(&privilege, || spawn::spawn(plan.scripts, QUEUE_COMMANDS, script_bells))??;
     let mut script_ends = script_ends.into_iter();
 
     let (mut signals, ebpf) = match plan.signals {
@@ -293,10 +333,15 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         capacity: plan.queue_capacity,
         sizing: plan.code,
         log_dirs,
+        scripts: script_ends.next().map(|scripts| spawn::Mailbox {
+            scripts,
+            door: code_scripts_door,
+            bell: code_scripts_bell,
+        }),
         recording: code_recording.clone(),
     };
     let code = lane::spawn(code_settings, desk_bell.clone())?;
-    let store = memory::spawn(QUEUE_COMMANDS, desk_bell.clone())?;
+    let (store, stored) = opened.spawn(QUEUE_COMMANDS, desk_bell.clone())?;
     let (ask_sender, asks) = bounded(QUEUE_ASKS, desk_bell.clone());
     let (desk_reloads, reload_receiver) = bounded(1, desk_bell.clone());
     let code_depth = code.jobs.gauge();
@@ -313,11 +358,12 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let settings = desk::Settings {
         instance: plan.instance.clone(),
         queue_capacity: plan.queue_capacity,
-        fallback: Arc::new(Destination::log(None)),
+        fallback: plan.fallback,
+        repeat_interval: plan.repeat_interval,
         seed: seed(),
     };
     let desk_board = Arc::new(DeskBoard::default());
-    let machine = Desk::new(settings, Arc::clone(&catalog), Stored::default(), now);
+    let machine = Desk::new(settings, Arc::clone(&catalog), stored, now);
     let names = catalog.ids_after(None).take(STORY_NAMES).map(|id| catalog.name(id));
     let story = Teller::new(now, names)?;
     let board = Arc::clone(&desk_board);
@@ -328,7 +374,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let stopping = Arc::new(AtomicBool::new(false));
     let key = [seed(), seed()];
     let tokens = Tokens::of(&catalog, key);
-    let loaded = Arc::new(Mutex::new(Arc::new(Loaded { catalog, tokens, findings: plan.findings })));
+    let loaded = Arc::new(Mutex::new(Arc::new(Loaded { catalog, tokens, providers: plan.providers, findings })));
     let (reload_orders, orders) = mpsc::sync_channel(RELOADS_WAITING_MAX);
     let reloads = Arc::default();
     let parts = Parts {
@@ -361,7 +407,10 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         desk_asks: Mutex::new(ask_sender),
         code_depth,
         code: code.board,
+        store: store.board,
+        history: reader,
         dumps: dumps.clone(),
+        watchdog: Arc::default(),
         stopping: Arc::clone(&stopping),
     });
     let listeners = api::Listeners {
@@ -374,6 +423,17 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let (control_stop, stop) = oneshot::channel();
     let asked = Arc::clone(&source);
     let control = spawn(CONTROL, move || api::run(listeners, asked, stop))?;
+    let watch = Watch {
+        patient: Arc::<Running>::clone(&source),
+        supervisor: plan.supervisor.clone(),
+        board: Arc::clone(&source.watchdog),
+        interval: plan.watchdog.interval,
+        whom: plan.watchdog.url.as_ref().map(watchdog::host_of).unwrap_or_default(),
+    };
+    let watchdog = watchdog::spawn(watch, plan.watchdog.url).map_err(|error| StartError::Thread { thread: watchdog::THREAD, error })?;
+    if let Some(supervisor) = &plan.supervisor {
+        supervisor.ready("checks begin");
+    }
     Ok(Daemon {
         shards,
         scripts,
@@ -387,6 +447,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         histograms,
         control,
         control_stop,
+        supervisor: plan.supervisor,
+        _watchdog: watchdog,
         stopping,
         source,
     })
@@ -567,6 +629,9 @@ impl Daemon {
     fn end(self, hurry: impl Fn(Span) -> bool) -> bool {
         let began = Clock.now();
         self.stopping.store(true, Ordering::Relaxed);
+        if let Some(supervisor) = &self.supervisor {
+            supervisor.stopping();
+        }
         for shard in &self.shards {
             shard.board.drain.store(true, Ordering::Release);
             shard.bell.ring();
@@ -606,7 +671,10 @@ impl Daemon {
             Waited::Late => tracing::error!("the desk or the code lane hangs and is left behind"),
             Waited::Hurried => return exit_at_once(&self.scripts),
         }
-        // They have been ending since the last shard ended.
+        // Those of checks have been ending since the last shard ended, those of notices since the lane did.
+        if !flushed {
+            self.scripts.kill();
+        }
         match wait_until(&hurry, SCRIPT_GRACE + SCRIPT_KILL_WAIT, || self.scripts.is_finished()) {
             Waited::Done => {}
             Waited::Late => tracing::error!("the thread that runs scripts hangs and is left behind"),

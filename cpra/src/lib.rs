@@ -9,6 +9,7 @@ pub mod domain;
 pub mod queueing;
 pub mod schedule;
 pub mod wire;
+pub mod wording;
 
 pub mod config;
 pub mod probe;

@@ -6,21 +6,26 @@
 #![allow(dead_code, reason = "each test that includes this uses its own part of it")]
 #![allow(unreachable_pub, reason = "a module of several test crates")]
 
+pub mod alertmanager;
 pub mod authority;
 pub mod dns;
 pub mod engine;
 pub mod exporter;
 pub mod haproxy;
+pub mod mailhost;
 pub mod net;
 pub mod nginx;
 pub mod nsd;
+pub mod postbox;
 pub mod process;
 pub mod programs;
+pub mod provider;
 pub mod raw;
 pub mod responder;
 pub mod secured;
 pub mod site;
 pub mod tinyproxy;
+pub mod vendors;
 
 #[path = "../support/mod.rs"]
 pub mod support;

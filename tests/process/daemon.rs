@@ -50,6 +50,7 @@ pub struct Setup {
     folder: tempfile::TempDir,
     /// What runs: the binary, or a program that becomes it.
     words: Vec<OsString>,
+    environment: Vec<(&'static str, OsString)>,
     api: SocketAddr,
     profiles: Option<SocketAddr>,
     stdout: Option<Stdio>,
@@ -61,7 +62,7 @@ impl Setup {
         let api = loopback(free_port());
         let words = [BINARY, "--api.listen"].map(OsString::from);
         let words = words.into_iter().chain([api.to_string().into()]).collect();
-        Self { folder, words, api, profiles: None, stdout: None }
+        Self { folder, words, environment: Vec::new(), api, profiles: None, stdout: None }
     }
 
     pub fn folder(&self) -> &Path {
@@ -86,6 +87,12 @@ impl Setup {
 
     pub fn argument(mut self, word: &str) -> Self {
         self.words.push(word.into());
+        self
+    }
+
+    /// With this variable.
+    pub fn environment(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name, value.into()));
         self
     }
 
@@ -126,8 +133,9 @@ impl Setup {
             .arg(profiles)
             .current_dir(self.folder.path())
             .env_remove("RUST_LOG")
-            .env_remove("STATE_DIRECTORY")
+            .env("STATE_DIRECTORY", self.folder.path().join("state"))
             .env("RUNTIME_DIRECTORY", self.folder.path())
+            .envs(self.environment)
             .stdin(Stdio::null())
             .stdout(self.stdout.unwrap_or_else(|| stdout.into()))
             .stderr(stderr)
@@ -186,9 +194,12 @@ impl Cpra {
         &mut self.child
     }
 
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"))
+    }
+
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).expect("a pid");
-        signal::kill(Pid::from_raw(pid), signal).expect("our own child can be signalled");
+        signal::kill(self.pid(), signal).expect("our own child can be signalled");
     }
 
     pub fn is_running(&mut self) -> bool {

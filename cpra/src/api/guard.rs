@@ -88,7 +88,7 @@ enum Purpose {
     Calling,
     /// `/api/v1/monitors/{name}/check` and the like, `/api/v1/reload`.
     Changing,
-    /// `/api/v1/histograms/dump`: the same, and there is nothing to look at.
+    /// `/api/v1/histograms/dump`, `/api/v1/outbox/retry` and the like: the same, and there is nothing to look at.
     Ordering,
 }
 
@@ -97,7 +97,7 @@ impl Purpose {
         if path.starts_with(super::push::PREFIX) {
             return Self::Calling;
         }
-        if path == super::histograms::DUMP {
+        if [super::histograms::DUMP, super::outbox::RETRY, super::outbox::DROP, super::notify::TEST].contains(&path) {
             return Self::Ordering;
         }
         if path == super::reload::PATH {
@@ -185,7 +185,7 @@ impl Guard {
             // A monitor's name may end like one of those paths: looking is always allowed.
             Purpose::Changing | Purpose::Reading if reads => {}
             Purpose::Ordering => {
-                return not_allowed(format!("{named} is not allowed here: this writes files"), "use POST", "POST");
+                return not_allowed(format!("{named} is not allowed here: this does something"), "use POST", "POST");
             }
             Purpose::Changing => {
                 return not_allowed(

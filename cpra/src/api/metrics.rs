@@ -13,9 +13,9 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::process::Process;
 use super::reload;
-use super::source::{Pipeline, Source};
+use super::source::{PINGS, Pipeline, Source};
 use crate::desk::DeskStats;
-use crate::desk::protocol::DeliveryResult;
+use crate::desk::protocol::{DeliveryResult, OutboxState};
 use crate::domain::monitor::CheckKind;
 use crate::domain::{Code, Color, Provider};
 use crate::os::resolve::ResolverStats;
@@ -23,6 +23,8 @@ use crate::queueing::Report;
 use crate::queueing::meter::Percentiles;
 use crate::shard::ShardStats;
 use crate::shard::protocol::{BUCKETS_US, EchoStats, Histogram, PACKETS, STATES};
+use crate::units::Instant;
+use crate::store::StoreStats;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -65,6 +67,8 @@ impl Collector for Snapshot {
         monitors(&mut page, &shards)?;
         checks(&mut page, &shards)?;
         notices(&mut page, &desk)?;
+        outbox(&mut page, &desk, self.source.now())?;
+        store(&mut page, &self.source.store_stats())?;
         names(&mut page, &self.source.resolver_stats())?;
         pipelines(&mut page, &self.source.pipelines())?;
         echoes(&mut page, &shards.echoes)?;
@@ -80,6 +84,11 @@ impl Collector for Snapshot {
             results.map(|(result, count)| ([("result", result)], count)),
         )?;
         reloads(&mut page, &self.source.reloads())?;
+        page.counters(
+            "cpra_watchdog_pings",
+            "Pings of the dead man's switch by result; withheld are those that were due while the daemon was not healthy",
+            PINGS.into_iter().zip(self.source.pings()).map(|(result, count)| ([("result", result)], count)),
+        )?;
         page.counter("cpra_stalls", "Times a shard's loop stood still for more than 250 ms", shards.stalls)?;
         page.info("cpra_build", "The running version", &[("version", env!("CARGO_PKG_VERSION"))])?;
         let started = self.source.wall_of(self.source.started());
@@ -308,6 +317,43 @@ fn notices(page: &mut Page<'_>, desk: &DeskStats) -> fmt::Result {
         desk.nondurable,
     )?;
     page.gauge("cpra_episodes_open", "Episodes that have been opened and not closed", desk.episodes_open)
+}
+
+fn outbox(page: &mut Page<'_>, desk: &DeskStats, now: Instant) -> fmt::Result {
+    page.gauges(
+        "cpra_outbox",
+        "Notices that are to be delivered or could not be, by where they are; sums to all of them",
+        OutboxState::ALL.into_iter().zip(desk.outbox).map(|(state, count)| ([("state", state.as_str())], count)),
+    )?;
+    let oldest = desk.oldest_notice.map_or(0.0, |since| now.since(since).as_secs_f64());
+    page.gauge_in(
+        "cpra_outbox_oldest",
+        "How long the oldest notice that is not dead has been to be delivered; 0 when there is none",
+        &Unit::Seconds,
+        &oldest,
+    )
+}
+
+fn store(page: &mut Page<'_>, store: &StoreStats) -> fmt::Result {
+    page.counter("cpra_store_commits", "Transactions of the store; each may hold many changes", store.commits)?;
+    page.histogram("cpra_store_commit", "From the first record of a transaction until the disk had it", &store.commit)?;
+    page.counter("cpra_store_failures", "Attempts to write the store that failed; they are repeated", store.failures)?;
+    page.gauge(
+        "cpra_store_durable",
+        "1 while what is committed survives this process, 0 while the store cannot be written, or is in memory",
+        u64::from(store.is_durable),
+    )?;
+    page.gauge(
+        "cpra_store_waiting",
+        "Records that are not committed, and groups of them in the queue before",
+        store.waiting + store.queued,
+    )?;
+    page.counter(
+        "cpra_store_dropped",
+        "Records of history that were given up, because the store could not be written for long",
+        store.dropped,
+    )?;
+    page.gauge_in("cpra_store", "The store's file and its log", &Unit::Bytes, &store.bytes)
 }
 
 fn names(page: &mut Page<'_>, resolver: &ResolverStats) -> fmt::Result {

@@ -18,10 +18,13 @@ pub mod door;
 pub mod failure;
 pub mod guard;
 mod histograms;
+mod history;
 pub mod listen;
 pub mod metrics;
 mod monitors;
 mod nearness;
+mod notify;
+mod outbox;
 mod page;
 mod pipelines;
 pub mod process;
@@ -56,6 +59,7 @@ pub(crate) struct App {
     source: Arc<dyn Source>,
     metrics: Metrics,
     door: Arc<Door>,
+    readers: history::Readers,
     strangers: Strangers,
 }
 
@@ -147,12 +151,24 @@ fn routes(source: Arc<dyn Source>, door: Arc<Door>) -> Router {
         .route("/api/v1/pipelines", get(pipelines::pipelines))
         .route("/api/v1/monitors", get(monitors::page))
         .route("/api/v1/monitors/{*name}", get(monitors::one).post(change::change))
+        .route("/api/v1/outbox", get(outbox::list))
+        .route(outbox::RETRY, post(outbox::retry))
+        .route(outbox::DROP, post(outbox::drop))
+        .route("/api/v1/notices/{id}", get(outbox::notice))
+        .route("/api/v1/destinations", get(notify::destinations))
+        .route(notify::TEST, post(notify::test))
         .route(histograms::DUMP, post(histograms::dump))
         .route(reload::PATH, get(reload::last).post(reload::reload))
         .route("/api/v1/push/{*token}", post(push::call))
         .route("/demo/flaky", get(demo::flaky))
         .fallback(nothing)
-        .with_state(Arc::new(App { source, metrics, door, strangers: Strangers::default() }))
+        .with_state(Arc::new(App {
+            source,
+            metrics,
+            door,
+            readers: history::Readers::default(),
+            strangers: Strangers::default(),
+        }))
 }
 
 fn guarded(routes: Router, guard: Guard) -> Router {

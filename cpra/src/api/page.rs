@@ -9,12 +9,16 @@ use axum::response::{Html, IntoResponse, Response};
 
 use super::App;
 use super::source::Tightness;
+use super::view::OutboxCount;
+use crate::desk::protocol::OutboxState;
 use crate::shard::protocol::STATES;
+use crate::units::Span;
 
-const LINKS: [(&str, &str); 6] = [
+const LINKS: [(&str, &str); 7] = [
     ("/api/v1/status", "status: counts, open incidents, last changes"),
     ("/api/v1/monitors", "monitors, by name; /api/v1/monitors/NAME shows one"),
     ("/api/v1/pipelines", "pipelines: workers, and what is measured of them"),
+    ("/api/v1/outbox", "outbox: alerts that are still to be delivered, or could not be"),
     ("/metrics", "metrics for Prometheus"),
     ("/healthz", "whether checks and alerts advance"),
     ("/readyz", "whether all of it works, and what was found at the start"),
@@ -57,6 +61,32 @@ fn text(app: &App) -> Result<String, fmt::Error> {
     if !readiness.ready {
         write!(page, "<p><strong>Not ready:</strong> {}</p>", Escaped(&readiness.reasons.join("; ")))?;
     }
+    let OutboxCount { undelivered, states, oldest_seconds } = OutboxCount::of(&desk, source.now());
+    let dead = states.get(OutboxState::Dead.as_str()).copied().unwrap_or(0);
+    match oldest_seconds.filter(|_| undelivered > 0) {
+        Some(seconds) => {
+            let oldest = Span::from_millis((seconds * 1e3) as u64);
+            write!(page, "<p>alerts: {undelivered} undelivered, the oldest for {oldest}")?;
+        }
+        None => write!(page, "<p>alerts: {undelivered} undelivered")?,
+    }
+    if dead > 0 {
+        write!(page, "; <strong><a href=\"/api/v1/outbox?dead=true\">{dead} could not be delivered</a></strong>")?;
+    }
+    page.push_str("</p>");
+    let store = source.store_stats();
+    page.push_str("<p>store: ");
+    match store.last_commit {
+        Some(at) => write!(page, "last commit {} ago", source.now().since(at))?,
+        None => page.push_str("nothing committed so far"),
+    }
+    if !store.is_durable {
+        page.push_str("; <strong>what happens now does not survive a restart</strong>");
+    }
+    if let Some(trouble) = &store.trouble {
+        write!(page, "; <strong>{}</strong>", Escaped(trouble))?;
+    }
+    page.push_str("</p>");
     for pipeline in source.pipelines() {
         write!(page, "<p>{}: {} of {} workers busy", pipeline.name, pipeline.busy(), pipeline.workers())?;
         write!(page, ", {} waiting", pipeline.waiting)?;

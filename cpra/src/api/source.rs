@@ -9,14 +9,19 @@ use tokio::sync::oneshot;
 
 use super::reload;
 use crate::desk::DeskStats;
-use crate::desk::protocol::{Answer, Question};
+use crate::desk::protocol::{Answer, OutboxChange, Question, Selection};
+use crate::domain::{Color, Destination};
 use crate::os::histograms::{Dump, DumpError};
 use crate::os::resolve::ResolverStats;
 use crate::queueing::{Goal, Report, Setup};
 use crate::shard::ShardStats;
 use crate::shard::protocol::{MonitorState, SUSPECTS};
+use crate::store::{Reader, StoreStats};
 use crate::units::{Instant, MonitorId, Span, Timestamp};
 use crate::world::Catalog;
+
+/// What became of pings: answered, not, or not sent because the daemon was not healthy.
+pub const PINGS: [&str; 3] = ["answered", "failed", "withheld"];
 
 /// A question on its way; the API waits [`crate::units::limits::API_ASK_MAX`] for the answer.
 pub type Asked<T> = Result<oneshot::Receiver<T>, AskError>;
@@ -31,6 +36,9 @@ pub trait Source: Send + Sync + 'static {
     fn shard_stats(&self) -> ShardStats;
     fn desk_stats(&self) -> DeskStats;
     fn resolver_stats(&self) -> ResolverStats;
+    fn store_stats(&self) -> StoreStats;
+    /// Where the past can be read, if anything is kept of it. A question there blocks for a disk: not on the API's thread.
+    fn history(&self) -> Option<Reader>;
     /// How the pipelines are sized and what they do: `pulse`, `code`.
     fn pipelines(&self) -> Vec<Pipeline>;
     /// Whether the shards and the desk advance, else what stands still and since when.
@@ -52,6 +60,20 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// When the question cannot even be asked.
     fn desk(&self, question: Question) -> Asked<Answer>;
+    /// Has notices of the outbox tried again or dropped; `who` is for the audit. Answered by [`Answer::Changed`].
+    ///
+    /// # Errors
+    /// When the wish cannot even be handed over.
+    fn change_outbox(&self, change: OutboxChange, selection: Selection, who: &str) -> Asked<Answer>;
+    /// Sends a marked notice through the outbox. Answered by [`Answer::Queued`].
+    ///
+    /// # Errors
+    /// When the wish cannot even be handed over.
+    fn test(&self, destination: Arc<Destination>, color: Color, who: &str) -> Asked<Answer>;
+    /// Pings of the dead man's switch, in the order of [`PINGS`].
+    fn pings(&self) -> [u64; PINGS.len()];
+    /// `[providers.NAME]`, whether or not a monitor names them.
+    fn providers(&self) -> Vec<Arc<Destination>>;
     /// Writes the histograms down now.
     ///
     /// # Errors

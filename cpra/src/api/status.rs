@@ -12,8 +12,8 @@ use super::App;
 use super::failure::{Failure, answered};
 use super::metrics::CONTENT_TYPE;
 use super::view::{
-    ApiCount, ChangeView, ChecksCount, EpisodeView, MonitorsCount, NoticesCount, PipelineBrief, Quantiles,
-    ReadinessView, StatusView,
+    ApiCount, ChangeView, ChecksCount, EpisodeView, MonitorsCount, NoticesCount, OutboxCount, PipelineBrief, Quantiles,
+    ReadinessView, StatusView, StoreView,
 };
 use crate::desk::DeskStats;
 use crate::desk::protocol::{Answer, DeliveryResult, Question};
@@ -77,6 +77,8 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Json<StatusView> {
         queues: pipelines.iter().map(|pipeline| (pipeline.name, pipeline.waiting)).collect(),
         pipelines: pipelines.iter().map(PipelineBrief::of).collect(),
         notices: notices_count(&desk),
+        outbox: OutboxCount::of(&desk, source.now()),
+        store: StoreView::of(&source.store_stats(), source),
         episodes_open: desk.episodes_open,
         episodes,
         changes,

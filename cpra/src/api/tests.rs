@@ -4,5 +4,6 @@ mod changing;
 mod exposition;
 mod fake;
 mod guarding;
+mod outbox;
 mod profiling;
 mod routes;

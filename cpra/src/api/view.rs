@@ -2,10 +2,18 @@
 //!
 //! Points in time are RFC 3339 in UTC, lengths of time are seconds, everything unknown is `null`.
 
+mod history;
+mod outbox;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::history::{ClosedView, DeliveryView, HistoryQuery, HistoryView};
+pub use self::outbox::{
+    DestinationView, DestinationsView, NoticeView, OutboxChangedView, OutboxCount, OutboxListView, OutboxQuery,
+    QueuedView, StoreView, TestQuery,
+};
 use super::source::{Finding, Pipeline, Readiness, Source, Tightness};
 use crate::desk::protocol::{Change, EpisodeView as Episode, StoryKind};
 use crate::domain::health::Phase;
@@ -138,6 +146,8 @@ pub struct StatusView {
     pub queues: BTreeMap<&'static str, u64>,
     pub pipelines: Vec<PipelineBrief>,
     pub notices: NoticesCount,
+    pub outbox: OutboxCount,
+    pub store: StoreView,
     pub episodes_open: u64,
     /// The oldest ones; `null` when the desk did not answer.
     pub episodes: Option<Vec<EpisodeView>>,

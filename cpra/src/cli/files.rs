@@ -53,6 +53,7 @@ impl Files for Again {
         }
         let contexts = secured(&catalog)?;
         let findings = run::host_findings(&catalog, &self.settings, self.open_files);
+        let (providers, fallback) = (report.receivers.named, report.receivers.fallback);
         let mut notes = Vec::new();
         let changed = settings.changed_since(&self.settings);
         if !changed.is_empty() {
@@ -63,7 +64,7 @@ impl Files for Again {
             let warnings = plural(report.diagnostics.warnings(), "warning");
             notes.push(format!("{warnings} in the files: cpra --check-config shows them"));
         }
-        Ok(Fresh { catalog, contexts, findings, notes })
+        Ok(Fresh { catalog, contexts, providers, fallback, findings, notes })
     }
 }
 

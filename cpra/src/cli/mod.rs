@@ -8,7 +8,10 @@
 //! | `cpra status` | 0 ready, 1 not ready, 3 nobody answers |
 //! | `cpra monitors` | 0 listed, 1 refused, 3 nobody answers |
 //! | `cpra histogram` | 0 shown, 3 not: a file cannot be read, or has no such series |
+//! | `cpra incident` | 0 shown, 1 no such monitor, 3 nobody answers |
 //! | `cpra disable`, `cpra enable`, `cpra reload` | 0 done, 1 refused, 3 nobody answers |
+//! | `cpra outbox` | 0 listed or done, 1 refused or not confirmed, 3 nobody answers |
+//! | `cpra notify test` | 0 sent, 1 not sent, 3 nobody answers or nobody was named |
 //!
 //! Wrong arguments of a subcommand are 3 too: what was asked for was not done, and nothing is known.
 
@@ -17,7 +20,10 @@ mod client;
 mod files;
 mod generate;
 mod histogram;
+mod incident;
 mod monitors;
+mod notify;
+mod outbox;
 mod reload;
 mod run;
 mod status;
@@ -33,7 +39,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 pub use self::run::run;
 use crate::config::daemon::{Flags, LogFormat};
-use crate::config::{self, Diagnostic, Diagnostics, Folders, Provider, Settings, Severity};
+use crate::config::{self, Diagnostic, Diagnostics, Folders, Settings, Severity};
 use crate::domain::Check;
 use crate::os::local;
 use crate::os::privilege::{Privilege, PrivilegeError};
@@ -93,12 +99,18 @@ pub enum Command {
     Status(status::Args),
     /// The running daemon's monitors
     Monitors(monitors::Args),
+    /// What happened to a monitor, who was told, and whether it arrived
+    Incident(incident::Args),
     /// Stop watching a monitor of the running daemon
     Disable(switch::Args),
     /// Watch it again
     Enable(switch::Args),
     /// Have the running daemon read its files again
     Reload(reload::Args),
+    /// Alerts that are still to be delivered or could not be: list, retry, drop
+    Outbox(outbox::Args),
+    /// Send a test to a destination, and show what it answers
+    Notify(notify::Args),
     /// Show, compare and draw what the daemon has measured and written down
     Histogram(histogram::Args),
     /// Write a monitors file of any size, for a first try and for measurements
@@ -136,9 +148,12 @@ pub fn obey(args: &Args) -> ExitCode {
         Some(Command::Check(command)) => check::check(args, command),
         Some(Command::Status(command)) => told(status::status(args, command)),
         Some(Command::Monitors(command)) => told(monitors::monitors(args, command)),
+        Some(Command::Incident(command)) => told(incident::incident(args, command)),
         Some(Command::Disable(command)) => told(switch::switch(args, command, "disable")),
         Some(Command::Enable(command)) => told(switch::switch(args, command, "enable")),
         Some(Command::Reload(command)) => told(reload::reload(args, command)),
+        Some(Command::Outbox(command)) => told(outbox::outbox(args, command)),
+        Some(Command::Notify(command)) => told(notify::notify(args, command)),
         Some(Command::Histogram(command)) => histogram::histogram(command),
         Some(Command::Generate(command)) => generate::generate(command),
     }
@@ -186,9 +201,8 @@ impl Args {
         if let Some(secret_dirs) = &settings.security.secret_dirs {
             folders.secret_dirs.clone_from(secret_dirs);
         }
-        for named in &settings.providers {
-            folders.providers.insert(&named.name, Provider { kind: named.kind, file: named.file.clone() });
-        }
+        folders.providers.clone_from(&settings.providers);
+        folders.fallback.clone_from(&settings.code.fallback);
         folders
     }
 }

@@ -14,7 +14,7 @@ use crate::api::access::Token;
 use crate::config::daemon::LogFormat;
 use crate::config::{self, Diagnostics, Folders, Report, Settings};
 use crate::daemon::reload::Files;
-use crate::daemon::{self, Plan};
+use crate::daemon::{self, Plan, watchdog};
 use crate::domain::Check;
 use crate::os::clock::Clock;
 use crate::os::ebpf;
@@ -28,11 +28,13 @@ use crate::os::privilege::{Privilege, Wish};
 use crate::os::resolve;
 use crate::os::signals::Signals;
 use crate::os::spawn;
+use crate::os::supervisor::Supervisor;
 use crate::os::syn::Ports;
 use crate::os::tls;
 use crate::queueing::{Bounds, Presize, Setup, Slo};
 use crate::ring::Family;
 use crate::shard;
+use crate::store;
 use crate::units::limits::SYN_PORTS;
 use crate::units::{Instant, Span};
 use crate::wire::tls::Trust;
@@ -100,12 +102,19 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
     }
     let sizing = format!("pulse: {presize}   code: {}", plural(code.bounds.min as usize, "worker"));
     let user = privilege.to_string();
+    let kept = store(&settings, &folders);
     banner(
         args,
         &settings,
         &loaded,
         Clock.now().since(began),
-        &Stand { sizing, kernel: kernel.to_string(), user, findings: findings.len() },
+        &Stand {
+            sizing,
+            kernel: kernel.to_string(),
+            store: kept.path.display().to_string(),
+            user,
+            findings: findings.len(),
+        },
     );
     let again = Again {
         args: args.clone(),
@@ -121,12 +130,16 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         instance,
         catalog: loaded.catalog,
         loaded: loaded.found,
+        providers: loaded.report.receivers.named,
+        fallback: loaded.report.receivers.fallback,
+        repeat_interval: settings.code.repeat_interval,
         queue_capacity: settings.queue_capacity,
         pulse,
         code,
         batch_size: settings.batch_size,
         rates: shard::Rates { echo: settings.pulse.max_echo_rate, syn: settings.pulse.max_syn_rate },
         log_dirs: folders.log_dirs,
+        store: store::Settings::File(kept),
         state_dir: folders.state,
         resolver: resolver(&settings),
         api,
@@ -145,6 +158,11 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         signals: kernel,
         syn_ports,
         privilege,
+        supervisor: supervisor()?,
+        watchdog: watchdog::Settings {
+            url: settings.watchdog.url.clone(),
+            interval: settings.watchdog.interval,
+        },
     };
     let daemon = daemon::start(plan)?;
     // A clean end is a success even where a notice was left behind: that was told, loudly, and is not undone by 1.
@@ -170,6 +188,14 @@ fn local_socket(settings: &Settings, folders: &Folders) -> anyhow::Result<Option
                 Ok(None)
             }
         },
+    }
+}
+
+/// The service manager, if there is one that wants to know.
+fn supervisor() -> anyhow::Result<Option<Arc<Supervisor>>> {
+    match Supervisor::of_process() {
+        Ok(supervisor) => Ok(supervisor.map(Arc::new)),
+        Err(error) => anyhow::bail!("NOTIFY_SOCKET {error}: unset it, or start the daemon by the service manager"),
     }
 }
 
@@ -284,6 +310,12 @@ pub(super) fn wish(settings: &Settings, scripts: bool) -> Wish<'_> {
     Wish { user: user.as_deref(), drop_capabilities: *drop_capabilities, scripts, script_user: script_user.as_deref() }
 }
 
+fn store(settings: &Settings, folders: &Folders) -> store::FileSettings {
+    let config::daemon::Store { path, max_age, max_size } = &settings.store;
+    let path = path.clone().unwrap_or_else(|| folders.state.join("cpra.db"));
+    store::FileSettings { path, max_age: *max_age, max_size: *max_size }
+}
+
 pub(super) fn runs_scripts(catalog: &Catalog) -> bool {
     catalog.policies().iter().any(|policy| matches!(policy.check, Check::Script(_)))
 }
@@ -302,15 +334,22 @@ struct Loaded {
 
 fn load(args: &Args, settings: &Settings, shards: u8) -> anyhow::Result<Loaded> {
     let mut builder = CatalogBuilder::new(shards);
-    if args.yaml.is_empty() {
-        return Ok(Loaded { catalog: builder.finish()?, found: false, report: Report::default() });
-    }
     let mut refused = None;
     let report = config::read_all(&args.yaml, &args.folders(settings), &mut |monitor| {
         if refused.is_none() {
             refused = builder.add(monitor).err();
         }
     });
+    if report.provider_errors > 0 {
+        tell(&report.diagnostics);
+        let errors = plural(report.provider_errors, "error");
+        anyhow::bail!("the daemon file has {errors} in [providers]: nothing was started");
+    }
+    let none = |receivers| Report { receivers, ..Report::default() };
+    if args.yaml.is_empty() {
+        tell(&report.diagnostics);
+        return Ok(Loaded { catalog: builder.finish()?, found: false, report: none(report.receivers) });
+    }
     if report.missing {
         // As the original says it; a service that is installed before its file comes up, and `/readyz` stays 503.
         let _ = writeln!(
@@ -318,7 +357,7 @@ fn load(args: &Args, settings: &Settings, shards: u8) -> anyhow::Result<Loaded> 
             "Warning: YAML file {} not found, starting without loading monitors",
             summary::sources(&report, &args.yaml).trim_end_matches(" (0 files)")
         );
-        return Ok(Loaded { catalog: builder.finish()?, found: false, report: Report::default() });
+        return Ok(Loaded { catalog: builder.finish()?, found: false, report: none(report.receivers) });
     }
     let sources = summary::sources(&report, &args.yaml);
     if !tell(&report.diagnostics) {
@@ -369,6 +408,8 @@ struct Stand {
     sizing: String,
     /// Whether programs in the kernel help.
     kernel: String,
+    /// Where it keeps what must survive.
+    store: String,
     /// Whom it runs as.
     user: String,
     findings: usize,
@@ -385,14 +426,14 @@ fn banner(args: &Args, settings: &Settings, loaded: &Loaded, took: Span, stand: 
             "no monitors: name a file with --yaml FILE (configs/quickstart.yaml is a tour of one minute)".to_owned()
         }
     };
-    let Stand { sizing, kernel, user, findings } = stand;
+    let Stand { sizing, kernel, store, user, findings } = stand;
     let limits = match *findings {
         0 => "enough for these monitors".to_owned(),
         some => plural(some, "finding") + ", see the log",
     };
     let text = format!(
         "cpra {version}  {monitors}\n  \
-         backends  io_uring: on   eBPF: {kernel}   store: memory (incidents do not survive a restart)\n  \
+         backends  io_uring: on   eBPF: {kernel}   store: {store}\n  \
          sizing    {sizing}\n  \
          limits    {limits}\n  \
          user      {user}\n{notes}  \

@@ -89,6 +89,12 @@ fn table(status: &Value) -> String {
         number(&results["failed"]),
         number(&status["notices"]["waiting"]),
     );
+    let outbox = &status["outbox"];
+    let (undelivered, dead) = (number(&outbox["undelivered"]), number(&outbox["states"]["dead"]));
+    let oldest =
+        if undelivered > 0 { format!(", the oldest for {}", span(&outbox["oldest_seconds"])) } else { String::new() };
+    let given_up = if dead > 0 { "; see `cpra outbox list --dead`" } else { "" };
+    let _ = writeln!(text, "outbox    {undelivered} undelivered{oldest}; {dead} could not be delivered{given_up}");
     let open = list(&status["episodes"], |episode| {
         format!("{} for {}: {}", word(&episode["monitor"]), span(&episode["lasted_seconds"]), word(&episode["cause"]))
     });
@@ -104,7 +110,7 @@ fn list(values: &Value, text: impl Fn(&Value) -> String) -> Vec<String> {
 }
 
 /// Seconds, as people say them.
-fn span(seconds: &Value) -> String {
+pub(super) fn span(seconds: &Value) -> String {
     match seconds.as_f64() {
         Some(seconds) if seconds >= 0.0 => Span::from_micros((seconds * 1e6) as u64).to_string(),
         _ => "unknown".to_owned(),
@@ -132,6 +138,7 @@ mod tests {
                  "tightest": null}
             ],
             "notices": {"results": {"sent": 1, "fallback": 0, "failed": 0}, "waiting": 2},
+            "outbox": {"states": {"dead": 2}, "undelivered": 3, "oldest_seconds": 90.0},
             "episodes_open": 1,
             "episodes": [{"monitor": "shop/web", "lasted_seconds": 12.0, "cause": "refused\u{7}"}],
             "faults": []
@@ -150,6 +157,8 @@ mod tests {
             ),
             "{text}"
         );
+        let outbox = "outbox    3 undelivered, the oldest for 1 m 30 s; 2 could not be delivered; see `cpra outbox list --dead`\n";
+        assert!(text.contains(outbox), "{text}");
         assert!(text.ends_with("incidents 1 open\n          shop/web for 12 s: refused\n"), "{text}");
         // An answer of another version is no panic.
         assert!(table(&json!({})).contains("unknown"));

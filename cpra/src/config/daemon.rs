@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 use super::diagnostic::{Diagnostic, Diagnostics, Excerpt, Position, Severity};
 use super::duration;
 use super::node::{Entry, Finding, Findings, Kind, Mark, Node};
+use super::providers::Declared;
 use super::section::{Keys, Section};
 use super::value;
 
@@ -23,10 +24,11 @@ mod original;
 mod providers;
 mod sections;
 
-pub use providers::Provider;
+pub use providers::FALLBACK;
+pub(super) use providers::{read as read_providers, unused as unused_providers};
 pub use sections::{
-    Api, Blind, Breaker, Code, Ebpf, EbpfHook, EbpfMode, Fallback, Histograms, Intervention, Log, LogFormat, Pulse,
-    Resolver, Security, Share, Store, Watchdog, listen,
+    Api, Blind, Breaker, Code, Ebpf, EbpfHook, EbpfMode, Histograms, Intervention, Log, LogFormat, Pulse, Resolver,
+    Security, Share, Store, Watchdog, listen,
 };
 
 /// Everything the daemon can be told, with its defaults.
@@ -46,7 +48,8 @@ pub struct Settings {
     pub security: Security,
     pub store: Store,
     pub resolver: Resolver,
-    pub providers: Vec<Provider>,
+    /// What the file declares; judged with the monitors.
+    pub providers: Declared,
     pub blind: Blind,
     pub ebpf: Ebpf,
     pub watchdog: Watchdog,
@@ -67,7 +70,7 @@ impl Default for Settings {
             security: Security::default(),
             store: Store::default(),
             resolver: Resolver::default(),
-            providers: Vec::new(),
+            providers: Declared::default(),
             blind: Blind::default(),
             ebpf: Ebpf::default(),
             watchdog: Watchdog::default(),
@@ -135,7 +138,7 @@ pub const SCHEMA: [(&str, &[&str]); 13] = [
     ("code", &["fallback", "repeat_interval", "min_workers", "max_workers", "slo"]),
     ("log", &["format"]),
     ("security", &["user", "drop_capabilities", "script_user", "log_dirs", "secret_dirs"]),
-    ("store", &["path"]),
+    ("store", &["path", "max_age", "max_size"]),
     ("resolver", &["servers", "timeout", "prefer"]),
     ("blind", &["canaries"]),
     ("ebpf", &["mode", "hook", "interfaces"]),
@@ -143,9 +146,8 @@ pub const SCHEMA: [(&str, &[&str]); 13] = [
     ("histograms", &["dir", "interval"]),
 ];
 
-/// Checked, and without effect so far: sections as a whole, and single keys.
-const LATER_SECTIONS: [&str; 3] = ["intervention", "blind", "watchdog"];
-const LATER_KEYS: [(&str, &[&str]); 1] = [("code", &["repeat_interval"])];
+/// Checked, and without effect so far.
+const LATER_SECTIONS: [&str; 2] = ["intervention", "blind"];
 
 /// The environment variable that beats a key. A table such as `breaker` has none.
 pub fn variable(section: &str, key: &str) -> Option<String> {
@@ -186,7 +188,11 @@ impl Settings {
         let mut settings = Self::default();
         let mut findings = Findings::default();
         let root = toml_root(text, &mut findings);
-        settings.apply(&Section::new(&root, None, Mark::default()), &mut findings);
+        let section = Section::new(&root, None, Mark::default());
+        settings.apply(&section, &mut findings);
+        // Its form is judged with the monitors; that it is no map is said here.
+        section.section(&mut findings, &["providers"]);
+        settings.providers = Declared::of(name, text, &section, &environment);
         let mut diagnostics = Diagnostics::default();
         let file: Arc<str> = name.into();
         for finding in findings.0 {
@@ -243,6 +249,9 @@ impl Settings {
                 findings.push(error(Mark::default(), message));
             }
         }
+        if let Some(message) = self.providers.judge_fallback(&code.fallback) {
+            findings.push(error(Mark::default(), message));
+        }
         if let Some(wait) = pulse.wait_slo.filter(|wait| *wait > pulse.slo) {
             let [wait, slo] = [wait, pulse.slo].map(duration::written);
             let message = format!(
@@ -274,10 +283,6 @@ impl Settings {
             if LATER_SECTIONS.contains(name) {
                 findings.warning(section.at, format!("\"{name}\" is not in this version: no effect"));
             }
-            let later = LATER_KEYS.iter().find(|(section, _)| section == name).map_or(&[][..], |(_, keys)| keys);
-            for field in section.fields().filter(|field| later.contains(&field.key)) {
-                findings.warning(field.at, format!("\"{}\" is not in this version: no effect", field.key));
-            }
             match *name {
                 "api" => self.api.read(&section, findings),
                 "pulse" => self.pulse.read(&section, findings),
@@ -285,13 +290,7 @@ impl Settings {
                 "code" => self.code.read(&section, findings),
                 "log" => self.log.read(&section, findings),
                 "security" => self.security.read(&section, findings),
-                "store" => {
-                    self.store.read(&section, findings);
-                    if let Some(field) = section.find(findings, &["path"]) {
-                        let message = "\"path\" has no effect: the store of this version is in memory only";
-                        findings.warning(field.at, message);
-                    }
-                }
+                "store" => self.store.read(&section, findings),
                 "resolver" => self.resolver.read(&section, findings),
                 "blind" => self.blind.read(&section, findings),
                 "ebpf" => self.ebpf.read(&section, findings),
@@ -299,9 +298,6 @@ impl Settings {
                 "histograms" => self.histograms.read(&section, findings),
                 _ => {}
             }
-        }
-        if let Some(section) = root.section(findings, &["providers"]) {
-            self.providers = providers::read(&section, findings);
         }
     }
 }

@@ -3,7 +3,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::providers::Providers;
+use super::daemon::FALLBACK;
+use super::providers::Declared;
 use super::variables::Variables;
 
 /// Where things are; values, so that the rules below are pure.
@@ -20,7 +21,9 @@ pub struct Folders {
     /// Secrets and private keys are read from below these.
     pub secret_dirs: Vec<PathBuf>,
     /// `[providers.NAME]` of the daemon file.
-    pub providers: Providers,
+    pub providers: Declared,
+    /// `[code] fallback`: one of those, or the log.
+    pub fallback: Box<str>,
     /// What `${...}` may stand for.
     pub variables: Variables,
     /// The daemon is root, and with it whoever may write what it executes.
@@ -46,7 +49,8 @@ impl Folders {
             state,
             log_dirs,
             secret_dirs,
-            providers: Providers::default(),
+            providers: Declared::default(),
+            fallback: FALLBACK.into(),
             variables: Variables::default(),
             is_root: false,
         }

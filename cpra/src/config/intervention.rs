@@ -7,7 +7,7 @@ use super::diagnostic::{Severity, quoted};
 use super::node::{Findings, Kind, Node};
 use super::scope::Scope;
 use super::section::{Field, Keys, Section};
-use super::{codes, script, secret, value};
+use super::{destinations, script, secret, value};
 use crate::units::Span;
 use crate::units::limits::{INTERVAL_MAX, TIMEOUT_MIN};
 
@@ -197,7 +197,9 @@ fn settings(
             script::env(&settings, findings);
         }
         Action::Webhook => {
-            settings.required(findings, &["url"], "add \"config: {url: https://...}\"", codes::web_address);
+            settings.required(findings, &["url"], "add \"config: {url: https://...}\"", |node| {
+                destinations::web_address(value::text(node)?).map(drop)
+            });
             settings.value(findings, &["method"], value::choice(&[("POST", ()), ("PUT", ()), ("GET", ())]));
             for key in ["secret", "body"] {
                 settings.value(findings, &[key], |node| value::text(node).map(drop));

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use self::reader::Reader;
 use super::batches::Shape;
+use super::daemon;
 use super::dependencies::Dependencies;
 use super::diagnostic::{Diagnostic, Diagnostics, Severity};
 use super::folders::Folders;
@@ -22,7 +23,7 @@ use super::scope::Scope;
 use super::source::Source;
 use super::sources::{Input, Inputs, Language};
 use super::yaml::Events;
-use crate::domain::Monitor;
+use crate::domain::{Destination, Monitor};
 
 /// Places at which a broken text may be taken up again.
 const RESUMES_MAX: usize = 100;
@@ -45,8 +46,29 @@ pub struct Report {
     /// Of those, the ones that do not judge a certificate.
     pub unverified: usize,
     pub bytes: u64,
+    /// Who can be told.
+    pub receivers: Receivers,
+    /// Errors among them that are of the daemon file, in `[providers]`.
+    pub provider_errors: usize,
     /// The one file that was named is not there; it counts as an error, which the daemon may soften.
     pub missing: bool,
+}
+
+/// Destinations, as the files have them.
+#[derive(Clone, Debug)]
+pub struct Receivers {
+    /// Of `[providers.NAME]`, by name; a name may have several. What is faulty, or of a later version, has none.
+    pub named: Vec<Arc<Destination>>,
+    /// Where a notice goes that nobody else can receive.
+    pub fallback: Arc<Destination>,
+    /// Who is told by the monitors: names and types, for people; a bound of them.
+    pub told: Vec<(Box<str>, &'static str)>,
+}
+
+impl Default for Receivers {
+    fn default() -> Self {
+        Self { named: Vec::new(), fallback: Arc::new(Destination::log(None)), told: Vec::new() }
+    }
 }
 
 impl Report {
@@ -117,15 +139,18 @@ struct Load<'a> {
 
 impl<'a> Load<'a> {
     fn new(folders: &'a Folders, sink: &'a mut dyn FnMut(Monitor)) -> Self {
+        let mut scope = Scope::new(folders);
+        let diagnostics = daemon::read_providers(&folders.providers, &mut scope);
+        let provider_errors = diagnostics.errors();
         Self {
             folders,
             sink,
-            scope: Scope::new(folders),
+            scope,
             dependencies: Dependencies::default(),
             names: Names::default(),
             files: Vec::new(),
             programs: Programs::default(),
-            report: Report::default(),
+            report: Report { diagnostics, provider_errors, ..Report::default() },
         }
     }
 
@@ -135,7 +160,16 @@ impl<'a> Load<'a> {
         for diagnostic in self.dependencies.judge(|name| names.find(name).is_some(), || names.iter()) {
             self.report.diagnostics.push(diagnostic);
         }
+        if self.report.monitors > 0 {
+            self.report.diagnostics.append(daemon::unused_providers(&self.folders.providers, &self.scope));
+        }
         self.report.diagnostics.sort_by_files(&self.files);
+        let Scope { providers, fallback, receivers, .. } = self.scope;
+        self.report.receivers = Receivers {
+            named: providers.into_values().flat_map(|named| named.destinations).collect(),
+            fallback,
+            told: receivers.into_iter().collect(),
+        };
         self.report
     }
 

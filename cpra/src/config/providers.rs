@@ -1,10 +1,13 @@
-//! Whom notices can be sent to: the types of providers with their keys, and the ones that the daemon file names.
+//! Whom notices can be sent to: the types of providers with their keys, and the ones that the daemon file declares.
 //!
-//! This version delivers to the log. The other types are known with all their keys, so that a file for a later version
-//! is checked today; what is addressed to them goes to the fallback, and a warning says so.
+//! What a declared provider says is judged by each load of the monitors files, not when the daemon file is read: its
+//! secrets are read anew by a reload, and a command that only wants the path of the socket needs none of them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::domain::monitor::Secret;
 
 /// A type of provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,15 +19,24 @@ pub enum ProviderKind {
     Sms,
     Webhook,
     Alertmanager,
+    Script,
     Opsgenie,
     Telegram,
     Discord,
     Teams,
 }
 
+/// How fast, how many at a time.
+const PACE: [&str; 3] = ["rate", "burst", "concurrency"];
+/// How it is reached.
+const REACH: [&str; 2] = ["timeout", "ca_file"];
+const PROXY: [&str; 2] = ["proxy", "proxy_file"];
+/// What is said.
+const WORDS: [&str; 2] = ["title", "text"];
+
 impl ProviderKind {
     /// As files spell them; some have two names.
-    pub const NAMES: [(&'static str, Self); 13] = [
+    pub const NAMES: [(&'static str, Self); 14] = [
         ("log", Self::Log),
         ("pagerduty", Self::PagerDuty),
         ("slack", Self::Slack),
@@ -34,6 +46,7 @@ impl ProviderKind {
         ("twilio", Self::Sms),
         ("webhook", Self::Webhook),
         ("alertmanager", Self::Alertmanager),
+        ("script", Self::Script),
         ("opsgenie", Self::Opsgenie),
         ("telegram", Self::Telegram),
         ("discord", Self::Discord),
@@ -53,6 +66,7 @@ impl ProviderKind {
             Self::Sms => "sms",
             Self::Webhook => "webhook",
             Self::Alertmanager => "alertmanager",
+            Self::Script => "script",
             Self::Opsgenie => "opsgenie",
             Self::Telegram => "telegram",
             Self::Discord => "discord",
@@ -62,15 +76,40 @@ impl ProviderKind {
 
     /// Whether this version sends to it.
     pub const fn is_available(self) -> bool {
-        matches!(self, Self::Log)
+        !matches!(self, Self::Opsgenie | Self::Telegram | Self::Discord | Self::Teams)
     }
 
-    /// The keys of its `config`.
-    pub const fn keys(self) -> &'static [&'static str] {
+    /// The keys of its `config` in a monitors file.
+    pub fn keys(self) -> Vec<&'static str> {
+        let mut keys = self.own_keys().to_vec();
+        match self {
+            Self::Log => {}
+            Self::PagerDuty | Self::Slack | Self::Sms | Self::Webhook | Self::Alertmanager => {
+                keys.extend(REACH.into_iter().chain(PROXY).chain(PACE).chain(WORDS));
+            }
+            Self::Email => keys.extend(REACH.into_iter().chain(PACE).chain(WORDS)),
+            Self::Script => keys.extend(["timeout"].into_iter().chain(PACE)),
+            Self::Opsgenie | Self::Telegram | Self::Discord | Self::Teams => {}
+        }
+        if !matches!(self, Self::Log | Self::Script) {
+            keys.push("payload");
+        }
+        keys
+    }
+
+    /// The keys of its table in the daemon file: no secrets, and no text that belongs to a monitor.
+    pub(super) fn declared_keys(self) -> Vec<&'static str> {
+        let mut keys = self.keys();
+        keys.retain(|key| !self.secrets().contains(key) && *key != "payload");
+        keys.extend(self.variables());
+        keys
+    }
+
+    const fn own_keys(self) -> &'static [&'static str] {
         match self {
             Self::Log => &["file"],
-            Self::PagerDuty => &["routing_key", "routing_key_file", "url", "severity", "payload"],
-            Self::Slack => &["hook", "hook_file", "url", "channel", "username", "payload"],
+            Self::PagerDuty => &["routing_key", "routing_key_file", "url", "severity", "raises_per_minute"],
+            Self::Slack => &["hook", "hook_file", "url", "channel", "username"],
             Self::Email => &[
                 "to",
                 "cc",
@@ -78,24 +117,19 @@ impl ProviderKind {
                 "host",
                 "server",
                 "port",
+                "security",
+                "tls",
                 "username",
                 "password",
                 "password_file",
-                "tls",
                 "subject",
-                "payload",
             ],
-            Self::Sms => &[
-                "to",
-                "from",
-                "url",
-                "account_sid",
-                "auth_token",
-                "auth_token_file",
-                "messaging_service_sid",
-                "payload",
-            ],
-            Self::Webhook => &["url", "url_file", "method", "headers", "secret", "secret_file", "timeout", "payload"],
+            Self::Sms => {
+                &["to", "from", "url", "account_sid", "auth_token", "auth_token_file", "messaging_service_sid"]
+            }
+            Self::Webhook => {
+                &["url", "url_file", "method", "headers", "secret", "secrets", "secret_file", "secret_files"]
+            }
             Self::Alertmanager => &[
                 "url",
                 "username",
@@ -106,28 +140,44 @@ impl ProviderKind {
                 "labels",
                 "annotations",
                 "generator_url",
-                "payload",
             ],
-            Self::Opsgenie => &["api_key", "api_key_file", "url", "priority", "team", "tags", "payload"],
-            Self::Telegram => &["bot_token", "bot_token_file", "chat_id", "url", "payload"],
-            Self::Discord => &["hook", "hook_file", "url", "username", "payload"],
-            Self::Teams => &["hook", "hook_file", "url", "payload"],
+            Self::Script => &["command", "path", "script", "args", "env"],
+            Self::Opsgenie => &["api_key", "api_key_file", "url", "priority", "team", "tags"],
+            Self::Telegram => &["bot_token", "bot_token_file", "chat_id", "url"],
+            Self::Discord => &["hook", "hook_file", "url", "username"],
+            Self::Teams => &["hook", "hook_file", "url"],
         }
     }
 
-    /// Keys that are secrets. In the daemon file they stand in files of their own (`KEY_file`).
+    /// Keys that are secrets. In the daemon file they stand in files of their own (`KEY_file`), or in variables.
     pub(super) const fn secrets(self) -> &'static [&'static str] {
         match self {
-            Self::Log => &[],
+            Self::Log | Self::Script => &[],
             Self::PagerDuty => &["routing_key"],
             // The address of a hook is its password.
             Self::Slack | Self::Discord | Self::Teams => &["hook", "url"],
             Self::Email => &["password"],
             Self::Sms => &["auth_token"],
-            Self::Webhook => &["secret"],
+            Self::Webhook => &["secret", "secrets"],
             Self::Alertmanager => &["password", "bearer_token"],
             Self::Opsgenie => &["api_key"],
             Self::Telegram => &["bot_token"],
+        }
+    }
+
+    /// The keys by which the daemon file names variables that hold secrets.
+    const fn variables(self) -> &'static [&'static str] {
+        match self {
+            Self::Log | Self::Script => &[],
+            Self::PagerDuty => &["routing_key_env", "proxy_env"],
+            Self::Slack => &["hook_env", "proxy_env"],
+            Self::Email => &["password_env"],
+            Self::Sms => &["auth_token_env", "proxy_env"],
+            Self::Webhook => &["url_env", "secret_env", "proxy_env"],
+            Self::Alertmanager => &["password_env", "bearer_token_env", "proxy_env"],
+            Self::Discord | Self::Teams => &["hook_env"],
+            Self::Opsgenie => &["api_key_env"],
+            Self::Telegram => &["bot_token_env"],
         }
     }
 
@@ -135,41 +185,60 @@ impl ProviderKind {
     pub(super) const fn required(self) -> &'static [&'static [&'static str]] {
         match self {
             Self::Log => &[],
-            Self::PagerDuty => &[&["routing_key", "routing_key_file"]],
-            Self::Slack | Self::Discord | Self::Teams => &[&["hook", "hook_file", "url"]],
-            Self::Email => &[&["to"]],
-            Self::Sms => &[&["to"]],
-            Self::Webhook => &[&["url", "url_file"]],
+            Self::PagerDuty => &[&["routing_key", "routing_key_file", "routing_key_env"]],
+            Self::Slack | Self::Discord | Self::Teams => &[&["hook", "hook_file", "hook_env", "url"]],
+            Self::Email => &[&["to"], &["from"], &["host", "server"]],
+            Self::Sms => &[
+                &["to"],
+                &["account_sid"],
+                &["auth_token", "auth_token_file", "auth_token_env"],
+                &["from", "messaging_service_sid"],
+            ],
+            Self::Webhook => &[&["url", "url_file", "url_env"]],
             Self::Alertmanager => &[&["url"]],
-            Self::Opsgenie => &[&["api_key", "api_key_file"]],
-            Self::Telegram => &[&["bot_token", "bot_token_file"], &["chat_id"]],
+            Self::Script => &[&["command", "path", "script"]],
+            Self::Opsgenie => &[&["api_key", "api_key_file", "api_key_env"]],
+            Self::Telegram => &[&["bot_token", "bot_token_file", "bot_token_env"], &["chat_id"]],
+        }
+    }
+
+    /// What a rule may say otherwise than the provider that it names: whom it is for, and how it is put. Where it goes and
+    /// with whose credentials is the daemon file's.
+    pub(super) const fn overrides(self) -> &'static [&'static str] {
+        match self {
+            Self::PagerDuty => &["severity", "title", "text"],
+            Self::Slack => &["channel", "username", "title", "text"],
+            Self::Email => &["to", "cc", "subject", "title", "text"],
+            Self::Sms => &["to", "title", "text"],
+            Self::Webhook => &["title", "text"],
+            Self::Alertmanager => &["labels", "annotations", "generator_url", "title", "text"],
+            Self::Log | Self::Script | Self::Opsgenie | Self::Telegram | Self::Discord | Self::Teams => &[],
         }
     }
 }
 
-/// One `[providers.NAME]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Provider {
-    pub kind: ProviderKind,
-    /// Of a log: the file, allowed and absolute.
-    pub file: Option<PathBuf>,
+/// The providers that a daemon file declares, as it has them; nothing where it declares none.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Declared {
+    /// The file as it was named, and its text.
+    pub(super) file: Arc<str>,
+    pub(super) text: Arc<str>,
+    /// The names, each with its type, if that is one.
+    pub(super) names: Vec<(Box<str>, Option<ProviderKind>)>,
+    /// What the variables hold that its `KEY_env` keys name.
+    pub(super) environment: BTreeMap<Box<str>, Secret>,
 }
 
-/// The providers that the daemon file names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Providers(BTreeMap<Box<str>, Provider>);
-
-impl Providers {
-    /// A name that is there already gets the new provider.
-    pub fn insert(&mut self, name: &str, provider: Provider) {
-        self.0.insert(name.into(), provider);
-    }
-
-    pub fn get(&self, name: &str) -> Option<&Provider> {
-        self.0.get(name)
-    }
-
+impl Declared {
+    /// The names of the providers, sound or not.
     pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
-        self.0.keys().map(|name| &**name)
+        self.names.iter().map(|(name, _)| &**name)
+    }
+}
+
+/// The text may hold what somebody put there by mistake.
+impl fmt::Debug for Declared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Declared").field("file", &self.file).field("names", &self.names).finish_non_exhaustive()
     }
 }

@@ -77,7 +77,7 @@ fn is_empty_list(field: &Field<'_>) -> bool {
 }
 
 /// One argument: any text but a NUL, which would end it.
-fn argument(node: &Node) -> Result<Box<str>, String> {
+pub(super) fn argument(node: &Node) -> Result<Box<str>, String> {
     if let Kind::Scalar { text, .. } = &node.kind
         && text.is_empty()
         && !node.is_null()
@@ -178,13 +178,7 @@ pub(super) fn env(config: &Section<'_>, findings: &mut Findings) -> Vec<(Box<str
     let mut size = 0;
     for field in section.fields() {
         let mut refuse = |at, message: String| findings.0.push(field.finding(Severity::Error, at, message));
-        let is_name = |name: &str| {
-            !name.is_empty()
-                && !name.starts_with(|c: char| c.is_ascii_digit())
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-        };
-        if !is_name(field.key) {
-            let message = format!("{} is no name of a variable: use letters, digits and \"_\"", quoted(field.key));
+        if let Some(message) = variable_fault(field.key) {
             refuse(field.at, message);
             continue;
         }
@@ -205,6 +199,13 @@ pub(super) fn env(config: &Section<'_>, findings: &mut Findings) -> Vec<(Box<str
     }
     env.sort_unstable();
     env
+}
+
+pub(super) fn variable_fault(name: &str) -> Option<String> {
+    let is_name = !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    (!is_name).then(|| format!("{} is no name of a variable: use letters, digits and \"_\"", quoted(name)))
 }
 
 #[cfg(test)]

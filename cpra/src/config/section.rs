@@ -70,6 +70,11 @@ impl<'a> Section<'a> {
         Self { own: &[], defaults: entries(defaults), at, broken: false }
     }
 
+    /// Whether the key is there, in the map itself or in its defaults.
+    pub(super) fn holds(&self, key: &str) -> bool {
+        self.own.iter().chain(self.defaults).any(|entry| &*entry.key == key)
+    }
+
     /// The default of a key, whether or not the map has the key itself.
     pub(super) fn default_field(&self, is_key: impl Fn(&str) -> bool) -> Option<Field<'a>> {
         let entry = self.defaults.iter().find(|entry| is_key(&entry.key))?;

@@ -21,6 +21,7 @@ use std::thread;
 use super::ShardHandle;
 use crate::api;
 use crate::api::reload::{Board, Outcome, Report, Wish};
+use crate::domain::Destination;
 use crate::os::clock::Clock;
 use crate::os::desk_loop::{self, DeskBoard};
 use crate::os::shard_loop::ShardBoard;
@@ -46,6 +47,9 @@ pub trait Files: Send {
 pub struct Fresh {
     pub catalog: Catalog,
     pub contexts: Arc<dyn Contexts>,
+    /// Who can be told by name, and who hears of the daemon itself.
+    pub providers: Vec<Arc<Destination>>,
+    pub fallback: Arc<Destination>,
     /// Where this host is near its limits with it.
     pub findings: Vec<api::Finding>,
     /// What is worth knowing: warnings, keys that count from the next start on.
@@ -64,6 +68,8 @@ pub(super) struct Loaded {
     pub(super) catalog: Arc<Catalog>,
     /// Of the catalog.
     pub(super) tokens: Tokens,
+    /// `[providers.NAME]`: those that people can ask for by name.
+    pub(super) providers: Vec<Arc<Destination>>,
     pub(super) findings: Vec<api::Finding>,
 }
 
@@ -156,11 +162,13 @@ impl Loader {
         let Ok(old) = self.loaded.lock().map(|loaded| Arc::clone(&loaded.catalog)) else {
             return Err(refused("the API's thread is broken", "restart the daemon"));
         };
-        let Fresh { catalog, contexts, findings, notes } = files.read(&old)?;
-        let changes = Changes::between(&old, &catalog);
+        let mut fresh = files.read(&old)?;
+        let notes = std::mem::take(&mut fresh.notes);
+        let catalog = &fresh.catalog;
+        let changes = Changes::between(&old, catalog);
         report.notes = notes;
         report.counts = Some(changes.counts);
-        report.examples = examples(&old, &catalog, &changes);
+        report.examples = examples(&old, catalog, &changes);
         if !wish.force {
             judge(&changes.counts, old.len(), catalog.len())?;
         }
@@ -169,18 +177,12 @@ impl Loader {
             return Ok(());
         }
         // Also without a change: what the files of TLS hold may be another thing now.
-        self.go_over(catalog, changes, contexts, findings, &wish.who)
+        self.go_over(fresh, changes, &wish.who)
     }
 
     /// Has everybody take the new catalog, in order.
-    fn go_over(
-        &mut self,
-        catalog: Catalog,
-        changes: Changes,
-        contexts: Arc<dyn Contexts>,
-        findings: Vec<api::Finding>,
-        who: &str,
-    ) -> Result<(), Refused> {
+    fn go_over(&mut self, fresh: Fresh, changes: Changes, who: &str) -> Result<(), Refused> {
+        let Fresh { catalog, contexts, providers, fallback, findings, notes: _ } = fresh;
         if self.stopping.load(Ordering::Relaxed) {
             return Err(stopping());
         }
@@ -200,15 +202,14 @@ impl Loader {
         let (shards, stopping) = (&self.shards, &self.stopping);
         let has = |of: &std::sync::atomic::AtomicU64| of.load(Ordering::Acquire) >= generation;
         wait("a shard", stopping, || shards.iter().all(|shard| has(&shard.board.generation)))?;
-        let reload =
-            desk_loop::Reload { catalog: Arc::clone(&catalog), changes: Arc::clone(&changes), who: who.into() };
+        let reload = desk_loop::Reload { catalog: Arc::clone(&catalog), changes, fallback, who: who.into() };
         if self.desk.send(reload).is_err() {
             return Err(refused("the desk takes no new monitors", "restart the daemon"));
         }
         wait("the desk", stopping, || has(&self.desk_board.generation))?;
         let tokens = Tokens::of(&catalog, self.key);
         if let Ok(mut loaded) = self.loaded.lock() {
-            *loaded = Arc::new(Loaded { catalog, tokens, findings });
+            *loaded = Arc::new(Loaded { catalog, tokens, providers, findings });
         }
         Ok(())
     }

@@ -1,16 +1,19 @@
 //! What the API sees of the daemon: the other side of [`api::Source`].
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 
 use super::reload::{Loaded, Order};
-use crate::api;
-use crate::api::reload;
+use super::watchdog::health::Inputs;
+use super::watchdog::{Patient, WatchdogBoard};
+use crate::api::view::OutboxCount;
+use crate::api::{self, Source as _, reload};
 use crate::desk::DeskStats;
-use crate::desk::protocol::{Answer, Question};
+use crate::desk::protocol::{Answer, OutboxChange, Question, Selection};
+use crate::domain::{Color, Destination};
 use crate::notify::lane;
 use crate::os::clock::Clock;
 use crate::os::desk_loop::{self, DeskBoard};
@@ -20,9 +23,10 @@ use crate::os::shard_loop::{self, ShardBoard};
 use crate::pipeline::{Gauge, Sender};
 use crate::queueing::Setup;
 use crate::shard::ShardStats;
-use crate::shard::protocol::MonitorState;
+use crate::shard::protocol::{MonitorState, STATES, SUSPECTS};
+use crate::store::{Reader, StoreBoard, StoreStats};
 use crate::units::limits::HEARTBEAT_MAX;
-use crate::units::{Instant, MonitorId, Timestamp};
+use crate::units::{Instant, MonitorId, Span, Timestamp};
 use crate::world::Catalog;
 
 pub(super) struct Running {
@@ -45,7 +49,11 @@ pub(super) struct Running {
     pub(super) desk_asks: Mutex<Sender<desk_loop::Ask>>,
     pub(super) code_depth: Gauge,
     pub(super) code: Arc<lane::CodeBoard>,
+    pub(super) store: Arc<StoreBoard>,
+    /// `None`: nothing is kept.
+    pub(super) history: Option<Reader>,
     pub(super) dumps: histograms::Writer,
+    pub(super) watchdog: Arc<WatchdogBoard>,
     pub(super) stopping: Arc<AtomicBool>,
 }
 
@@ -76,6 +84,14 @@ impl api::Source for Running {
         self.resolver.stats()
     }
 
+    fn store_stats(&self) -> StoreStats {
+        self.store.stats()
+    }
+
+    fn history(&self) -> Option<Reader> {
+        self.history.clone()
+    }
+
     fn pipelines(&self) -> Vec<api::Pipeline> {
         let (shards, desk) = (self.shard_stats(), self.desk_stats());
         let pulse = api::Pipeline {
@@ -99,16 +115,10 @@ impl api::Source for Running {
     }
 
     fn alive(&self) -> Result<(), String> {
-        let now = Clock.now();
-        let shards = self.shards.iter().enumerate().map(|(index, board)| (format!("shard {index}"), &board.turned));
-        // Without the desk checks go on, and nobody is told what they find.
-        for (who, turned) in shards.chain([("the desk".to_owned(), &self.desk.turned)]) {
-            let idle = now.since(Instant::from_nanos(turned.load(Ordering::Relaxed)));
-            if idle > HEARTBEAT_MAX {
-                return Err(format!("{who} has stood still for {idle}"));
-            }
+        match self.heartbeats(Clock.now()).into_iter().find(|(_, idle)| *idle > HEARTBEAT_MAX) {
+            Some((who, idle)) => Err(format!("{who} has stood still for {idle}")),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn readiness(&self) -> api::Readiness {
@@ -153,10 +163,23 @@ impl api::Source for Running {
     }
 
     fn desk(&self, question: Question) -> api::Asked<Answer> {
-        let (sender, receiver) = oneshot::channel();
-        let reply = Box::new(move |answer| drop(sender.send(answer)));
-        ask(&self.desk_asks, desk_loop::Ask::Question { question, reply })?;
-        Ok(receiver)
+        self.ask_desk(|reply| desk_loop::Ask::Question { question, reply })
+    }
+
+    fn change_outbox(&self, change: OutboxChange, selection: Selection, who: &str) -> api::Asked<Answer> {
+        self.ask_desk(|reply| desk_loop::Ask::Outbox { change, selection, who: who.into(), reply })
+    }
+
+    fn test(&self, destination: Arc<Destination>, color: Color, who: &str) -> api::Asked<Answer> {
+        self.ask_desk(|reply| desk_loop::Ask::Test { destination, color, who: who.into(), reply })
+    }
+
+    fn pings(&self) -> [u64; 3] {
+        self.watchdog.counts()
+    }
+
+    fn providers(&self) -> Vec<Arc<Destination>> {
+        self.loaded().providers.clone()
     }
 
     fn dump_histograms(&self) -> api::Asked<Result<Dump, DumpError>> {
@@ -204,6 +227,38 @@ impl api::Source for Running {
     }
 }
 
+impl Patient for Running {
+    fn inputs(&self, now: Instant) -> Inputs {
+        let mut heartbeats = self.heartbeats(now);
+        heartbeats.push(("the code lane".to_owned(), idle(now, &self.code.turned)));
+        let classes = self.shard_stats().sizing;
+        let lag =
+            classes.iter().filter(|report| report.class != SUSPECTS).map(|report| report.demand.longest_wait).max();
+        let since = self.desk.uncommitted_since.load(Ordering::Relaxed);
+        Inputs {
+            heartbeats,
+            lag: lag.unwrap_or(Span::ZERO),
+            uncommitted: (since > 0).then(|| now.since(Instant::from_nanos(since))),
+            oldest_notice: self.desk_stats().oldest_notice.map(|since| now.since(since)),
+        }
+    }
+
+    fn advances(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed) || self.alive().is_ok()
+    }
+
+    fn status(&self) -> String {
+        let (shards, desk) = (self.shard_stats(), self.desk_stats());
+        let count = |state: &str| {
+            STATES.into_iter().zip(shards.monitors).find(|(name, _)| *name == state).map_or(0, |(_, count)| count)
+        };
+        let total: u64 = shards.monitors.iter().sum();
+        let OutboxCount { undelivered, .. } = OutboxCount::of(&desk, Clock.now());
+        let (up, down) = (count("up"), count("down"));
+        format!("{up} of {total} monitors up, {down} down; {undelivered} alerts undelivered")
+    }
+}
+
 impl Running {
     fn loaded(&self) -> Arc<Loaded> {
         // It is replaced whole, so that a thread that panicked with it has left it sound.
@@ -218,9 +273,26 @@ impl Running {
         })
     }
 
+    /// How long ago each shard and the desk last turned. Without the desk checks go on, and nobody is told what they find.
+    fn heartbeats(&self, now: Instant) -> Vec<(String, Span)> {
+        let shards = self.shards.iter().enumerate();
+        let shards = shards.map(|(index, board)| (format!("shard {index}"), idle(now, &board.turned)));
+        shards.chain([("the desk".to_owned(), idle(now, &self.desk.turned))]).collect()
+    }
+
+    fn ask_desk(&self, wish: impl FnOnce(desk_loop::Reply) -> desk_loop::Ask) -> api::Asked<Answer> {
+        let (sender, receiver) = oneshot::channel();
+        ask(&self.desk_asks, wish(Box::new(move |answer| drop(sender.send(answer)))))?;
+        Ok(receiver)
+    }
+
     fn call(&self, monitor: MonitorId, call: shard_loop::Call) -> Result<(), api::AskError> {
         ask(self.shard_calls.get(usize::from(monitor.shard())).ok_or(api::AskError::Stopping)?, call)
     }
+}
+
+fn idle(now: Instant, turned: &AtomicU64) -> Span {
+    now.since(Instant::from_nanos(turned.load(Ordering::Relaxed)))
 }
 
 fn ask<T>(queue: &Mutex<Sender<T>>, question: T) -> Result<(), api::AskError> {

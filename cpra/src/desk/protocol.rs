@@ -27,6 +27,8 @@ pub enum Event {
     Reloaded {
         catalog: Arc<Catalog>,
         changes: Arc<Changes>,
+        /// Who hears of the daemon itself from now on.
+        fallback: Arc<Destination>,
         who: Box<str>,
     },
     /// What the wall clock showed at an instant. Comes before anything else, and when the clock was stepped.
@@ -103,6 +105,13 @@ pub enum Record {
         episode: EpisodeId,
         at: Timestamp,
     },
+    /// A bundle as it is from now on, whole.
+    Bundle(Box<BundleRecord>),
+    /// Its last member is up again.
+    BundleClosed {
+        bundle: EpisodeId,
+        at: Timestamp,
+    },
     /// From now on it is to be delivered, until it is done or dropped.
     NoticeQueued {
         id: NoticeId,
@@ -153,7 +162,30 @@ pub struct EpisodeRecord {
     /// The number of the last reminder.
     pub reminders: u32,
     /// Who got a raise, in order.
-    pub told: Vec<(Arc<Destination>, Color)>,
+    pub told: Vec<Told>,
+}
+
+/// Somebody was told of an episode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    pub destination: Arc<Destination>,
+    pub color: Color,
+    /// Not by a notice of its own, but as a member of this bundle.
+    pub bundle: Option<EpisodeId>,
+}
+
+/// One incident at one destination that stands for many episodes, its members: a digest for those who read, a group's
+/// incident for those who are woken. The members are those whose [`Told`] names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleRecord {
+    /// A ULID of its own.
+    pub id: EpisodeId,
+    pub destination: Arc<Destination>,
+    /// Of a group's incident: the group.
+    pub group: Option<Box<str>>,
+    pub opened: Timestamp,
+    /// How many notices it has sent.
+    pub notices: u32,
 }
 
 /// Who did what, for those who ask later.
@@ -176,6 +208,8 @@ pub struct Stored {
     pub seen_ok: Vec<(Box<str>, u64)>,
     /// The open ones.
     pub episodes: Vec<EpisodeRecord>,
+    /// The open ones.
+    pub bundles: Vec<BundleRecord>,
     pub switched: Vec<(Box<str>, bool)>,
     /// In the order of their numbers.
     pub outbox: Vec<StoredNotice>,

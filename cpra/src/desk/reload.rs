@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use super::protocol::{Audit, Effect, Record};
 use super::{Desk, Monitor};
+use crate::domain::Destination;
 use crate::domain::episode::{Event, State};
 use crate::domain::health::Resumed;
 use crate::shard::protocol::{Command, CommandKind};
@@ -26,10 +27,12 @@ impl Desk {
         &mut self,
         catalog: Arc<Catalog>,
         changes: &Changes,
+        fallback: Arc<Destination>,
         who: Box<str>,
         now: Instant,
         effects: &mut Vec<Effect>,
     ) {
+        self.settings.fallback = fallback;
         for (monitor, _) in changes.iter().filter(|(_, change)| change.what == What::Removed) {
             self.remove(monitor, now, effects);
         }
@@ -47,10 +50,7 @@ impl Desk {
                 continue;
             }
             let was_watched = watched.binary_search(&monitor).is_ok();
-            let is_watched = match change.switched {
-                true => self.catalog.roster(monitor.shard()).is_enabled(monitor.index()),
-                false => was_watched,
-            };
+            let is_watched = if change.switched { self.is_enabled_by_file(monitor) } else { was_watched };
             if change.switched {
                 // The file's word is the newer one.
                 self.records.push(Record::SwitchForgotten { monitor: self.catalog.name(monitor).into() });
@@ -72,6 +72,7 @@ impl Desk {
             self.advance(monitor, Event::Disabled, now, None, effects);
         }
         self.void.ended(monitor);
+        self.seen.remove(monitor);
         if self.monitors.remove(&monitor).is_some_and(|known| known.epoch != 0) {
             self.records.push(Record::SwitchForgotten { monitor: self.catalog.name(monitor).into() });
         }
@@ -101,6 +102,7 @@ impl Desk {
     /// It checks something else from now on.
     fn redefine(&mut self, monitor: MonitorId, now: Instant, effects: &mut Vec<Effect>) {
         let epoch = self.next_epoch(monitor, State::Up);
+        self.seen.remove(monitor);
         self.advance(monitor, Event::Redefined, now, None, effects);
         self.void.ended(monitor);
         let kind = match self.state(monitor) {
@@ -113,7 +115,6 @@ impl Desk {
     /// `before` is its state where there is no record of it. Before its step: a record of epoch 0 may be dropped by that.
     fn next_epoch(&mut self, monitor: MonitorId, before: State) -> u8 {
         let known = self.monitors.entry(monitor).or_insert(Monitor { state: before, epoch: 0, episode: None });
-        known.epoch = known.epoch.checked_add(1).unwrap_or(1);
-        known.epoch
+        known.begin_epoch()
     }
 }

@@ -145,3 +145,13 @@ pub struct Notice {
     /// Nothing has happened: somebody wants to see whether it arrives.
     pub test: bool,
 }
+
+impl Notice {
+    /// Whose it is: the incident is `instance/monitor/ULID`, and a monitor's name may hold slashes, so what is known is
+    /// cut off.
+    pub fn instance(&self) -> Option<&str> {
+        let rest = self.incident.0.strip_suffix(&format!("/{}", self.key.episode))?;
+        let instance = rest.strip_suffix(&*self.monitor_name)?.strip_suffix('/')?;
+        (!instance.is_empty()).then_some(instance)
+    }
+}

@@ -16,6 +16,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -28,13 +29,15 @@ use crate::domain::{Destination, Notice};
 use crate::os::clock::Clock;
 use crate::os::histograms::SharedRecording;
 use crate::os::lane::run;
+use crate::os::spawn::{Mailbox, Runner};
 use crate::os::wake::WakeFd;
+use crate::os::web::Web;
 use crate::pipeline::{Bell, Receiver, Sender, Ticket, Workers, bounded};
 use crate::queueing::recording::Measure;
 use crate::queueing::{Bounds, Report, Setup};
 use crate::units::limits::{
     CODE_WORKERS_MAX, CODE_WORKERS_MIN, DESTINATIONS_IDLE_MAX, DESTINATIONS_STUCK_MAX, DRAIN_NOTICES,
-    FAULT_REPORT_EVERY, NOTICE_BATCH_MAX, UNREACHABLE_TOLD_EVERY, WORKER_OVERDUE_MAX,
+    FAULT_REPORT_EVERY, HEARTBEAT_EVERY, NOTICE_BATCH_MAX, UNREACHABLE_TOLD_EVERY, WORKER_OVERDUE_MAX,
 };
 use crate::units::{Instant, Span};
 
@@ -53,6 +56,8 @@ pub struct Settings {
     /// How many destinations are served at the same time, and for what promise.
     pub sizing: Setup,
     pub log_dirs: LogDirs,
+    /// Without it, notices for scripts are not delivered.
+    pub scripts: Option<Mailbox>,
     /// Where it is noted how long deliveries take.
     pub recording: SharedRecording,
 }
@@ -66,6 +71,8 @@ pub fn default_sizing() -> Setup {
 /// What the rest of the daemon may read of the lane at any time.
 #[derive(Debug, Default)]
 pub struct CodeBoard {
+    /// When the lane last turned, in nanoseconds of the monotonic clock.
+    pub turned: AtomicU64,
     seen: Mutex<Option<(Report, usize)>>,
 }
 
@@ -101,21 +108,36 @@ pub fn spawn(settings: Settings, results_bell: Bell) -> io::Result<CodeLane> {
 }
 
 pub(crate) fn spawn_with(settings: Settings, results_bell: Bell, stderr: Stderr) -> io::Result<CodeLane> {
-    let Settings { capacity, sizing, log_dirs, recording } = settings;
+    let Settings { capacity, sizing, log_dirs, scripts, recording } = settings;
     let door = WakeFd::new()?;
     let bell = door.bell();
     let (jobs, job_receiver) = bounded(capacity, bell.clone());
     let (result_sender, results) = bounded(capacity, results_bell);
     let board = Arc::new(CodeBoard::default());
+    // It may be asked about before its first turn.
+    board.turned.store(Clock.now().as_nanos(), Ordering::Relaxed);
     let lane_board = Arc::clone(&board);
     let hands_max = DESTINATIONS_STUCK_MAX.saturating_add(sizing.bounds.max as usize);
     let thread = thread::Builder::new().name("cpra-code".into()).spawn(move || {
         let log_dirs = Arc::new(log_dirs);
         let stderr = Rc::new(stderr);
-        let start = |disk| {
-            let surroundings = Surroundings { disk, log_dirs, stderr };
+        let start = async move |disk| {
+            let scripts = scripts.and_then(|mailbox| match Runner::start(mailbox) {
+                Ok(runner) => Some(Rc::new(runner)),
+                Err(error) => {
+                    tracing::error!(%error, "notices for scripts are not delivered");
+                    None
+                }
+            });
+            let surroundings = Surroundings { disk, log_dirs, stderr, web: Web::default(), scripts: scripts.clone() };
             let workers = Workers::new(CODE, sizing, DESTINATIONS_STUCK_MAX, Clock.now());
-            Lane::new(job_receiver, result_sender, bell, workers, recording, surroundings, lane_board).run(door)
+            let lane = Lane::new(job_receiver, result_sender, bell, workers, recording, surroundings, lane_board);
+            let done = lane.run(door).await;
+            // The runtime may be left as it is, and what it holds with it.
+            if let Some(scripts) = scripts {
+                scripts.end();
+            }
+            done
         };
         run(hands_max, start);
     })?;
@@ -195,6 +217,7 @@ impl Lane {
         let mut deadline = None;
         loop {
             let now = Clock.now();
+            self.board.turned.store(now.as_nanos(), Ordering::Relaxed);
             self.take(now);
             self.adjust(now);
             self.start(now);
@@ -206,7 +229,7 @@ impl Lane {
             if deadline.is_some() && self.in_hand == 0 {
                 self.close_idle();
                 if self.closing.is_empty() {
-                    return true;
+                    return self.surroundings.web.is_quiet();
                 }
             }
             if deadline.is_some_and(|deadline| now >= deadline) {
@@ -219,7 +242,8 @@ impl Lane {
             let has_work = self.has_room() && !self.jobs.is_empty() || deadline.is_none() && self.jobs.is_finished();
             if !has_work {
                 let again = (!self.unsent.is_empty()).then(|| now + RESULTS_PAUSE);
-                let alarm = [deadline, self.workers.next_deadline(), again].into_iter().flatten().min();
+                let heartbeat = Some(now + HEARTBEAT_EVERY);
+                let alarm = [deadline, self.workers.next_deadline(), again, heartbeat].into_iter().flatten().min();
                 tokio::select! {
                     guard = door.readable() => {
                         guard.expect("an eventfd can be polled").clear_ready();

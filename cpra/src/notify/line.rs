@@ -3,16 +3,17 @@
 use serde::{Serialize, Serializer};
 
 use crate::domain::{Code, DeliveryKey, Notice};
+use crate::wording::TEST_TITLE;
 
 /// The fields in the order in which people read them. Names are a promise: scripts of operators parse them.
 #[derive(Serialize)]
-struct Line<'a> {
+pub(super) struct Line<'a> {
     timestamp: String,
     monitor: &'a str,
     color: &'static str,
     status: &'static str,
     severity: &'static str,
-    title: &'static str,
+    title: String,
     summary: &'a str,
     incident: &'a str,
     outcome: Option<&'static str>,
@@ -29,6 +30,34 @@ struct Line<'a> {
     /// Equal on every re-send, so that a reader can drop duplicates.
     delivery: String,
     lasted_seconds: f64,
+    /// Nothing has happened.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    test: bool,
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn of(notice: &'a Notice) -> Self {
+        let mark = if notice.test { TEST_TITLE } else { "" };
+        Self {
+            timestamp: notice.at.to_string(),
+            monitor: &notice.monitor_name,
+            color: notice.color.as_str(),
+            status: notice.color.status(),
+            severity: notice.color.severity(),
+            title: format!("{mark}{}", notice.color.title()),
+            summary: &notice.summary,
+            incident: &notice.incident.0,
+            outcome: notice.outcome.map(Code::as_str),
+            groups: &notice.groups,
+            labels: Labels(&notice.about.labels),
+            description: notice.about.description.as_deref(),
+            runbook: notice.about.runbook.as_deref(),
+            instance: notice.instance(),
+            delivery: delivery(&notice.key),
+            lasted_seconds: notice.lasted.as_secs_f64(),
+            test: notice.test,
+        }
+    }
 }
 
 struct Labels<'a>(&'a [(Box<str>, Box<str>)]);
@@ -47,38 +76,13 @@ impl Serialize for Labels<'_> {
 
 /// Appends the notice and a newline. JSON escapes newlines in texts, so that the line is one line.
 pub fn encode(notice: &Notice, text: &mut Vec<u8>) {
-    let line = Line {
-        timestamp: notice.at.to_string(),
-        monitor: &notice.monitor_name,
-        color: notice.color.as_str(),
-        status: notice.color.status(),
-        severity: notice.color.severity(),
-        title: notice.color.title(),
-        summary: &notice.summary,
-        incident: &notice.incident.0,
-        outcome: notice.outcome.map(Code::as_str),
-        groups: &notice.groups,
-        labels: Labels(&notice.about.labels),
-        description: notice.about.description.as_deref(),
-        runbook: notice.about.runbook.as_deref(),
-        instance: instance(notice),
-        delivery: delivery(&notice.key),
-        lasted_seconds: notice.lasted.as_secs_f64(),
-    };
-    serde_json::to_writer(&mut *text, &line).expect("strings and numbers, written into memory");
+    serde_json::to_writer(&mut *text, &Line::of(notice)).expect("strings and numbers, written into memory");
     text.push(b'\n');
 }
 
 /// `ULID/red/0`: unique within a destination, constant over every re-send.
 pub fn delivery(key: &DeliveryKey) -> String {
     format!("{}/{}/{}", key.episode, key.raise.as_str(), key.n)
-}
-
-/// The incident is `instance/monitor/ULID`, and a monitor's name may hold slashes: cut off what is known.
-fn instance(notice: &Notice) -> Option<&str> {
-    let rest = notice.incident.0.strip_suffix(&format!("/{}", notice.key.episode))?;
-    let instance = rest.strip_suffix(&*notice.monitor_name)?.strip_suffix('/')?;
-    (!instance.is_empty()).then_some(instance)
 }
 
 #[cfg(test)]
@@ -144,6 +148,14 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_test_is_marked() {
+        let mut text = vec![];
+        encode(&Notice { test: true, ..notice(0, None) }, &mut text);
+        let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!((&value["title"], &value["test"]), (&"[TEST] CRITICAL ALERT".into(), &true.into()));
+    }
+
+    #[test]
     fn what_is_not_there_is_null_or_left_out() {
         let mut notice = notice(0, None);
         notice.outcome = None;
@@ -152,7 +164,7 @@ pub(crate) mod tests {
         encode(&notice, &mut text);
         let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
         assert!(value["outcome"].is_null());
-        for key in ["instance", "labels", "description", "runbook"] {
+        for key in ["instance", "labels", "description", "runbook", "test"] {
             assert!(value.get(key).is_none(), "{key}");
         }
     }

@@ -11,9 +11,9 @@ use super::clock::Clock;
 use super::histograms::SharedRecording;
 use super::story::Teller;
 use super::wake::WakeFd;
-use crate::desk::protocol::{Answer, Batch, Delivered, NoticeId, Question};
+use crate::desk::protocol::{Answer, Batch, Delivered, NoticeId, OutboxChange, Question, Selection};
 use crate::desk::{Desk, DeskStats, Effect, Event};
-use crate::domain::Notice;
+use crate::domain::{Color, Destination, Notice};
 use crate::pipeline::{Bell, Receiver, Sender};
 use crate::queueing::recording::Measure;
 use crate::shard::protocol::{Command, Transition};
@@ -32,6 +32,8 @@ pub struct DeskBoard {
     pub stats: Mutex<DeskStats>,
     /// When the loop last turned, in nanoseconds of the monotonic clock.
     pub turned: AtomicU64,
+    /// Since when the store has had something to commit and has committed nothing, by the same clock; 0 when all is durable.
+    pub uncommitted_since: AtomicU64,
     /// Set from outside: the shards have ended, let everything out.
     pub drain: AtomicBool,
     pub drained: AtomicBool,
@@ -45,9 +47,26 @@ pub type Reply = Box<dyn FnOnce(Answer) + Send>;
 
 /// What the API asks of the desk.
 pub enum Ask {
-    Question { question: Question, reply: Reply },
+    Question {
+        question: Question,
+        reply: Reply,
+    },
     Disable(MonitorId),
     Enable(MonitorId),
+    /// `who` changes something in the outbox.
+    Outbox {
+        change: OutboxChange,
+        selection: Selection,
+        who: Box<str>,
+        reply: Reply,
+    },
+    /// `who` wants to see whether notices arrive there.
+    Test {
+        destination: Arc<Destination>,
+        color: Color,
+        who: Box<str>,
+        reply: Reply,
+    },
 }
 
 /// Another catalog, which the shards have taken already: what they said by the old one lies in the queues.
@@ -55,6 +74,7 @@ pub enum Ask {
 pub struct Reload {
     pub catalog: Arc<Catalog>,
     pub changes: Arc<Changes>,
+    pub fallback: Arc<Destination>,
     pub who: Box<str>,
 }
 
@@ -97,6 +117,8 @@ pub struct DeskLoop {
     notices: VecDeque<(NoticeId, Box<Notice>)>,
     replies: VecDeque<(u64, Reply)>,
     next_token: u64,
+    /// The last commit that was asked for.
+    last_commit: u64,
     next_wall: Instant,
     drain_told: bool,
     /// Where it is noted how long notices take; when those without a result were handed over, and their class.
@@ -132,6 +154,7 @@ impl DeskLoop {
             notices: VecDeque::new(),
             replies: VecDeque::new(),
             next_token: 0,
+            last_commit: 0,
             next_wall: Instant::ZERO,
             drain_told: false,
             recording: None,
@@ -172,6 +195,9 @@ impl DeskLoop {
         }
         let mail = &mut self.mailbox;
         while let Some(sequence) = mail.durable.recv() {
+            // Whatever is left has a store that works, and its time begins anew.
+            let since = if sequence < self.last_commit { now.as_nanos() } else { 0 };
+            self.board.uncommitted_since.store(since, Ordering::Relaxed);
             events.push(Event::Durable(sequence));
         }
         while let Some((notice, delivered)) = mail.delivered.recv() {
@@ -180,14 +206,22 @@ impl DeskLoop {
             }
             events.push(Event::Delivered { notice, delivered });
         }
+        let (replies, last) = (&mut self.replies, &mut self.next_token);
+        let mut token_of = |reply| {
+            *last += 1;
+            replies.push_back((*last, reply));
+            *last
+        };
         while let Some(ask) = mail.asks.recv() {
             events.push(match ask {
                 Ask::Disable(monitor) => Event::Disable(monitor),
                 Ask::Enable(monitor) => Event::Enable(monitor),
-                Ask::Question { question, reply } => {
-                    self.next_token += 1;
-                    self.replies.push_back((self.next_token, reply));
-                    Event::Read { token: self.next_token, question }
+                Ask::Question { question, reply } => Event::Read { token: token_of(reply), question },
+                Ask::Outbox { change, selection, who, reply } => {
+                    Event::Outbox { token: token_of(reply), change, selection, who }
+                }
+                Ask::Test { destination, color, who, reply } => {
+                    Event::Test { token: token_of(reply), destination, color, who }
                 }
             });
         }
@@ -200,9 +234,9 @@ impl DeskLoop {
                 events.push(Event::Transition(transition));
             }
         }
-        if let Some(Reload { catalog, changes, who }) = reload {
+        if let Some(Reload { catalog, changes, fallback, who }) = reload {
             self.before = std::mem::replace(&mut self.catalog, Arc::clone(&catalog));
-            events.push(Event::Reloaded { catalog, changes, who });
+            events.push(Event::Reloaded { catalog, changes, fallback, who });
         }
         // Last: what the shards said before they ended is taken first.
         if !self.drain_told
@@ -217,7 +251,12 @@ impl DeskLoop {
 
     fn carry_out(&mut self, effect: Effect, now: Instant) {
         match effect {
-            Effect::Commit(batch) => self.commits.push_back(batch),
+            Effect::Commit(batch) => {
+                self.last_commit = batch.sequence;
+                let since = &self.board.uncommitted_since;
+                let _ = since.compare_exchange(0, now.as_nanos(), Ordering::Relaxed, Ordering::Relaxed);
+                self.commits.push_back(batch);
+            }
             Effect::Deliver { id, notice } => {
                 self.handed.insert(id, (now, notice.key.destination.provider.index()));
                 self.notices.push_back((id, notice));

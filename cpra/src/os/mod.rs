@@ -3,7 +3,7 @@
 //! `shard_loop` and `desk_loop` drive the two machines; `solo` lets the first make single checks without the second.
 //! `uring` is the network of the shards, `wait` says how long a shard may sleep in it, `ping` carries its echo requests,
 //! `ebpf` is what the kernel itself sees of them,
-//! `wake` is the door that queues knock at, `lane` runs the futures that deliver notices, `resolve` turns names into
+//! `wake` is the door that queues knock at, `lane` runs the futures that deliver notices, `web` speaks HTTP for them, `resolve` turns names into
 //! addresses, `spawn` runs scripts, `clock` is the only reader of clocks, `host` counts what this machine itself does to
 //! packets, `histograms` writes down what the pipelines measure, `limits` and `preflight` say before the start what it can
 //! bear, `privilege` keeps of root's powers what is needed, `user` knows whom a name stands for, `ebpf` are programs in the
@@ -29,12 +29,14 @@ pub mod solo;
 pub mod spawn;
 pub mod story;
 pub mod stream;
+pub mod supervisor;
 pub mod syn;
 pub mod tls;
 pub mod uring;
 pub mod user;
 pub mod wait;
 pub mod wake;
+pub mod web;
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! Scripts, on the thread `cpra-spawn`: starts them, reads what they write, and sees to their end.
+//! Scripts, on the thread `cpra-spawn`, for shards and for the code lane ([`Runner`]): starts them, reads what they write, and sees to their end.
 //!
 //! ```text
 //!  order ──▶ waiting ──▶ running ───────────────── ended ──────────────▶ returned
@@ -20,20 +20,24 @@
 //!
 //! Full: beyond [`Settings::running_max`] scripts an order is refused at once, which voids the check. It does not wait for
 //! a place: a script that hangs would make others late that are well. Scripts that cannot be killed keep their places.
+//! Those that take notices ([`Want::Tell`]) have [`SCRIPTS_OF_NOTICES_MAX`] places beyond that, and are started first.
 //!
 //! Ends are noticed by pidfds, without signals: the daemon has no handler of SIGCHLD, and other children of the process are
 //! not collected by mistake.
 
 mod launch;
 mod run;
+mod runner;
 #[cfg(test)]
 mod tests;
 mod wait;
 
 use std::collections::VecDeque;
-use std::io;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Seek as _, Write as _};
 use std::mem;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,20 +46,23 @@ use std::thread::{self, JoinHandle};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::pipe2;
 
 use self::launch::{Failure, Launched, Launcher};
 use self::run::{Output, Phase, Place, Run, Runs, Source, Why, token};
+pub use self::runner::{Ended, Mailbox, Runner};
 use super::clock::Clock;
 use super::privilege::{self, Capabilities};
 use super::user::Identity;
 use super::wake::WakeFd;
+use crate::domain::monitor::ScriptCheck;
 use crate::domain::{Check, Policy};
 use crate::pipeline::{Bell, Receiver, Sender, bounded};
 use crate::probe::errand::ErrandEnd;
 use crate::ring::Errno;
 use crate::units::limits::{
-    FAULT_REPORT_EVERY, SCRIPT_GRACE, SCRIPT_KILL_WAIT, SCRIPT_OUTPUT_MAX, SCRIPTS_RUNNING_MAX,
+    FAULT_REPORT_EVERY, SCRIPT_GRACE, SCRIPT_KILL_WAIT, SCRIPT_OUTPUT_MAX, SCRIPTS_OF_NOTICES_MAX, SCRIPTS_RUNNING_MAX,
 };
 use crate::units::{Generation, Instant, Slot, Span};
 
@@ -77,7 +84,7 @@ impl Default for Settings {
     }
 }
 
-/// From a shard.
+/// From a shard, or another client.
 #[derive(Debug)]
 pub struct Order {
     pub slot: Slot,
@@ -89,8 +96,48 @@ pub struct Order {
 pub enum Want {
     /// The script of the policy's check.
     Run(Arc<Policy>),
+    /// A script that is told something.
+    Tell(Box<Told>),
     /// What runs for this slot is to end. No more than a hint: it may have ended already.
     Recall,
+}
+
+/// A script, and what it reads from its standard input.
+pub struct Told {
+    pub script: ScriptCheck,
+    pub input: Vec<u8>,
+}
+
+impl fmt::Debug for Told {
+    /// Its environment holds secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Told").field("argv", &self.script.argv).finish_non_exhaustive()
+    }
+}
+
+/// What is to be run.
+enum Work {
+    Check(Arc<Policy>),
+    Told(Box<Told>),
+}
+
+impl Work {
+    fn script(&self) -> Option<&ScriptCheck> {
+        match self {
+            Self::Check(policy) => match &policy.check {
+                Check::Script(script) => Some(script),
+                _ => None,
+            },
+            Self::Told(told) => Some(&told.script),
+        }
+    }
+
+    fn input(&self) -> Option<&[u8]> {
+        match self {
+            Self::Check(_) => None,
+            Self::Told(told) => Some(&told.input),
+        }
+    }
 }
 
 /// To a shard.
@@ -102,7 +149,7 @@ pub enum News {
     Returned { slot: Slot, generation: Generation, end: Box<ErrandEnd> },
 }
 
-/// One shard's side. Once all of them are dropped, every script is brought to its end, and the thread ends.
+/// One client's side. Once all of them are dropped, every script is brought to its end, and the thread ends.
 #[derive(Debug)]
 pub struct Scripts {
     pub orders: Sender<Order>,
@@ -173,7 +220,7 @@ struct Driver {
     settings: Settings,
     epoll: Epoll,
     clients: Vec<Client>,
-    waiting: VecDeque<(Place, Arc<Policy>)>,
+    waiting: VecDeque<(Place, Work)>,
     runs: Runs,
     /// Programs that have ended, and are to be collected.
     ended: Vec<usize>,
@@ -278,13 +325,22 @@ impl Driver {
                 && let Some(Order { slot, generation, want }) = self.clients[client].orders.recv()
             {
                 let place = Place { client, slot, generation };
-                match want {
-                    Want::Run(_) if self.stopping => self.answer(place, ErrandEnd::Recalled),
-                    Want::Run(_) if self.runs.len + self.waiting.len() >= self.settings.running_max => {
-                        self.answer(place, ErrandEnd::Refused(Errno::EAGAIN));
+                let (work, running_max) = match want {
+                    Want::Run(policy) => (Work::Check(policy), self.settings.running_max),
+                    Want::Tell(told) => (Work::Told(told), self.settings.running_max + SCRIPTS_OF_NOTICES_MAX),
+                    Want::Recall => {
+                        self.recall(place, now);
+                        continue;
                     }
-                    Want::Run(policy) => self.waiting.push_back((place, policy)),
-                    Want::Recall => self.recall(place, now),
+                };
+                if self.stopping {
+                    self.answer(place, ErrandEnd::Recalled);
+                } else if self.runs.len + self.waiting.len() >= running_max {
+                    self.answer(place, ErrandEnd::Refused(Errno::EAGAIN));
+                } else if matches!(work, Work::Told(_)) {
+                    self.waiting.push_front((place, work));
+                } else {
+                    self.waiting.push_back((place, work));
                 }
             }
         }
@@ -355,23 +411,24 @@ impl Driver {
 
     fn launch_some(&mut self) {
         for _ in 0..LAUNCHES_PER_TURN {
-            let Some((place, policy)) = self.waiting.pop_front() else { return };
+            let Some((place, work)) = self.waiting.pop_front() else { return };
             let at = Clock.now();
-            if let Err(end) = self.launch(place, &policy, at) {
+            if let Err(end) = self.launch(place, &work, at) {
                 self.answer(place, end);
             }
         }
     }
 
-    fn launch(&mut self, place: Place, policy: &Policy, at: Instant) -> Result<(), ErrandEnd> {
-        let Check::Script(script) = &policy.check else { return Err(ErrandEnd::Refused(Errno::EINVAL)) };
+    fn launch(&mut self, place: Place, work: &Work, at: Instant) -> Result<(), ErrandEnd> {
+        let Some(script) = work.script() else { return Err(ErrandEnd::Refused(Errno::EINVAL)) };
         self.prepare(at).map_err(ErrandEnd::Barred)?;
         let launcher = self.launcher.as_mut().expect("it was prepared");
         let refused = |errno: nix::errno::Errno| ErrandEnd::Refused(Errno(errno as i32));
         let (out, out_end) = output().map_err(refused)?;
         let (err, err_end) = output().map_err(refused)?;
-        let launched = launcher.launch(script, out_end.as_fd(), err_end.as_fd());
-        drop((out_end, err_end));
+        let input = work.input().map(input).transpose().map_err(refused)?;
+        let launched = launcher.launch(script, input.as_ref().map(AsFd::as_fd), out_end.as_fd(), err_end.as_fd());
+        drop((input, out_end, err_end));
         let Launched { pid, pidfd } = match launched {
             Ok(launched) => launched,
             Err(Failure::Refused(errno)) => return Err(ErrandEnd::Refused(errno)),
@@ -538,6 +595,15 @@ fn output() -> nix::Result<(OwnedFd, OwnedFd)> {
     let (ours, its) = pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok((ours, its))
+}
+
+/// What a script is to read, as a file in memory: nobody has to wait until it reads.
+fn input(bytes: &[u8]) -> nix::Result<OwnedFd> {
+    let mut file = File::from(memfd_create(c"notice", MFdFlags::MFD_CLOEXEC)?);
+    let io = |error: io::Error| error.raw_os_error().map_or(nix::errno::Errno::EIO, nix::errno::Errno::from_raw);
+    file.write_all(bytes).map_err(io)?;
+    file.rewind().map_err(io)?;
+    Ok(file.into())
 }
 
 /// A parent that ignored SIGCHLD has left us so: the kernel would then collect our children itself, and how they ended, and

@@ -5,13 +5,13 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::time_provider::TimeProvider;
+use rustls::{ClientConfig, RootCertStore};
 
 use super::clock::Clock;
 use crate::domain::monitor::{ClientCertificate, TlsPolicy};
@@ -157,20 +157,57 @@ impl Loader {
     }
 
     fn system(&mut self) -> Arc<RootCertStore> {
-        let system = self.system.get_or_insert_with(|| {
-            let mut roots = RootCertStore::empty();
-            let loaded = rustls_native_certs::load_native_certs();
-            for error in &loaded.errors {
-                tracing::warn!(%error, "a part of the system's trust store cannot be read");
-            }
-            let (_, unusable) = roots.add_parsable_certificates(loaded.certs);
-            if unusable > 0 {
-                tracing::debug!(unusable, "certificates of the system's trust store that cannot be used");
-            }
-            Arc::new(roots)
-        });
-        Arc::clone(system)
+        Arc::clone(self.system.get_or_insert_with(system_roots))
     }
+}
+
+fn system_roots() -> Arc<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    let loaded = rustls_native_certs::load_native_certs();
+    for error in &loaded.errors {
+        tracing::warn!(%error, "a part of the system's trust store cannot be read");
+    }
+    let (_, unusable) = roots.add_parsable_certificates(loaded.certs);
+    if unusable > 0 {
+        tracing::debug!(unusable, "certificates of the system's trust store that cannot be used");
+    }
+    Arc::new(roots)
+}
+
+/// What connections of the daemon's own trust, towards providers. The system's roots are read once, with the first one.
+#[derive(Debug, Default)]
+pub struct Roots {
+    system: OnceLock<Arc<RootCertStore>>,
+}
+
+impl Roots {
+    /// For HTTP/1.1. Reads files.
+    ///
+    /// # Errors
+    /// With the file and the remedy.
+    pub fn client(&self, ca_file: Option<&Path>) -> Result<ClientConfig, TlsFault> {
+        let mut loader = Loader { system: Some(Arc::clone(self.system.get_or_init(system_roots))), ..Loader::default() };
+        let unusable =
+            |error: rustls::Error| TlsFault { file: None, text: error.to_string(), remedy: "see to this host's TLS" };
+        let builder = ClientConfig::builder_with_details(Arc::clone(&loader.provider), Arc::new(WallClock))
+            .with_safe_default_protocol_versions()
+            .map_err(unusable)?;
+        // A host that trusts nobody can still reach what speaks no TLS.
+        let trusts_nobody = ca_file.is_none() && loader.system().is_empty();
+        let builder = if trusts_nobody {
+            builder.with_root_certificates(RootCertStore::empty())
+        } else {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(loader.judge(ca_file)?))
+        };
+        let mut config = builder.with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(config)
+    }
+}
+
+/// What went wrong with TLS, if it did.
+pub fn in_words(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    error.downcast_ref::<rustls::Error>().map(|error| crate::wire::tls::failure(error).words)
 }
 
 /// Whether the files of a TLS policy are there and sound; to be asked where a policy is read, so that the finding stands

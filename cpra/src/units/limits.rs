@@ -68,6 +68,11 @@ pub const API_SCAN_SLICE: usize = 1_024;
 /// Names compared for one "did you mean", and names suggested.
 pub const API_NEAR_SCAN_MAX: usize = 200_000;
 pub const API_NEAR_MAX: usize = 3;
+/// Destinations that monitors tell, without those with a name of their own, as far as the API looks for them.
+pub const API_DESTINATIONS_MAX: usize = 1_000;
+/// Incidents and attempts of one monitor's history, and how many may read the store at the same time.
+pub const API_HISTORY_DEFAULT: usize = 50;
+pub const API_HISTORY_READERS_MAX: usize = 4;
 /// Open episodes and last changes in the status.
 pub const API_STATUS_LIST_MAX: usize = 10;
 /// Files looked at in search of the owner of a taken port.
@@ -243,6 +248,11 @@ pub const CERTIFICATE_FILE_MAX: u64 = 1024 * 1024;
 pub const SECRET_FILES_MAX: usize = 1_024;
 /// Compiled regular expressions that one load shares between monitors.
 pub const PATTERNS_SHARED_MAX: usize = 1_024;
+/// Templates that one load remembers to have judged.
+pub const TEMPLATES_SHARED_MAX: usize = 1_024;
+/// Destinations that one load shares between monitors, and those of them that are listed for people.
+pub const DESTINATIONS_SHARED_MAX: usize = 65_536;
+pub const RECEIVERS_TOLD_MAX: usize = 1_000;
 /// Source lines remembered until the end of a load, to show what a missing parent was named on.
 pub const PARENT_EXCERPTS_MAX: usize = 1_000;
 
@@ -311,11 +321,80 @@ pub const RECENT_CHANGES_MAX: usize = 100;
 /// Without a commit for this long, notices leave from memory (VERDICTS decision 5).
 pub const COMMIT_PATIENCE: Span = Span::from_secs(5);
 
+/// Pauses of a notice that could not be delivered: the first one, where a pager would rather not be asked again soon, and the
+/// longest one. Each is twice as long as the one before, and up to a quarter more.
+pub const DELIVERY_PAUSE_MIN: Span = Span::from_secs(1);
+pub const DELIVERY_PAUSE_MIN_PAGER: Span = Span::from_secs(10);
+pub const DELIVERY_PAUSE_MAX: Span = Span::from_secs(300);
+/// A notice that has failed for this long is dead: it goes to the fallback.
+pub const DEAD_LETTER_AGE: Span = Span::from_secs(24 * 3600);
+/// Attempts that may each have arrived where nobody can tell a second notice from the first.
+pub const UNSURE_MAX: u32 = 3;
+/// So long a destination pauses at most, whatever it says; and at first, where it says that it is too much but not for how
+/// long. That one doubles.
+pub const PAUSE_MAX: Span = Span::from_secs(3_600);
+pub const THROTTLE_PAUSE_MIN: Span = Span::from_secs(30);
+/// After so many failures in a row a destination is probed with one notice at a time; news may be one, but not sooner than
+/// this after the last one.
+pub const PROBE_AFTER: u32 = 3;
+pub const PROBE_GAP_MIN: Span = Span::from_secs(1);
+/// Notices that are waiting, in memory: beyond them people are told. The store has them all the same.
+pub const OUTBOX_MEMORY_MAX: usize = 1_000_000;
+/// Notices that are done, and remembered for those who ask.
+pub const FINISHED_NOTICES_MAX: usize = 256;
+/// What a destination would forget is sent again this often or a little more often, so many in one step ...
+pub const REFRESH_EVERY: Span = Span::from_secs(60);
+pub const REFRESHES_PER_STEP_MAX: usize = 1_024;
+/// ... and its end so often.
+pub const RESOLVE_REPEATS: u32 = 2;
+
+/// Records of one transaction; a batch that has more is one nevertheless.
+pub const STORE_TRANSACTION_RECORDS: usize = 16_384;
+/// Records that wait for a disk that does not take them, before they are merged; see `store/backlog.rs` for the bound then.
+pub const STORE_BACKLOG_RECORDS: usize = 65_536;
+/// Of those, people's changes that are kept.
+pub const STORE_AUDITS_KEPT: usize = 1_024;
+/// A commit that failed is tried again after the one, later after the other.
+pub const STORE_RETRY_PAUSE_MIN: Span = Span::from_millis(100);
+pub const STORE_RETRY_PAUSE_MAX: Span = Span::from_secs(5);
+/// How often the store looks after its file while nothing is to be committed, and how soon again while there is history to
+/// remove: so many rows at a time.
+pub const STORE_HOUSEKEEPING_EVERY: Span = Span::from_secs(1);
+pub const STORE_PRUNE_PAUSE: Span = Span::from_millis(50);
+pub const STORE_PRUNED_AT_ONCE: i64 = 256;
+/// Pages (4 KiB) of the log that are moved into the file when nothing else is to do, and even while there is.
+pub const STORE_WAL_PAGES: i64 = 1_024;
+pub const STORE_WAL_PAGES_MAX: i64 = 16_384;
+/// The log is cut to this size when it is used again.
+pub const STORE_WAL_BYTES_KEPT: u64 = 64 * 1024 * 1024;
+/// Pages that SQLite keeps in memory, statements that it keeps prepared, and destinations whose row is remembered.
+pub const STORE_CACHE_BYTES: u64 = 16 * 1024 * 1024;
+pub const STORE_STATEMENTS: usize = 32;
+pub const STORE_DESTINATIONS_KNOWN_MAX: usize = 10_000;
+/// How long another program may hold the file's lock before that is a failure.
+pub const STORE_BUSY_WAIT: Span = Span::from_secs(1);
+/// A larger file is not checked as a whole at the start.
+pub const STORE_CHECKED_WHOLE_MAX: u64 = 256 * 1024 * 1024;
+/// Damaged files that are kept aside.
+pub const STORE_ASIDE_MAX: usize = 5;
+/// Rows of one answer about the past.
+pub const STORE_ANSWER_MAX: usize = 1_000;
+/// History is removed when it is older, or when the file is larger, unless the settings say otherwise.
+pub const STORE_AGE_DEFAULT: Span = Span::from_secs(30 * 24 * 3600);
+pub const STORE_SIZE_DEFAULT: u64 = 1 << 30;
+
 /// Shutdown: in-flight checks, then notices, get this long to end.
 pub const DRAIN_CHECKS: Span = Span::from_secs(5);
 pub const DRAIN_NOTICES: Span = Span::from_secs(5);
 /// One wish to end often comes as two signals at once: `timeout` and some supervisors signal the process and its group.
 pub const SIGNAL_ECHO: Span = Span::from_millis(250);
+
+/// What files may say of a destination: how long one attempt may take, how many may follow each other after a pause, how many
+/// are on their way at the same time, and above how many raises a minute a pager gets one incident for a group.
+pub const DELIVERY_TIMEOUTS: std::ops::RangeInclusive<Span> = Span::from_millis(100)..=Span::from_secs(120);
+pub const DELIVERY_BURST_MAX: u32 = 10_000;
+pub const DELIVERIES_AT_ONCE_MAX: u32 = 1_024;
+pub const RAISES_PER_MINUTE_MAX: u32 = 10_000;
 
 /// Notices that one destination is given at a time, and so the lines of one write.
 pub const NOTICE_BATCH_MAX: usize = 1024;
@@ -336,8 +415,41 @@ pub const WORKER_OVERDUE_MAX: Span = Span::from_secs(10);
 pub const LOG_RETRY_PAUSES: [Span; 3] = [Span::from_millis(250), Span::from_millis(500), Span::from_millis(1_000)];
 /// After that, for this long, one attempt per batch has to do: a long queue must not wait for a full disk batch by batch.
 pub const LOG_TROUBLE: Span = Span::from_secs(5);
+/// How long a mail server may take to say goodbye; as much of a subject as is read anywhere; messages remembered that some of
+/// their recipients are done with and others are not.
+pub const MAIL_QUIT_WAIT: Span = Span::from_secs(1);
+pub const MAIL_SUBJECT_MAX: usize = 200;
+pub const MAIL_PARTLY_SENT_MAX: usize = 256;
+/// Scripts of notices at a time, beside those of checks: checks that hang keep nobody from being told.
+pub const SCRIPTS_OF_NOTICES_MAX: usize = 64;
 /// How long one line may wait for room in the standard error.
 pub const STDERR_PATIENCE: Span = Span::from_secs(2);
+/// What is read of a provider's answer.
+pub const WEB_BODY_MAX: usize = 64 * 1024;
+/// A connection to a provider is kept for so long, and so many of one destination's at most.
+pub const WEB_IDLE: Span = Span::from_secs(30);
+pub const WEB_KEPT_MAX: usize = 16;
+/// A provider that wants nothing for longer than this is asked again after it all the same.
+pub const RETRY_AFTER_MAX: Span = Span::from_secs(3_600);
+/// What providers take, in bytes where they count characters: PagerDuty's summary, a message of Slack (more than 40,000
+/// are cut there, and each may become five by escaping),
+pub const PAGERDUTY_SUMMARY_MAX: usize = 1_024;
+pub const SLACK_TEXT_MAX: usize = 4_000;
+/// a text message of four parts at most: septets of the phones' own alphabet (four parts would hold 612), else UTF-16
+/// units (268, less one for each part that must not end amid a character),
+pub const SMS_SEPTETS_MAX: usize = 480;
+pub const SMS_UNITS_MAX: usize = 264;
+/// one request to an Alertmanager, and requests that one batch may become while what it refuses is looked for.
+pub const ALERTMANAGER_BODY_MAX: usize = 1024 * 1024;
+pub const ALERTMANAGER_REQUESTS_MAX: usize = 64;
+/// How long an alert lasts that is not told again: the desk tells it every minute.
+pub const ALERTMANAGER_ENDS_AFTER: Span = Span::from_secs(240);
+/// A template of notices: its text, and what it may spend on one notice (an instruction, or 64 bytes of memory).
+pub const TEMPLATE_MAX: usize = 16 * 1024;
+pub const TEMPLATE_FUEL: u64 = 50_000;
+/// A notice in words: its title and its text, in bytes.
+pub const WORDING_TITLE_MAX: usize = 512;
+pub const WORDING_TEXT_MAX: usize = 16 * 1024;
 /// A fault of a destination that goes on is written about this often.
 pub const FAULT_REPORT_EVERY: Span = Span::from_secs(60);
 
@@ -364,19 +476,43 @@ pub const QUEUE_TRANSITIONS: usize = 65_536;
 pub const QUEUE_COMMANDS: usize = 16_384;
 pub const QUEUE_ASKS: usize = 64;
 
-/// A shard or a desk that has not turned for this long is not alive.
+/// A shard, a desk or a code lane that has not turned for this long is not alive ...
 pub const HEARTBEAT_MAX: Span = Span::from_secs(5);
+/// ... and one that has nothing to do turns this often.
+pub const HEARTBEAT_EVERY: Span = Span::from_secs(1);
+
+/// How long a service manager that does not read is waited for.
+pub const SUPERVISOR_PATIENCE: Span = Span::from_secs(1);
+/// What the dead man's switch is judged by, and how often: a check that has been due for so long without a worker (suspects
+/// wait for one another, and do not count),
+pub const WATCHDOG_LAG_MAX: Span = Span::from_secs(10);
+/// a commit that is not durable after so long,
+pub const WATCHDOG_COMMIT_MAX: Span = Span::from_secs(15);
+/// and a notice that has been to be delivered for so long.
+pub const WATCHDOG_NOTICE_MAX: Span = Span::from_secs(600);
+pub const WATCHDOG_EVERY: Span = Span::from_secs(1);
+/// How long one ping may take.
+pub const WATCHDOG_PING_MAX: Span = Span::from_secs(10);
 
 /// Single checks without a daemon: slots, what is kept of an answer to be shown, and monitors checked in one run.
 pub const SOLO_SLOTS: u32 = 8;
 pub const SOLO_RECEIVED_MAX: usize = 64 * 1024;
 pub const SOLO_MONITORS_MAX: usize = 10_000;
+/// How long the command line waits for what becomes of a test, and how often it asks.
+pub const NOTIFY_TEST_WAIT: Span = Span::from_secs(30);
+pub const NOTIFY_TEST_EVERY: Span = Span::from_millis(200);
 /// What the command line takes as one answer of a daemon.
 pub const CLIENT_ANSWER_MAX: usize = 64 * 1024 * 1024;
 
 /// One answer to a question about monitors (a slice of a page).
 pub const REPORT_SLICE_MAX: usize = 256;
 
+const _: () = assert!(DELIVERY_PAUSE_MIN_PAGER.as_nanos() < DELIVERY_PAUSE_MAX.as_nanos());
+const _: () = assert!(DELIVERY_PAUSE_MAX.as_nanos() < DEAD_LETTER_AGE.as_nanos());
+
+const _: () = assert!(HEARTBEAT_MAX.as_nanos() >= 3 * HEARTBEAT_EVERY.as_nanos());
+// Notices leave from memory before anybody is worried about the store.
+const _: () = assert!(WATCHDOG_COMMIT_MAX.as_nanos() > COMMIT_PATIENCE.as_nanos());
 const _: () = assert!(STALL.as_nanos() > 2 * FLIGHT_WAIT_MAX.as_nanos());
 const _: () = assert!(INTERVAL_MIN.as_nanos() >= TICK.as_nanos());
 // A due time lives in 32 bits of ticks; half of them must cover the longest interval.

@@ -73,10 +73,22 @@ pub enum Bug {
     HalfOpenWithoutEyes,
     /// The silence that a half-open check met condemns the target, although its answer may have come unseen.
     HalfOpenSilenceIsVerdict,
+    /// What an older process has raised is raised again.
+    RestoredRaiseRepeated,
+    /// A destination that wants nothing for a while is tried all the same.
+    RetryAfterIgnored,
+    /// A destination gets notices faster than it takes them.
+    RateIgnored,
+    /// A notice that is given up goes to nobody.
+    DeadLetterForgotten,
+    /// What has ended is refreshed as if it had not.
+    RefreshAfterResolve,
+    /// Who keeps an incident open by itself is reminded of it.
+    ReminderToPager,
 }
 
 impl Bug {
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 39] = [
         Self::LostGreen,
         Self::DoubledRed,
         Self::OverwrittenNotice,
@@ -110,6 +122,12 @@ impl Bug {
         Self::OverdueKeepsWorker,
         Self::HalfOpenWithoutEyes,
         Self::HalfOpenSilenceIsVerdict,
+        Self::RestoredRaiseRepeated,
+        Self::RetryAfterIgnored,
+        Self::RateIgnored,
+        Self::DeadLetterForgotten,
+        Self::RefreshAfterResolve,
+        Self::ReminderToPager,
     ];
 }
 

@@ -15,10 +15,13 @@ use crate::api::access::Token;
 use crate::api::reload;
 use crate::api::{AskError, Asked, Finding, Listeners, Pipeline, Readiness, Source, run};
 use crate::desk::DeskStats;
-use crate::desk::protocol::{Answer, Change, EpisodeView, Question, StoryKind};
+use crate::desk::protocol::{
+    Answer, Change, Delivered, DeliveryResult, EpisodeView, NoticeId, OutboxChange, OutboxState, OutboxView, Question,
+    Selection, StoryKind,
+};
 use crate::domain::health::Phase;
-use crate::domain::monitor::{About, PushCheck};
-use crate::domain::{Check, Code, Color, Host, HttpCheck, Latency, Monitor, Policy, Target, TcpCheck};
+use crate::domain::monitor::{About, CodeRule, Codes, Dispatch, PushCheck};
+use crate::domain::{Check, Code, Color, Destination, Host, HttpCheck, Latency, Monitor, Policy, Target, TcpCheck};
 use crate::os::histograms::{Dump, DumpError};
 use crate::os::local::LocalSocket;
 use crate::os::resolve::ResolverStats;
@@ -26,6 +29,7 @@ use crate::queueing::meter::Percentiles;
 use crate::queueing::{Bounds, Demand, Load, Report, Service, Setup, solve};
 use crate::shard::ShardStats;
 use crate::shard::protocol::{Histogram, MonitorState};
+use crate::store::{Reader, StoreStats};
 use crate::units::{Instant, MonitorId, Span, Timestamp};
 use crate::world::{Catalog, Counts};
 
@@ -60,6 +64,8 @@ pub(super) struct Fake {
     /// Questions are not taken.
     pub(super) full: AtomicBool,
     pub(super) now_nanos: AtomicU64,
+    /// What is kept of the past.
+    pub(super) reader: Mutex<Option<Reader>>,
     kept: Mutex<Vec<oneshot::Sender<Answer>>>,
     done: Mutex<Vec<String>>,
 }
@@ -97,6 +103,7 @@ impl Fake {
             silent: AtomicBool::new(false),
             full: AtomicBool::new(false),
             now_nanos: AtomicU64::new(Span::from_secs(1_000).as_nanos()),
+            reader: Mutex::default(),
             kept: Mutex::default(),
             done: Mutex::default(),
         }
@@ -136,6 +143,58 @@ fn report(refused: bool, dry_run: bool, who: Box<str>) -> reload::Report {
     }
 }
 
+/// What waits, what has failed, and what could not be delivered: notices 11, 12 and 13.
+fn outbox() -> Vec<OutboxView> {
+    let notice = |id, destination: &str, state| OutboxView {
+        id: NoticeId(id),
+        destination: destination.into(),
+        provider: "log",
+        monitor: DOWN.into(),
+        incident: "mon-1/shop/web/01".into(),
+        color: Color::Red,
+        summary: "refused <b>".into(),
+        at: Timestamp::from_micros(900_000_000),
+        state: Some(state),
+        attempts: 0,
+        last: None,
+        next: None,
+    };
+    let delivered = |result, said: &str| Some(Delivered::new(result, said));
+    vec![
+        notice(11, "team-chat", OutboxState::Waiting),
+        OutboxView {
+            attempts: 2,
+            last: delivered(DeliveryResult::Failed, "503 try later"),
+            next: Some(Timestamp::from_micros(1_001_000_000)),
+            ..notice(12, "team-chat", OutboxState::Pausing)
+        },
+        OutboxView {
+            attempts: 1,
+            last: delivered(DeliveryResult::Refused, "400 no such channel"),
+            ..notice(13, "pager", OutboxState::Dead)
+        },
+    ]
+}
+
+fn is_selected(notice: &OutboxView, selection: &Selection) -> bool {
+    match selection {
+        Selection::All => true,
+        Selection::Dead => notice.state == Some(OutboxState::Dead),
+        Selection::One(id) => notice.id == *id,
+        Selection::To(name) => notice.destination == *name,
+    }
+}
+
+/// Two monitors write to different logs, both without a name of their own.
+fn codes(name: &str) -> Codes {
+    let mut codes = Codes::default();
+    if matches!(name, OFF | JOB) {
+        let log = Arc::new(Destination::log(Some(format!("/var/log/{name}").into())));
+        codes.set(Color::Red, CodeRule { dispatch: Dispatch::On, notify: Box::new([log]) });
+    }
+    codes
+}
+
 fn monitor(name: &str) -> Monitor {
     let http = HttpCheck { keep_alive: true, ..HttpCheck::default() };
     let (check, path) = match name {
@@ -148,6 +207,7 @@ fn monitor(name: &str) -> Monitor {
         enabled: true,
         target: Target { host: Host::Name("shop.internal".into()), port: 80, path: path.into() },
         policy: Policy {
+            codes: codes(name),
             retry_interval: Span::from_secs(5),
             about: About {
                 labels: [("team".into(), "<shop>".into())].into(),
@@ -175,6 +235,8 @@ impl Source for Fake {
 
     fn desk_stats(&self) -> DeskStats {
         let mut stats = DeskStats { nondurable: 4, episodes_open: 1, outstanding: 2, ..DeskStats::default() };
+        stats.outbox = [1, 0, 1, 1];
+        stats.oldest_notice = Some(self.started().before(Span::from_secs(30)));
         stats.notices[Color::Red as usize][0][0] = 7;
         stats
     }
@@ -183,6 +245,26 @@ impl Source for Fake {
         let mut latency = Histogram::default();
         latency.record(Span::from_secs(60));
         ResolverStats { found: 5, not_found: 2, failed: 1, stale: 9, latency }
+    }
+
+    fn store_stats(&self) -> StoreStats {
+        let mut commit = Histogram::default();
+        commit.record(Span::from_millis(3));
+        let (commits, failures, bytes) = (7, 1, 4_096);
+        StoreStats {
+            commits,
+            commit,
+            failures,
+            is_durable: true,
+            bytes,
+            waiting: 2,
+            queued: 1,
+            ..StoreStats::default()
+        }
+    }
+
+    fn history(&self) -> Option<Reader> {
+        None
     }
 
     fn pipelines(&self) -> Vec<Pipeline> {
@@ -271,8 +353,10 @@ impl Source for Fake {
         let answer = match question {
             Question::Monitor(id) => Answer::Monitor((id == episode.monitor).then_some(episode)),
             Question::Episodes(_) => Answer::Episodes(vec![episode]),
-            Question::Outbox(..) => Answer::Outbox(Vec::new()),
-            Question::Notice(_) => Answer::Notice(None),
+            Question::Outbox(selection, most) => Answer::Outbox(
+                outbox().into_iter().filter(|notice| is_selected(notice, &selection)).take(most).collect(),
+            ),
+            Question::Notice(id) => Answer::Notice(outbox().into_iter().find(|notice| notice.id == id)),
             Question::Recent(most) => Answer::Recent(vec![
                 Change {
                     at: Timestamp::from_micros(1),
@@ -286,6 +370,54 @@ impl Source for Fake {
         };
         let _ = sender.send(answer);
         Ok(receiver)
+    }
+
+    fn change_outbox(&self, change: OutboxChange, selection: Selection, who: &str) -> Asked<Answer> {
+        self.note(format!("{change:?} {selection:?} by {who}"))?;
+        let (sender, receiver) = oneshot::channel();
+        let changed = outbox().iter().filter(|notice| is_selected(notice, &selection)).count();
+        let _ = sender.send(Answer::Changed(changed as u64));
+        Ok(receiver)
+    }
+
+    fn test(&self, destination: Arc<Destination>, color: Color, who: &str) -> Asked<Answer> {
+        self.note(format!("test {} {color} by {who}", destination.name))?;
+        let (sender, receiver) = oneshot::channel();
+        let _ = sender.send(Answer::Queued(NoticeId(12)));
+        Ok(receiver)
+    }
+
+    fn pings(&self) -> [u64; 3] {
+        [21, 22, 23]
+    }
+
+    fn providers(&self) -> Vec<Arc<Destination>> {
+        let named =
+            |name: &str, file: &str| Arc::new(Destination { name: name.into(), ..Destination::log(Some(file.into())) });
+        vec![named("team-chat", "/a"), named("pager", "/b"), named("both", "/c"), named("both", "/d")]
+    }
+
+    fn store_stats(&self) -> StoreStats {
+        let last_commit = Some(self.started().before(Span::from_secs(3)));
+        let trouble = (!self.alive.load(Ordering::Relaxed)).then(|| "the disk <is> full".into());
+        let mut commit = Histogram::default();
+        commit.record(Span::from_millis(3));
+        StoreStats {
+            commits: 7,
+            commit,
+            failures: 1,
+            is_durable: trouble.is_none(),
+            bytes: 4_096,
+            last_commit,
+            waiting: 2,
+            queued: 1,
+            trouble,
+            ..StoreStats::default()
+        }
+    }
+
+    fn history(&self) -> Option<Reader> {
+        self.reader.lock().expect("no test panics with it").clone()
     }
 
     fn dump_histograms(&self) -> Asked<Result<Dump, DumpError>> {

@@ -11,14 +11,14 @@ use super::super::library;
 use super::super::monitor::{self, Defined};
 use super::super::names::Place;
 use super::super::node::{Finding, Findings, Kind, Mark, Node};
-use super::super::refusal::{Origin, Vouched};
+use super::super::refusal::{self, Origin, Vouched};
 use super::super::section::Section;
 use super::super::source::Source;
 use super::super::suggestion;
 use super::super::targets::{self, Shared};
 use super::super::yaml::{self, Begin, Events, SyntaxFault};
 use super::{KEYS_MAX, Load, RESUMES_MAX};
-use crate::domain::{Check, Monitor};
+use crate::domain::{Check, Monitor, Policy};
 
 pub(super) struct Reader<'l, 'a> {
     pub(super) load: &'l mut Load<'a>,
@@ -126,7 +126,9 @@ impl<'l, 'a> Reader<'l, 'a> {
         let Some(defined) = monitor::monitor(&section, Some(name), &mut self.load.scope, &mut findings) else {
             return false;
         };
-        if !findings.0.is_empty() || self.refusal(&section, &defined.monitor).is_some() {
+        let is_refused =
+            self.refusal(&section, &defined.monitor).is_some() || self.notify_refusal(&defined.monitor).is_some();
+        if !findings.0.is_empty() || is_refused {
             return false;
         }
         let place = Place { file: self.file_number(), position };
@@ -145,6 +147,11 @@ impl<'l, 'a> Reader<'l, 'a> {
     fn refusal(&mut self, section: &Section<'_>, monitor: &Monitor) -> Option<(&'static str, String)> {
         let Load { folders, programs, .. } = &mut *self.load;
         self.vouched.refusal(section, monitor, folders, programs)
+    }
+
+    fn notify_refusal(&mut self, monitor: &Monitor) -> Option<String> {
+        let Load { folders, programs, .. } = &mut *self.load;
+        self.vouched.notify_refusal(monitor, folders, programs)
     }
 
     fn excerpt(&self, position: Position, width: u32) -> Option<Excerpt> {
@@ -509,6 +516,14 @@ impl<'l, 'a> Reader<'l, 'a> {
             findings.0.push(Finding { severity: Severity::Refusal, at, message, inherited: false });
             // The check of an intervention runs; without its script, nothing would be left of a check.
             defined = defined.filter(|defined| !matches!(defined.monitor.policy.check, Check::Script(_)));
+        }
+        if let Some(defined) = &mut defined
+            && let Some(message) = self.notify_refusal(&defined.monitor)
+        {
+            let at = section.find(&mut Findings::default(), &["codes"]).map_or(at, |field| field.at);
+            findings.0.push(Finding { severity: Severity::Refusal, at, message, inherited: false });
+            let Policy { codes, .. } = &mut defined.monitor.policy;
+            *codes = refusal::without_scripts(codes, &self.load.scope.fallback);
         }
         let shown = name.map_or_else(|| format!("monitor {}", self.items), monitor::shown_name);
         (shown, defined)

@@ -44,7 +44,7 @@ impl Bench {
         let door = WakeFd::new().unwrap();
         let bell = door.bell();
         let recording = SharedRecording::of_notices();
-        let settings = Settings { capacity, sizing: default_sizing(), log_dirs, recording };
+        let settings = Settings { capacity, sizing: default_sizing(), log_dirs, scripts: None, recording };
         let lane = spawn_with(settings, bell.clone(), Stderr::with(writer)).unwrap();
         Self { hung, folder, lane, door, bell, stderr: stderr.into() }
     }

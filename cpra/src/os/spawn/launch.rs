@@ -3,7 +3,8 @@
 //! Like posix_spawn, this makes a child that borrows our memory until it executes the program (`CLONE_VM | CLONE_VFORK`,
 //! on a stack of its own, with every signal blocked), so that the size of the daemon does not matter: fork copies its page
 //! tables, 8 ms for 200 MB. The child leads a session of its own, and so a process group, without a terminal; it has the
-//! default signal dispositions, no signal blocked, and no descriptors but 0 (`/dev/null`), 1 and 2 (pipes). Beyond that it
+//! default signal dispositions, no signal blocked, and no descriptors but 0 (`/dev/null`, or what it is to read), 1 and 2
+//! (pipes). Beyond that it
 //!
 //! - **becomes the user whom scripts run as**. posix_spawn cannot. Were the *thread* that user instead (credentials are a
 //!   thread's own, below libc), its children would inherit that; but then every process of that user could send the thread
@@ -139,6 +140,7 @@ enum Step {
 struct Plan<'a> {
     launcher: &'a Launcher,
     parent: libc::pid_t,
+    input: c_int,
     out: c_int,
     err: c_int,
     folder: *const c_char,
@@ -169,10 +171,11 @@ impl Launcher {
         Ok(Self { identity, no_new_privileges, limits, null: null.into(), stack: Stack::new()?, dumpable })
     }
 
-    /// Starts a script whose outputs go to these ends of pipes.
+    /// Starts a script that reads nothing or `input`, and whose outputs go to these ends of pipes.
     pub(super) fn launch(
         &mut self,
         script: &ScriptCheck,
+        input: Option<BorrowedFd<'_>>,
         out: BorrowedFd<'_>,
         err: BorrowedFd<'_>,
     ) -> Result<Launched, Failure> {
@@ -191,7 +194,8 @@ impl Launcher {
         let folder_text = text(folder.as_os_str().as_bytes())?;
         // The child puts its own descriptors at 0, 1 and 2, and must not lose one of these over it. They are above unless
         // this process was started without those, and std sees to that.
-        if out.as_raw_fd() < 3 || err.as_raw_fd() < 3 || self.null.as_raw_fd() < 3 {
+        let input = input.map_or(self.null.as_raw_fd(), |input| input.as_raw_fd());
+        if out.as_raw_fd() < 3 || err.as_raw_fd() < 3 || input < 3 {
             return Err(Failure::Refused(Errno(libc::EBADF)));
         }
         let argument_list = pointers(&arguments);
@@ -200,6 +204,7 @@ impl Launcher {
         let mut plan = Plan {
             launcher: self,
             parent: nix::unistd::getpid().as_raw(),
+            input,
             out: out.as_raw_fd(),
             err: err.as_raw_fd(),
             folder: folder_text.as_ptr(),
@@ -301,7 +306,7 @@ unsafe fn become_program(plan: &mut Plan<'_>) -> Result<(), c_int> {
             done(libc::setrlimit(*resource, limit).into())?;
         }
         plan.step = Step::Descriptors;
-        done(libc::dup2(launcher.null.as_raw_fd(), 0).into())?;
+        done(libc::dup2(plan.input, 0).into())?;
         done(libc::dup2(plan.out, 1).into())?;
         done(libc::dup2(plan.err, 2).into())?;
         done(libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32))?;

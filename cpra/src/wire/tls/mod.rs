@@ -126,6 +126,11 @@ impl Failure {
     }
 }
 
+/// Why a connection that others drive failed.
+pub fn failure(error: &rustls::Error) -> Failure {
+    words::failure(error, &[], false)
+}
+
 /// A certificate that has ended by `now`, in words.
 pub fn ended(end: Timestamp, now: Timestamp) -> Option<String> {
     (end < now).then(|| format!("certificate expired on {} ({})", words::date(end), words::ago(end, now)))
