@@ -12,6 +12,7 @@ mod icmp;
 mod pace;
 mod pulse;
 mod raw;
+mod reload;
 mod report;
 mod ring;
 mod scripts;
@@ -65,6 +66,8 @@ pub(crate) enum Bench {
     Sizing(sizing::Options),
     /// Pulse sizes itself: through steps of the rate and of the time that answers take, with a plot
     Steps(steps::Options),
+    /// Lag and missed checks while the files change and are read again
+    Reload(reload::Options),
     /// The server that is checked (started by `pulse`)
     #[command(hide = true)]
     Target(target::Options),
@@ -97,6 +100,7 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::TlsTarget => tls::target(),
         Bench::TlsLoop(load) => tls::check(load),
         Bench::Scripts(options) => scripts::run(options),
+        Bench::Reload(options) => reload::run(options),
         Bench::Steps(options) => steps::run(options),
         Bench::SpawnLoop(load) => scripts::spawn_loop(load),
         Bench::SpawnDaemon(load) => scripts::spawn_daemon(load),
