@@ -85,6 +85,8 @@ pub struct Plan {
     pub fallback: Arc<Destination>,
     /// How often people are reminded of what is still down; `None`: not at all.
     pub repeat_interval: Option<Span>,
+    /// Whether many raises at one destination are told together where people read or are woken.
+    pub merges: bool,
     /// Of the intervention and code queues.
     pub queue_capacity: usize,
     /// How many checks are in flight, over all shards, and for what promise.
@@ -136,6 +138,7 @@ impl Plan {
             providers: Vec::new(),
             fallback: Arc::new(Destination::log(None)),
             repeat_interval: None,
+            merges: true,
             queue_capacity: 1024,
             pulse: Setup::fixed(1024),
             code: lane::default_sizing(),
@@ -360,6 +363,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         queue_capacity: plan.queue_capacity,
         fallback: plan.fallback,
         repeat_interval: plan.repeat_interval,
+        merges: plan.merges,
         seed: seed(),
     };
     let desk_board = Arc::new(DeskBoard::default());
@@ -430,7 +434,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         interval: plan.watchdog.interval,
         whom: plan.watchdog.url.as_ref().map(watchdog::host_of).unwrap_or_default(),
     };
-    let watchdog = watchdog::spawn(watch, plan.watchdog.url).map_err(|error| StartError::Thread { thread: watchdog::THREAD, error })?;
+    let watchdog = watchdog::spawn(watch, plan.watchdog.url)
+        .map_err(|error| StartError::Thread { thread: watchdog::THREAD, error })?;
     if let Some(supervisor) = &plan.supervisor {
         supervisor.ready("checks begin");
     }
