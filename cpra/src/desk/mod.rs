@@ -25,6 +25,7 @@ mod outbox;
 mod own;
 pub mod protocol;
 mod questions;
+mod reload;
 mod repeats;
 mod restore;
 mod seen;
@@ -190,7 +191,12 @@ impl Desk {
     /// When the next step is due, were nothing to happen before.
     pub fn next_deadline(&self) -> Option<Instant> {
         let outbox = self.outbox.next_deadline(self.durability(), self.settings.queue_capacity);
-        let others = [self.void.next_deadline(), self.silence_deadline(), self.repeats.next_deadline(), self.bundles.next_deadline()];
+        let others = [
+            self.void.next_deadline(),
+            self.silence_deadline(),
+            self.repeats.next_deadline(),
+            self.bundles.next_deadline(),
+        ];
         others.into_iter().chain([outbox]).flatten().min()
     }
 
@@ -222,6 +228,9 @@ impl Desk {
             Event::Delivered { notice, delivered } => self.delivered(notice, delivered, now, effects),
             Event::Disable(monitor) => self.switch(monitor, episode::Event::Disabled, now, effects),
             Event::Enable(monitor) => self.switch(monitor, episode::Event::Enabled, now, effects),
+            Event::Reloaded { catalog, changes, fallback, who } => {
+                self.reloaded(catalog, &changes, fallback, who, now, effects);
+            }
             Event::Wall { .. } => {}
             Event::Drain => {
                 self.draining = true;
@@ -272,8 +281,7 @@ impl Desk {
     }
 
     fn knows(&self, monitor: MonitorId) -> bool {
-        monitor.shard() < self.catalog.shards()
-            && (monitor.index() as usize) < self.catalog.roster(monitor.shard()).len()
+        self.catalog.knows(monitor)
     }
 
     fn is_enabled_by_file(&self, monitor: MonitorId) -> bool {

@@ -555,7 +555,7 @@ impl Run {
                 desk::Event::Outbox { change, selection, .. } => notices.outbox_changes(*change, selection, coverage),
                 desk::Event::Test { destination, color, .. } => notices.tests(destination, *color),
                 desk::Event::Read { .. } => notices.asked(),
-                desk::Event::Wall { .. } => {}
+                desk::Event::Reloaded { .. } | desk::Event::Wall { .. } => {}
             }
             events.push(event);
         }
