@@ -88,11 +88,23 @@ impl Bench {
         let catalog = Arc::new(Catalog::build([monitor], 1).expect("one monitor fits"));
         let now = Instant::from_nanos(1_000_000_000_000);
         let shard_settings = shard::Settings { shard: 0, sizing: Setup::fixed(4), seed: 1 };
-        let desk_settings = desk::Settings { instance: "test".into(), queue_capacity: 16, fallback: log, seed: 1 };
+        let desk_settings = desk::Settings {
+            instance: "test".into(),
+            queue_capacity: 16,
+            fallback: log,
+            repeat_interval: None,
+            merges: false,
+            seed: 1,
+        };
         let mut bench = Self {
             now,
             shard: Shard::new(&shard_settings, catalog.clone(), now),
-            desk: Desk::new(desk_settings, catalog.clone(), desk_protocol::Stored::default(), now),
+            desk: Desk::new(
+                desk_settings,
+                catalog.clone(),
+                desk_protocol::Stored { is_new: true, ..desk_protocol::Stored::default() },
+                now,
+            ),
             monitor: catalog.find("shop/web").expect("it is there"),
             notices: Vec::new(),
             starts: Vec::new(),

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::domain::notice::EpisodeId;
 use crate::units::limits::VOID_PATIENCE;
 use crate::units::{Instant, MonitorId, Span};
 
@@ -29,7 +28,11 @@ enum DaemonNotice {
         until: Instant,
         reason: Box<str>,
     },
-    Raised(EpisodeId),
+    Raised,
+    /// An older process has raised it. It is too early to say whether that is over.
+    TakenUp {
+        until: Instant,
+    },
 }
 
 /// What is due.
@@ -37,7 +40,7 @@ enum DaemonNotice {
 pub(super) enum Due {
     Obscure(MonitorId),
     Raise { count: usize, reason: Box<str> },
-    Resolve(EpisodeId),
+    Resolve,
 }
 
 impl VoidWatch {
@@ -76,26 +79,71 @@ impl VoidWatch {
             DaemonNotice::Gathering { until, reason } if *until <= now => {
                 Some(Due::Raise { count: self.obscured.len(), reason: reason.clone() })
             }
-            DaemonNotice::Raised(episode) if self.obscured.is_empty() => {
-                let episode = *episode;
+            DaemonNotice::Raised if self.obscured.is_empty() => {
                 self.notice = DaemonNotice::None;
-                Some(Due::Resolve(episode))
+                Some(Due::Resolve)
             }
-            DaemonNotice::None | DaemonNotice::Gathering { .. } | DaemonNotice::Raised(_) => None,
+            // What has been void for less than the patience is not known to be well.
+            DaemonNotice::TakenUp { until } if *until <= now && self.since.is_empty() => {
+                self.notice = DaemonNotice::None;
+                Some(Due::Resolve)
+            }
+            DaemonNotice::TakenUp { until } if *until <= now && !self.obscured.is_empty() => {
+                self.notice = DaemonNotice::Raised;
+                None
+            }
+            DaemonNotice::None
+            | DaemonNotice::Gathering { .. }
+            | DaemonNotice::Raised
+            | DaemonNotice::TakenUp { .. } => None,
         }
     }
 
-    /// [`Due::Raise`] has been carried out under this key.
-    pub(super) fn raised(&mut self, episode: EpisodeId) {
-        self.notice = DaemonNotice::Raised(episode);
+    /// [`Due::Raise`] has been carried out.
+    pub(super) fn raised(&mut self) {
+        self.notice = DaemonNotice::Raised;
+    }
+
+    /// An older process has raised it and not resolved it: it stands until all has been looked at for long enough.
+    pub(super) fn take_up(&mut self, now: Instant) {
+        self.notice = DaemonNotice::TakenUp { until: now + VOID_PATIENCE + GATHER };
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let oldest = self.by_age.first().map(|(at, _)| *at + VOID_PATIENCE);
         let gathered = match &self.notice {
             DaemonNotice::Gathering { until, .. } => Some(*until),
-            DaemonNotice::None | DaemonNotice::Raised(_) => None,
+            // After that, the end of a void is what is waited for.
+            DaemonNotice::TakenUp { until } => Some(*until).filter(|_| self.since.is_empty()),
+            DaemonNotice::None | DaemonNotice::Raised => None,
         };
         [oldest, gathered].into_iter().flatten().min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> Instant {
+        Instant::ZERO + Span::from_secs(secs)
+    }
+
+    #[test]
+    fn what_an_older_process_raised_stands_until_all_has_been_looked_at_for_long_enough() {
+        let mut watch = VoidWatch::default();
+        watch.take_up(at(0));
+        assert_eq!((watch.due(at(600)), watch.next_deadline()), (None, Some(at(605))));
+        assert_eq!((watch.due(at(605)), watch.due(at(605))), (Some(Due::Resolve), None));
+
+        let monitor = MonitorId::new(0, 1);
+        let mut watch = VoidWatch::default();
+        watch.take_up(at(0));
+        watch.began(monitor, at(300), "no ports");
+        assert_eq!((watch.due(at(605)), watch.next_deadline()), (None, Some(at(900))));
+        assert_eq!(watch.due(at(900)), Some(Due::Obscure(monitor)));
+        assert_eq!(watch.due(at(900)), None, "it has been raised long since");
+        watch.ended(monitor);
+        assert_eq!((watch.due(at(901)), watch.due(at(901))), (Some(Due::Resolve), None));
     }
 }

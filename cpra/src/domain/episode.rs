@@ -35,6 +35,8 @@ pub enum State {
     Unreachable,
     /// Nobody watches it.
     Disabled,
+    /// An episode is open, and nothing is known of the monitor since: it is another one now, by its definition.
+    Unproven,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,7 +51,7 @@ impl State {
     /// As people and metrics see it.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Unknown => "unknown",
+            Self::Unknown | Self::Unproven => "unknown",
             Self::Up | Self::Degraded => "up",
             Self::Suspect => "suspect",
             Self::Waiting => "waiting",
@@ -71,7 +73,8 @@ impl State {
             | Self::Running
             | Self::Verifying
             | Self::Down(_)
-            | Self::Unreachable => true,
+            | Self::Unreachable
+            | Self::Unproven => true,
         }
     }
 }
@@ -93,8 +96,11 @@ pub enum Event {
     Clean,
     /// A check that says nothing.
     Void,
+    /// A person's word, or it is no longer in the files.
     Disabled,
     Enabled,
+    /// It checks something else from now on.
+    Redefined,
     // With the interventions:
     ActionStarted,
     ActionOk,
@@ -135,14 +141,20 @@ pub type Step = (State, &'static [Act]);
 
 /// One step of the table.
 pub const fn step(state: State, event: Event) -> Step {
-    use State::{Degraded, Disabled, Down, Running, Suspect, Unknown, Unreachable, Up, Verifying, Waiting};
+    use State::{Degraded, Disabled, Down, Running, Suspect, Unknown, Unproven, Unreachable, Up, Verifying, Waiting};
 
     const DOWN: State = Down(DownWhy::Exhausted);
     match (state, event) {
         // Rows 1 and 5, 24, 9, 17: up. The shard has counted the oks that the state asks for.
         (Unknown, Event::FirstOk | Event::Rise) => (Up, &[Act::SeenOk]),
-        (Suspect | Down(_) | Waiting | Verifying | Unreachable, Event::Rise) => (Up, &[Act::Resolve, Act::Close]),
-        (Degraded, Event::Clean | Event::Rise) => (Up, &[Act::Resolve, Act::Close]),
+        // Row 1b is the same: an episode is open, and H oks end it.
+        (Suspect | Down(_) | Waiting | Verifying | Unreachable | Unproven, Event::Rise) => {
+            (Up, &[Act::SeenOk, Act::Resolve, Act::Close])
+        }
+        (Degraded, Event::Clean | Event::Rise) => (Up, &[Act::SeenOk, Act::Resolve, Act::Close]),
+
+        // Row 1b: the episode goes on under its key; no second yellow.
+        (Unproven, Event::Fail1) => (Suspect, &[]),
 
         // Row 2. A degraded monitor's episode goes on; its yellow is not repeated.
         (Unknown | Up, Event::Fail1) => (Suspect, &[Act::Open, Act::Yellow, Act::RedIfAlways]),
@@ -150,17 +162,22 @@ pub const fn step(state: State, event: Event) -> Step {
         // Row 3, F = 1: no yellow.
         (Unknown | Up, Event::Threshold) => (DOWN, &[Act::Open, Act::Red]),
         // Row 6; a monitor without an intervention has nothing else to wait for.
-        (Suspect | Degraded, Event::Threshold) => (DOWN, &[Act::Red]),
+        (Suspect | Degraded | Unproven, Event::Threshold) => (DOWN, &[Act::Red]),
         // Row 27: never red.
         (Unknown | Up, Event::Warned) => (Degraded, &[Act::Open, Act::Yellow]),
 
         // Row 39, and its way back.
         (Disabled, Event::Disabled) => (Disabled, &[]),
         (Unknown | Up, Event::Disabled) => (Disabled, &[Act::Gray]),
-        (Degraded | Suspect | Waiting | Running | Verifying | Down(_) | Unreachable, Event::Disabled) => {
+        (Degraded | Suspect | Waiting | Running | Verifying | Down(_) | Unreachable | Unproven, Event::Disabled) => {
             (Disabled, &[Act::Gray, Act::Close])
         }
         (Disabled, Event::Enabled) => (Unknown, &[]),
+        // What it was seen to be says nothing about what it is now, and an open episode is kept until that is known.
+        (Unknown | Up, Event::Redefined) => (Unknown, &[]),
+        (Degraded | Suspect | Waiting | Running | Verifying | Down(_) | Unreachable | Unproven, Event::Redefined) => {
+            (Unproven, &[])
+        }
 
         // Row 28: void changes nothing, anywhere; the desk keeps its own account of how long it lasts.
         (_, Event::Void) => (state, &[]),
@@ -168,7 +185,8 @@ pub const fn step(state: State, event: Event) -> Step {
         // Rows 4, 10, 11, 16, 18, 22, 23: counted by the shard, and never heard of here. What is left cannot come
         // from a shard whose epoch is current, or belongs to rows of capabilities that are not in this version.
         (
-            Unknown | Up | Degraded | Suspect | Waiting | Running | Verifying | Down(_) | Unreachable | Disabled,
+            Unknown | Up | Degraded | Suspect | Waiting | Running | Verifying | Down(_) | Unreachable | Unproven
+            | Disabled,
             Event::FirstOk
             | Event::Fail1
             | Event::Threshold
@@ -176,6 +194,7 @@ pub const fn step(state: State, event: Event) -> Step {
             | Event::Warned
             | Event::Clean
             | Event::Enabled
+            | Event::Redefined
             | Event::ActionStarted
             | Event::ActionOk
             | Event::ActionFailed { .. }
@@ -199,20 +218,29 @@ mod tests {
     fn the_table() {
         let rows: &[(&str, State, Event, State, &[Act])] = &[
             ("1", State::Unknown, Event::FirstOk, State::Up, &[Act::SeenOk]),
+            ("1b", State::Unproven, Event::Rise, State::Up, &[Act::SeenOk, Act::Resolve, Act::Close]),
+            ("1b", State::Unproven, Event::Fail1, State::Suspect, &[]),
+            ("1b", State::Unproven, Event::Threshold, DOWN, &[Act::Red]),
             ("2", State::Unknown, Event::Fail1, State::Suspect, &[Act::Open, Act::Yellow, Act::RedIfAlways]),
             ("2", State::Up, Event::Fail1, State::Suspect, &[Act::Open, Act::Yellow, Act::RedIfAlways]),
             ("3", State::Up, Event::Threshold, DOWN, &[Act::Open, Act::Red]),
             ("3", State::Unknown, Event::Threshold, DOWN, &[Act::Open, Act::Red]),
-            ("5", State::Suspect, Event::Rise, State::Up, &[Act::Resolve, Act::Close]),
+            ("5", State::Suspect, Event::Rise, State::Up, &[Act::SeenOk, Act::Resolve, Act::Close]),
             ("6", State::Suspect, Event::Threshold, DOWN, &[Act::Red]),
-            ("24", DOWN, Event::Rise, State::Up, &[Act::Resolve, Act::Close]),
+            ("24", DOWN, Event::Rise, State::Up, &[Act::SeenOk, Act::Resolve, Act::Close]),
             ("27", State::Up, Event::Warned, State::Degraded, &[Act::Open, Act::Yellow]),
-            ("27", State::Degraded, Event::Clean, State::Up, &[Act::Resolve, Act::Close]),
+            ("27", State::Degraded, Event::Clean, State::Up, &[Act::SeenOk, Act::Resolve, Act::Close]),
             ("28", State::Suspect, Event::Void, State::Suspect, &[]),
             ("28", DOWN, Event::Void, DOWN, &[]),
             ("39", State::Up, Event::Disabled, State::Disabled, &[Act::Gray]),
             ("39", DOWN, Event::Disabled, State::Disabled, &[Act::Gray, Act::Close]),
+            ("39", State::Unproven, Event::Disabled, State::Disabled, &[Act::Gray, Act::Close]),
             ("39", State::Disabled, Event::Enabled, State::Unknown, &[]),
+            ("39", State::Up, Event::Redefined, State::Unknown, &[]),
+            ("39", State::Suspect, Event::Redefined, State::Unproven, &[]),
+            ("39", DOWN, Event::Redefined, State::Unproven, &[]),
+            ("39", State::Degraded, Event::Redefined, State::Unproven, &[]),
+            ("39", State::Disabled, Event::Redefined, State::Disabled, &[]),
         ];
         for &(row, state, event, next, acts) in rows {
             assert_eq!(step(state, event), (next, acts), "row {row}: {state:?} on {event:?}");
@@ -233,6 +261,7 @@ mod tests {
             State::Down(DownWhy::Blocked),
             State::Unreachable,
             State::Disabled,
+            State::Unproven,
         ];
         let events = [
             Event::FirstOk,
@@ -244,6 +273,7 @@ mod tests {
             Event::Void,
             Event::Disabled,
             Event::Enabled,
+            Event::Redefined,
         ];
         for state in states {
             for event in events {

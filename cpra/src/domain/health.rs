@@ -6,6 +6,9 @@
 //!     │                ▲◀──────────── ok ─────────────┘                           │
 //!     │  fail          └──────────────────────── H oks in a row ◀─────────────────┘
 //!     └──────▶ Suspect 1 (or Failing, when F = 1)
+//!
+//!  Unproven ── H oks in a row ──▶ Up        an episode is open, and nothing is known of the monitor: restored under
+//!     └────── fail ──▶ Suspect 1            another definition, say
 //! ```
 //! `Failing` covers all that the desk makes of a monitor past its threshold: waiting, running, verifying, down,
 //! unreachable. The shard counts streaks; what people are told is the desk's business, which hears only the
@@ -27,7 +30,7 @@ pub enum TransitionKind {
     Fail1,
     /// The failure that reaches F.
     Threshold,
-    /// Up again: from Suspect by one ok, from Failing by H.
+    /// Up again: from Suspect by one ok, from Failing and Unproven by H.
     Rise,
     /// F warns in a row while Up.
     Degraded,
@@ -56,6 +59,19 @@ pub enum Phase {
     Suspect,
     Failing,
     Disabled,
+    /// People were told that it failed, and nothing is known of it since.
+    Unproven,
+}
+
+/// What an older process, or an older definition, knew of a monitor with an open episode. Streaks are not kept over it: they
+/// begin anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Resumed {
+    Suspect,
+    Failing,
+    /// Up, and warned of.
+    Degraded,
+    Unproven,
 }
 
 /// Eight bytes per monitor.
@@ -100,6 +116,10 @@ impl Health {
         self.oks
     }
 
+    pub const fn is_disabled(self) -> bool {
+        matches!(self.phase, Phase::Disabled)
+    }
+
     pub const fn is_degraded(self) -> bool {
         self.degraded
     }
@@ -118,14 +138,14 @@ impl Health {
 
     /// Neither Up nor on its first try: worth keeping evidence for.
     pub const fn is_troubled(self) -> bool {
-        matches!(self.phase, Phase::Suspect | Phase::Failing) || self.degraded || self.void
+        matches!(self.phase, Phase::Suspect | Phase::Failing | Phase::Unproven) || self.degraded || self.void
     }
 
     /// When the next check after the last judged one is due.
     pub const fn cadence(self) -> Cadence {
         match self.phase {
             _ if self.void => Cadence::Retry,
-            Phase::Suspect | Phase::Failing => Cadence::Retry,
+            Phase::Suspect | Phase::Failing | Phase::Unproven => Cadence::Retry,
             Phase::Unknown | Phase::Up | Phase::Disabled => Cadence::Interval,
         }
     }
@@ -158,7 +178,7 @@ impl Health {
                 self.become_up();
                 Some(TransitionKind::Rise)
             }
-            Phase::Failing => {
+            Phase::Failing | Phase::Unproven => {
                 self.fails = 0;
                 self.oks = self.oks.saturating_add(1);
                 if self.oks < policy.healthy_threshold {
@@ -196,7 +216,7 @@ impl Health {
     fn fail(&mut self, policy: &Policy) -> Option<TransitionKind> {
         self.oks = 0;
         match self.phase {
-            Phase::Unknown | Phase::Up | Phase::Suspect => {
+            Phase::Unknown | Phase::Up | Phase::Suspect | Phase::Unproven => {
                 let first = self.phase != Phase::Suspect;
                 // An episode that began as degraded goes on as one: the desk keeps its key.
                 self.warns = 0;
@@ -218,6 +238,17 @@ impl Health {
         *self = Self { phase: Phase::Up, epoch: self.epoch, ..Self::default() };
     }
 
+    /// Other thresholds. What was counted stays, as far as it does not reach them: the next outcome decides.
+    pub fn adjust(&mut self, policy: &Policy) {
+        if self.phase == Phase::Suspect {
+            self.fails = self.fails.min(policy.unhealthy_threshold - 1);
+        }
+        if !self.degraded {
+            self.warns = self.warns.min(policy.unhealthy_threshold - 1);
+        }
+        self.oks = self.oks.min(policy.healthy_threshold - 1);
+    }
+
     /// The desk's word: nobody watches this monitor any more.
     pub fn disable(&mut self, epoch: u8) {
         *self = Self { phase: Phase::Disabled, epoch, ..Self::default() };
@@ -228,8 +259,75 @@ impl Health {
         *self = Self { phase: Phase::Unknown, epoch, ..Self::default() };
     }
 
+    /// The desk's word: its episode is older than this record.
+    pub fn resume(&mut self, epoch: u8, resumed: Resumed) {
+        let (phase, degraded) = match resumed {
+            Resumed::Suspect => (Phase::Suspect, false),
+            Resumed::Failing => (Phase::Failing, false),
+            Resumed::Degraded => (Phase::Up, true),
+            Resumed::Unproven => (Phase::Unproven, false),
+        };
+        *self = Self { phase, degraded, epoch, ..Self::default() };
+    }
+
     /// The desk's word: it could not be judged for too long.
     pub fn obscure(&mut self) {
         self.obscured = self.void;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Check, TcpCheck};
+    use crate::units::Span;
+
+    fn policy(unhealthy_threshold: u8, healthy_threshold: u8) -> Policy {
+        let policy = Policy::new(Check::Tcp(TcpCheck::default()), Span::from_secs(10), Span::from_secs(1));
+        Policy { unhealthy_threshold, healthy_threshold, ..policy }
+    }
+
+    fn told(resumed: Resumed, policy: &Policy, verdicts: &[Verdict]) -> (Vec<TransitionKind>, Health) {
+        let mut health = Health::default();
+        health.resume(1, resumed);
+        let told = verdicts.iter().filter_map(|&verdict| health.judge(verdict, policy).transition).collect();
+        (told, health)
+    }
+
+    #[test]
+    fn what_is_resumed_begins_its_streaks_anew_and_keeps_what_it_was() {
+        use TransitionKind::{Clean, Fail1, Rise, Threshold};
+        use Verdict::{Fail, Ok, Void, Warn};
+        let usual = policy(3, 2);
+        let rows: &[(Resumed, &[Verdict], &[TransitionKind], Phase)] = &[
+            (Resumed::Suspect, &[Fail, Fail], &[], Phase::Suspect),
+            (Resumed::Suspect, &[Fail, Fail, Fail], &[Threshold], Phase::Failing),
+            (Resumed::Suspect, &[Ok], &[Rise], Phase::Up),
+            (Resumed::Failing, &[Fail, Ok, Fail, Ok], &[], Phase::Failing),
+            (Resumed::Failing, &[Ok, Ok], &[Rise], Phase::Up),
+            (Resumed::Degraded, &[Ok, Ok], &[Clean], Phase::Up),
+            (Resumed::Degraded, &[Fail], &[Fail1], Phase::Suspect),
+            (Resumed::Unproven, &[Ok, Void], &[], Phase::Unproven),
+            (Resumed::Unproven, &[Ok, Warn], &[Rise], Phase::Up),
+            (Resumed::Unproven, &[Ok, Fail, Fail], &[Fail1], Phase::Suspect),
+            (Resumed::Unproven, &[Fail, Fail, Fail], &[Fail1, Threshold], Phase::Failing),
+        ];
+        for (resumed, verdicts, transitions, phase) in rows {
+            let (heard, health) = told(*resumed, &usual, verdicts);
+            assert_eq!(
+                (&heard[..], health.phase(), health.epoch()),
+                (*transitions, *phase, 1),
+                "{resumed:?} {verdicts:?}"
+            );
+        }
+        assert_eq!(told(Resumed::Unproven, &policy(1, 1), &[Fail]).0, [Threshold]);
+        assert_eq!(told(Resumed::Unproven, &policy(1, 1), &[Ok]).0, [Rise]);
+    }
+
+    #[test]
+    fn what_is_resumed_is_looked_at_again_soon_unless_it_is_up() {
+        let cadence = |resumed| told(resumed, &policy(3, 2), &[]).1.cadence();
+        assert_eq!([Resumed::Suspect, Resumed::Failing, Resumed::Unproven].map(cadence), [Cadence::Retry; 3]);
+        assert_eq!(cadence(Resumed::Degraded), Cadence::Interval);
     }
 }

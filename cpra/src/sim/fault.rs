@@ -3,6 +3,7 @@
 use fastrand::Rng;
 
 use super::lane::Mood;
+use super::plan::DESTINATIONS;
 use crate::ring::Errno;
 use crate::units::limits::{STALL, VOID_PATIENCE};
 use crate::units::{Instant, Span};
@@ -36,19 +37,39 @@ pub enum Fault {
     Blind,
     /// Nothing becomes durable.
     StoreStuck,
-    Lane(Mood),
+    /// Nothing can be written.
+    StoreFull,
+    /// The destination of this number, or all of them.
+    Lane(Option<usize>, Mood),
     /// The wall clock is set, by this many seconds.
     WallStep(i32),
     /// The process dies and starts anew.
     Crash,
+    /// It dies, and its store cannot be read any more.
+    StoreDamaged,
+    /// A person's word about the outbox: all of it, the dead, what goes to the destination of this number.
+    Retry(Meant),
+    Drop(Meant),
+    /// A person wants to see whether notices arrive at the destination of this number.
+    Test(usize),
     /// A person's word about the monitor of this number.
     Disable(usize),
     Enable(usize),
     CheckNow(usize),
 }
 
+/// Which notices a person means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meant {
+    All,
+    Dead,
+    To(usize),
+    /// The newest.
+    One,
+}
+
 impl Fault {
-    pub const KINDS: [&'static str; 20] = [
+    pub const KINDS: [&'static str; 25] = [
         "connect",
         "transfer",
         "open",
@@ -69,6 +90,11 @@ impl Fault {
         "enable",
         "check-now",
         "blind",
+        "store-full",
+        "store-damaged",
+        "outbox-retry",
+        "outbox-drop",
+        "test",
     ];
 
     pub const fn kind(self) -> usize {
@@ -86,19 +112,35 @@ impl Fault {
             Self::SlowResolver => 10,
             Self::DeadResolver => 11,
             Self::StoreStuck => 12,
-            Self::Lane(_) => 13,
+            Self::Lane(..) => 13,
             Self::WallStep(_) => 14,
             Self::Crash => 15,
             Self::Disable(_) => 16,
             Self::Enable(_) => 17,
             Self::CheckNow(_) => 18,
             Self::Blind => 19,
+            Self::StoreFull => 20,
+            Self::StoreDamaged => 21,
+            Self::Retry(_) => 22,
+            Self::Drop(_) => 23,
+            Self::Test(_) => 24,
         }
     }
 
     /// Whether it is over as soon as it has happened.
     pub const fn is_momentary(self) -> bool {
-        matches!(self, Self::WallStep(_) | Self::Crash | Self::Disable(_) | Self::Enable(_) | Self::CheckNow(_))
+        matches!(
+            self,
+            Self::WallStep(_)
+                | Self::Crash
+                | Self::StoreDamaged
+                | Self::Retry(_)
+                | Self::Drop(_)
+                | Self::Test(_)
+                | Self::Disable(_)
+                | Self::Enable(_)
+                | Self::CheckNow(_)
+        )
     }
 }
 
@@ -167,6 +209,18 @@ impl Ground {
             let other = rng.usize(0..monitors);
             add(rng, Fault::CheckNow(other), Span::ZERO);
         }
+        for _ in 0..rng.usize(0..4) {
+            let who = rng.usize(0..DESTINATIONS);
+            let meant = [Meant::All, Meant::Dead, Meant::To(who), Meant::One][rng.usize(0..4)];
+            let wish = [Fault::Retry(meant), Fault::Drop(meant), Fault::Test(who)][rng.usize(0..3)];
+            add(rng, wish, Span::ZERO);
+        }
+        if rng.u8(0..3) == 0 {
+            // Again and again: what one process has not finished the next one may not, either.
+            for _ in 0..rng.usize(1..6) {
+                add(rng, Fault::Crash, Span::ZERO);
+            }
+        }
         for _ in 0..rng.usize(0..8) {
             // Off and on again, before the shard has heard of the one or the other.
             let monitor = rng.usize(0..monitors);
@@ -184,7 +238,8 @@ impl Ground {
             let at = start + Span::from_secs(rng.u64(5..20));
             let until = at + VOID_PATIENCE + Span::from_secs(rng.u64(20..60));
             let fault = if rng.bool() { Fault::DeadResolver } else { Fault::Connect(local(rng), true, 255) };
-            faults.retain(|scheduled| !matches!(scheduled.fault, Fault::Crash | Fault::Connect(..)));
+            let is_kept = |fault| !matches!(fault, Fault::Crash | Fault::StoreDamaged | Fault::Connect(..));
+            faults.retain(|scheduled| is_kept(scheduled.fault));
             faults.push(Scheduled { at, until, fault });
         }
         faults.sort_by_key(|scheduled| (scheduled.at, scheduled.until, scheduled.fault.kind()));
@@ -194,7 +249,7 @@ impl Ground {
 
 fn any(rng: &mut Rng, monitors: usize, late: Span) -> (Fault, Span) {
     let secs = Span::from_secs;
-    match rng.u8(0..39) {
+    match rng.u8(0..42) {
         0..3 => {
             let errno = local(rng);
             (Fault::Connect(errno, true, if rng.bool() { 255 } else { rng.u8(30..200) }), secs(6))
@@ -211,7 +266,11 @@ fn any(rng: &mut Rng, monitors: usize, late: Span) -> (Fault, Span) {
         22 | 23 => (Fault::SlowResolver, secs(15)),
         24 | 25 => (Fault::DeadResolver, secs(15)),
         26 | 27 => (Fault::StoreStuck, secs(14)),
-        28..31 => (Fault::Lane(mood(rng)), secs(6)),
+        28..31 => (Fault::Lane(None, mood(rng)), secs(6)),
+        39 => (Fault::Lane(Some(rng.usize(0..DESTINATIONS)), mood(rng)), secs(12)),
+        // Nothing of the kind ever gets an answer.
+        40 => (Fault::Lane(Some(rng.usize(0..DESTINATIONS)), Mood { unsure: 255, ..mood(rng) }), secs(20)),
+        41 => (if rng.bool() { Fault::StoreFull } else { Fault::StoreDamaged }, secs(14)),
         31 => (Fault::WallStep(rng.i32(-7_200..7_200)), secs(0)),
         32 => (Fault::Crash, secs(0)),
         33..38 => (Fault::Blind, secs(6)),
@@ -223,7 +282,10 @@ fn mood(rng: &mut Rng) -> Mood {
     let slow = if rng.bool() { Span::from_millis(rng.u64(1..300)) } else { Span::ZERO };
     let fallback = if rng.bool() { rng.u8(50..200) } else { 0 };
     let failed = if rng.bool() { rng.u8(20..150) } else { 0 };
-    Mood { slow, fallback, failed }
+    let share = |rng: &mut Rng| if rng.u8(0..3) == 0 { rng.u8(20..120) } else { 0 };
+    let (unsure, unheard, refused, throttled) = (share(rng), share(rng), share(rng), share(rng));
+    let after = if rng.u8(0..8) == 0 { Span::ZERO } else { Span::from_millis(rng.u64(100..8_000)) };
+    Mood { slow, fallback, failed, unsure, unheard, refused, throttled, after }
 }
 
 fn descriptors(rng: &mut Rng) -> Errno {

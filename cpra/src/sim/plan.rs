@@ -15,8 +15,10 @@ use super::fault::{Fault, Ground, Scheduled};
 use super::network::{Behaviour, Target};
 use super::resolver::Name;
 use super::server::{Framing, Keeps, Server};
+use crate::domain::destination::{Alertmanager, Pace, PagerDuty, Provider, Slack, Sms, SmsSender, Webhook};
 use crate::domain::monitor::{
-    About, CheckKind, CodeRule, Dispatch, DnsCheck, IcmpCheck, MaxLatency, PushCheck, RecordType, ScriptCheck, TcpMode,
+    About, CheckKind, CodeRule, Dispatch, DnsCheck, IcmpCheck, MaxLatency, PushCheck, RecordType, ScriptCheck, Secret,
+    TcpMode,
 };
 use crate::domain::{Check, Codes, Color, Destination, Host, HttpCheck, Monitor, Policy, StatusSet, TcpCheck};
 use crate::queueing::{Bounds, Setup};
@@ -74,17 +76,51 @@ pub struct Plan {
     pub faults: Vec<Scheduled>,
     /// Ends in the middle of the storm.
     pub abrupt: bool,
+    /// Who can be told, and how often they are reminded.
+    pub destinations: [Arc<Destination>; DESTINATIONS],
+    pub repeat_interval: Option<Span>,
 }
 
-/// Who can be told.
-fn destinations() -> Vec<Arc<Destination>> {
-    let file = |name: &str| Arc::new(Destination::log(Some(name.into())));
-    vec![file("/log/a"), file("/log/b"), file("/log/c"), Arc::new(Destination::log(None))]
-}
+/// How many can be told.
+pub const DESTINATIONS: usize = 7;
 
-/// Who hears of the daemon itself.
-pub fn fallback() -> Arc<Destination> {
-    Arc::new(Destination::log(Some("/log/fallback".into())))
+/// Who can be told: one of each kind, and faster than they are, since time is.
+fn destinations() -> [Arc<Destination>; DESTINATIONS] {
+    let secret = || Secret::new("https://example/secret");
+    let named = |name: &str, provider, pace: Option<(u32, u64, u32)>| {
+        let mut destination = Destination::new(name, provider);
+        if let Some((concurrency, every, burst)) = pace {
+            let every = Span::from_millis(every);
+            destination.pace = Pace { concurrency, every, burst, ..destination.pace };
+        }
+        Arc::new(destination)
+    };
+    let pager = PagerDuty { routing_key: secret(), url: "https://pager/".into(), severity: None };
+    let chat = Slack { hook: secret(), channel: None, username: None };
+    let hook = Webhook { url: secret(), method: "POST".into(), headers: Box::default(), secrets: Box::default() };
+    let sms = Sms {
+        url: "https://sms/".into(),
+        account_sid: "AC".into(),
+        auth_token: secret(),
+        sender: SmsSender::Service("MG".into()),
+        to: "+1".into(),
+    };
+    let alertmanager = Alertmanager {
+        url: "https://alertmanager/".into(),
+        authorization: None,
+        labels: Box::default(),
+        annotations: Box::default(),
+        generator_url: None,
+    };
+    [
+        named("log", Provider::Log { file: None }, None),
+        named("file", Provider::Log { file: Some("/log/a".into()) }, None),
+        named("pager", Provider::PagerDuty(pager), Some((2, 30, 4))),
+        named("chat", Provider::Slack(chat), Some((1, 50, 3))),
+        named("hook", Provider::Webhook(hook), Some((3, 0, 1))),
+        named("sms", Provider::Sms(Box::new(sms)), Some((1, 60, 1))),
+        named("alertmanager", Provider::Alertmanager(alertmanager), None),
+    ]
 }
 
 impl Plan {
@@ -120,7 +156,7 @@ impl Plan {
         let aftermath = faults.iter().map(|scheduled| match scheduled.fault {
             // A question of the storm may be answered in the calm, a notice be tried again.
             Fault::SlowResolver | Fault::DeadResolver if !names.is_empty() => RESOLVE_MAX,
-            Fault::Lane(mood) if mood.failed > 0 => Span::from_secs(10),
+            Fault::Lane(_, mood) if mood.failed > 0 => Span::from_secs(10),
             _ => Span::ZERO,
         });
         let stopped = faults.iter().filter(|scheduled| scheduled.fault == Fault::Stop).map(|scheduled| scheduled.until);
@@ -143,7 +179,15 @@ impl Plan {
             names,
             faults,
             abrupt,
+            destinations: destinations(),
+            repeat_interval: (seed % 2 == 0).then(|| Span::from_secs(2 + seed % 17)),
         }
+    }
+
+    /// Who hears of the daemon itself, and of what others did not take.
+    pub fn fallback(&self) -> Arc<Destination> {
+        let provider = Provider::Log { file: Some("/log/fallback".into()) };
+        Arc::new(Destination::new("fallback", provider))
     }
 
     pub fn catalog(&self) -> impl Iterator<Item = Monitor> + '_ {

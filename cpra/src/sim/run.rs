@@ -16,16 +16,17 @@ use super::errand::SimDriver;
 use super::fault::Fault;
 use super::host::SimHost;
 use super::jobs::SimJobs;
-use super::lane::SimLane;
+use super::lane::{Happening, SimLane};
 use super::network::Network;
-use super::plan::{Plan, fallback};
+use super::plan::Plan;
 use super::resolver::SimResolver;
 use super::ring::SimRing;
 use super::store::SimStore;
-use super::story::{note_desk_effect, note_desk_event, note_shard_effect, note_shard_event};
+use super::story::{note_desk_effect, note_desk_event, note_happening, note_shard_effect, note_shard_event};
 use super::trace::Trace;
-use crate::desk::protocol::Stored;
+use crate::desk::protocol::{NoticeId, Question, Stored};
 use crate::desk::{self, Desk};
+use crate::domain::Notice;
 use crate::ring::{Ring, Wait};
 use crate::shard::{self, Effects, Shard};
 use crate::units::{Instant, Span, Timestamp};
@@ -38,7 +39,7 @@ const STEPS_MAX: u64 = 3_000_000;
 const EVENTS_MIN: u64 = 5_000;
 
 /// How long destinations may take for what the storm has left them.
-const BACKLOG: Span = Span::from_secs(60);
+const BACKLOG: Span = Span::from_secs(900);
 
 /// How a seed was run.
 #[derive(Debug)]
@@ -108,6 +109,8 @@ struct Run {
     wall_ahead: i64,
     /// Dies as soon as there is a commit to lose.
     doomed: bool,
+    /// And its store cannot be read any more.
+    damaged: bool,
     process: u64,
     draining: bool,
     events: u64,
@@ -122,20 +125,22 @@ impl Run {
         for (addresses, target) in &plan.targets {
             network.add(addresses.iter().copied(), target.clone());
         }
-        let checker = Checker::new(&plan, &catalog);
+        let mut store = SimStore::new(rng.u64(..));
+        let stored = store.open();
+        let checker = Checker::new(&plan, &catalog, &stored);
         let now = plan.start;
         let resolver = SimResolver::new(plan.names.clone(), rng.u64(..));
         let mut run = Self {
             now,
             shards: Vec::new(),
             desk: DeskActor {
-                machine: new_desk(&plan, &catalog, 0, now),
+                machine: new_desk(&plan, &catalog, stored.clone(), 0, now),
                 inbox: VecDeque::new(),
                 late: Span::ZERO,
                 stopped_until: Instant::ZERO,
                 full: false,
             },
-            store: SimStore::new(rng.u64(..)),
+            store,
             lane: SimLane::new(rng.u64(..)),
             resolver,
             driver: SimDriver::new(network.clone(), rng.u64(..)),
@@ -152,18 +157,19 @@ impl Run {
             wall_ahead: 1_790_000_000_000_000,
             process: 0,
             doomed: false,
+            damaged: false,
             draining: false,
             events: 0,
             steps: 0,
             failure: None,
         };
         run.cover_plan();
-        run.start();
+        run.start(stored);
         run
     }
 
-    /// A process begins: shards and desk know nothing.
-    fn start(&mut self) {
+    /// A process begins: the shards know nothing, and the desk what the store held.
+    fn start(&mut self, stored: Stored) {
         let now = self.now;
         self.process += 1;
         self.shards.clear();
@@ -182,7 +188,7 @@ impl Run {
                 last_step: now,
             });
         }
-        let machine = new_desk(&self.plan, &self.catalog, self.process, now);
+        let machine = new_desk(&self.plan, &self.catalog, stored, self.process, now);
         let wall = desk::Event::Wall { at: now, shows: self.wall() };
         let inbox = VecDeque::from([(now, wall)]);
         self.desk = DeskActor { machine, inbox, late: Span::ZERO, stopped_until: Instant::ZERO, full: false };
@@ -190,16 +196,38 @@ impl Run {
     }
 
     fn crash(&mut self) {
-        if self.store.crash() > 0 {
-            self.checker.coverage.hit(Section::Turn, "a crash lost a commit");
+        let now = self.now;
+        for (id, notice) in self.lane.crash() {
+            self.arrives(id, &notice);
         }
-        self.lane.crash();
+        let left = self.store.crash(now);
+        self.trace.note(now, (7_u8, left.kept, left.lost), || format!("CRASH   {left:?}"));
+        self.checker.notices.crashed(left.kept);
+        let coverage = &mut self.checker.coverage;
+        coverage.add(Section::Turn, "a crash lost a commit", left.lost as u64);
+        coverage.add(Section::Turn, "a crash left a commit that nobody knew was durable", left.untold as u64);
         self.resolver.crash();
         self.driver.crash();
         self.jobs.crash();
         self.host.crash();
-        self.checker.start(self.now);
-        self.start();
+        if std::mem::take(&mut self.damaged) {
+            self.store.damage();
+        }
+        let stored = self.store.open();
+        self.checker.start(&stored, now);
+        self.start(stored);
+        // What was restored is what the store held.
+        self.checker.coverage.hit(Section::Turn, "the open episodes were asked for");
+        self.desk.inbox.push_back((now, desk::Event::Read { token: 0, question: Question::Episodes(1_000) }));
+    }
+
+    fn arrives(&mut self, id: NoticeId, notice: &Notice) {
+        let Checker { notices, coverage, .. } = &mut self.checker;
+        let arrived = notices.arrivals.len();
+        notices.arrives(id, notice, self.now, coverage);
+        if notices.arrivals.len() > arrived {
+            self.checker.arrived(self.now);
+        }
     }
 
     fn run_out(&mut self) {
@@ -359,21 +387,16 @@ impl Run {
         if let Some(sequence) = self.store.durable(now) {
             self.desk.inbox.push_back((now, desk::Event::Durable(sequence)));
         }
-        for delivery in self.lane.ended(now) {
-            let (id, result) = (delivery.id, delivery.result);
-            self.trace.note(now, (1_u8, id.0, result as u8), || {
-                format!(
-                    "lane    {id:?} {:?} of {}: {result:?}",
-                    delivery.notice.key.raise, delivery.notice.monitor_name
-                )
-            });
-            let Checker { notices, coverage, .. } = &mut self.checker;
-            let arrived = notices.arrivals.len();
-            notices.ended(id, &delivery.notice, result, now, coverage);
-            if notices.arrivals.len() > arrived {
-                self.checker.arrived(now);
+        while let Some(happening) = self.lane.happened(now) {
+            note_happening(&mut self.trace, now, &happening);
+            match happening {
+                Happening::Arrived { id, notice } => self.arrives(id, &notice),
+                Happening::Ended { id, delivered, .. } => {
+                    let Checker { notices, coverage, .. } = &mut self.checker;
+                    notices.ended(id, &delivered, coverage);
+                    self.desk.inbox.push_back((now, desk::Event::Delivered { notice: id, delivered }));
+                }
             }
-            self.desk.inbox.push_back((now, desk::Event::Delivered { notice: id, delivered: result.into() }));
         }
         while let Some((shard, name, result)) = self.resolver.answer(now) {
             let event = shard::Event::Resolved { name, result };
@@ -523,14 +546,16 @@ impl Run {
             note_desk_event(&mut self.trace, now, &event);
             let Checker { notices, coverage, .. } = &mut self.checker;
             match &event {
-                desk::Event::Transition(transition) => notices.hears(transition, coverage),
+                desk::Event::Transition(transition) => notices.hears(transition, now, coverage),
                 desk::Event::Durable(sequence) => notices.durable(*sequence),
                 desk::Event::Disable(monitor) => notices.switched(*monitor, false, coverage),
                 desk::Event::Enable(monitor) => notices.switched(*monitor, true, coverage),
                 desk::Event::Drain => notices.drains(),
-                desk::Event::Delivered { notice, .. } => notices.heard_back(*notice),
+                desk::Event::Delivered { notice, .. } => notices.heard_back(*notice, now, coverage),
+                desk::Event::Outbox { change, selection, .. } => notices.outbox_changes(*change, selection, coverage),
+                desk::Event::Test { destination, color, .. } => notices.tests(destination, *color),
                 desk::Event::Read { .. } => notices.asked(),
-                desk::Event::Wall { .. } | desk::Event::Outbox { .. } | desk::Event::Test { .. } => {}
+                desk::Event::Reloaded { .. } | desk::Event::Wall { .. } => {}
             }
             events.push(event);
         }
@@ -542,8 +567,8 @@ impl Run {
             let Checker { notices, coverage, .. } = &mut self.checker;
             match effect {
                 desk::Effect::Commit(batch) => {
-                    notices.committed(&batch, now);
-                    if let Err(text) = self.store.commit(&batch, now) {
+                    notices.committed(&batch, now, coverage);
+                    if let Err(text) = self.store.commit(batch, now) {
                         self.fail("durability", text);
                     }
                 }
@@ -599,12 +624,14 @@ impl Run {
     }
 }
 
-fn new_desk(plan: &Plan, catalog: &Arc<Catalog>, process: u64, now: Instant) -> Desk {
+fn new_desk(plan: &Plan, catalog: &Arc<Catalog>, stored: Stored, process: u64, now: Instant) -> Desk {
     let settings = desk::Settings {
         instance: "sim".into(),
         queue_capacity: plan.queue_capacity,
-        fallback: fallback(),
+        fallback: plan.fallback(),
+        repeat_interval: plan.repeat_interval,
+        merges: false,
         seed: plan.seed ^ process << 32,
     };
-    Desk::new(settings, Arc::clone(catalog), Stored::default(), now)
+    Desk::new(settings, Arc::clone(catalog), stored, now)
 }

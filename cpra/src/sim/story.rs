@@ -1,5 +1,6 @@
 //! What goes into the trace of one run: enough to tell two runs apart, and words for those who read.
 
+use super::lane::Happening;
 use super::trace::Trace;
 use crate::units::Instant;
 use crate::{desk, shard};
@@ -23,6 +24,7 @@ pub(super) fn note_shard_event(trace: &mut Trace, now: Instant, shard: u8, event
         shard::Event::Echoed { slot, generation, sequence, .. } => {
             (slot.0, generation.0, 18, Some(Ok(u32::from(*sequence))), None, false)
         }
+        shard::Event::Reloaded(reload) => (reload.changes.len() as u32, 0, 21, None, None, false),
         shard::Event::Pushed { index, ok, .. } => (*index, 0, 19, None, None, *ok),
     };
     trace.note(now, (3_u8, shard, value), || match event {
@@ -69,8 +71,29 @@ pub(super) fn note_desk_event(trace: &mut Trace, now: Instant, event: &desk::Eve
         desk::Event::Read { token, .. } => (10, *token),
         desk::Event::Outbox { token, .. } => (11, *token),
         desk::Event::Test { token, .. } => (12, *token),
+        desk::Event::Reloaded { changes, .. } => (13, changes.len() as u64),
     };
     trace.note(now, (5_u8, value), || format!("desk    ◀ {event:?}"));
+}
+
+pub(super) fn note_happening(trace: &mut Trace, now: Instant, happening: &Happening) {
+    let value = match happening {
+        Happening::Arrived { id, .. } => (0_u8, id.0),
+        Happening::Ended { id, delivered, .. } => (1 + delivered.result as u8, id.0),
+    };
+    trace.note(now, (1_u8, value), || match happening {
+        Happening::Arrived { id, notice } => {
+            let key = &notice.key;
+            format!(
+                "lane    {id:?} {:?} {} of {} ARRIVES at {}",
+                key.raise, key.n, notice.monitor_name, key.destination.name
+            )
+        }
+        Happening::Ended { id, notice, delivered } => {
+            let key = &notice.key;
+            format!("lane    {id:?} {:?} {} of {}: {delivered:?}", key.raise, key.n, notice.monitor_name)
+        }
+    });
 }
 
 pub(super) fn note_desk_effect(trace: &mut Trace, now: Instant, effect: &desk::Effect) {
@@ -84,8 +107,8 @@ pub(super) fn note_desk_effect(trace: &mut Trace, now: Instant, effect: &desk::E
     trace.note(now, (6_u8, value), || match effect {
         desk::Effect::Deliver { id, notice } => {
             format!(
-                "desk    ▶ Deliver {id:?} {:?} {} to {:?}",
-                notice.key.raise, notice.summary, notice.key.destination
+                "desk    ▶ Deliver {id:?} {:?} {} to {}",
+                notice.key.raise, notice.summary, notice.key.destination.name
             )
         }
         desk::Effect::Commit(batch) => {
@@ -99,7 +122,15 @@ pub(super) fn note_desk_effect(trace: &mut Trace, now: Instant, effect: &desk::E
 fn record_in_words(record: &desk::protocol::Record) -> String {
     match record {
         desk::protocol::Record::NoticeQueued { id, notice } => {
-            format!("NoticeQueued {} {:?} of {}", id.0, notice.key.raise, notice.monitor_name)
+            let key = &notice.key;
+            format!(
+                "NoticeQueued {} {:?} {} of {} to {}",
+                id.0, key.raise, key.n, notice.monitor_name, key.destination.name
+            )
+        }
+        desk::protocol::Record::Episode(record) => {
+            let told: Vec<&str> = record.told.iter().map(|told| &*told.destination.name).collect();
+            format!("Episode {} of {:?}: {:?}, told {told:?}", record.id, record.monitor, record.state)
         }
         other => format!("{other:?}"),
     }

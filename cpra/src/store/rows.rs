@@ -339,11 +339,12 @@ const fn state_name(state: State) -> &'static str {
         State::Down(DownWhy::Blocked) => "blocked",
         State::Unreachable => "unreachable",
         State::Disabled => "disabled",
+        State::Unproven => "unproven",
     }
 }
 
 fn state_of(name: &str) -> Result<State, Fault> {
-    const ALL: [State; 11] = [
+    const ALL: [State; 12] = [
         State::Unknown,
         State::Up,
         State::Degraded,
@@ -355,6 +356,7 @@ fn state_of(name: &str) -> Result<State, Fault> {
         State::Down(DownWhy::Blocked),
         State::Unreachable,
         State::Disabled,
+        State::Unproven,
     ];
     ALL.into_iter().find(|state| state_name(*state) == name).ok_or_else(|| unknown("state", name))
 }

@@ -91,6 +91,23 @@ pub const PROFILE_CONNECTION_LIFE: Span = Span::from_secs(PROFILE_SECONDS_MAX + 
 
 /// Checks started by one step, and effects one step may emit for them.
 pub const STARTS_PER_STEP_MAX: usize = 1024;
+/// What a reload changes, applied by one step.
+pub const CHANGES_PER_STEP_MAX: usize = 512;
+/// Reloads that wait for the one before.
+pub const RELOADS_WAITING_MAX: usize = 8;
+/// A request waits so long for its reload; that goes on all the same.
+pub const RELOAD_ANSWER_MAX: Span = Span::from_secs(60);
+/// Files that change while they are read are read again after this, and so often.
+pub const RELOAD_READ_AGAIN: Span = Span::from_millis(200);
+pub const RELOAD_READS_MAX: usize = 5;
+/// More than so many of a hundred monitors, and more than this number, are not removed without a second thought.
+pub const RELOAD_REMOVED_PERCENT_MAX: usize = 20;
+pub const RELOAD_REMOVED_MAX: usize = 10;
+/// Names told of each kind of change, and errors of one reload.
+pub const RELOAD_NAMES_MAX: usize = 10;
+pub const RELOAD_ERRORS_MAX: usize = 20;
+/// Names that a shard remembers beyond twice those of its monitors, before it forgets those that nobody uses.
+pub const NAMES_UNUSED_MAX: usize = 1024;
 /// As many of the checks to come are looked up at once: about what a processor can wait for at a time.
 pub const READ_AHEAD: usize = 32;
 /// Kept or lingering connections given up by one step for checks that have no slot.
@@ -231,6 +248,8 @@ pub const CERTIFICATE_FILE_MAX: u64 = 1024 * 1024;
 pub const SECRET_FILES_MAX: usize = 1_024;
 /// Compiled regular expressions that one load shares between monitors.
 pub const PATTERNS_SHARED_MAX: usize = 1_024;
+/// Templates that one load remembers to have judged.
+pub const TEMPLATES_SHARED_MAX: usize = 1_024;
 /// Destinations that one load shares between monitors, and those of them that are listed for people.
 pub const DESTINATIONS_SHARED_MAX: usize = 65_536;
 pub const RECEIVERS_TOLD_MAX: usize = 1_000;
@@ -302,6 +321,33 @@ pub const RECENT_CHANGES_MAX: usize = 100;
 /// Without a commit for this long, notices leave from memory (VERDICTS decision 5).
 pub const COMMIT_PATIENCE: Span = Span::from_secs(5);
 
+/// Pauses of a notice that could not be delivered: the first one, where a pager would rather not be asked again soon, and the
+/// longest one. Each is twice as long as the one before, and up to a quarter more.
+pub const DELIVERY_PAUSE_MIN: Span = Span::from_secs(1);
+pub const DELIVERY_PAUSE_MIN_PAGER: Span = Span::from_secs(10);
+pub const DELIVERY_PAUSE_MAX: Span = Span::from_secs(300);
+/// A notice that has failed for this long is dead: it goes to the fallback.
+pub const DEAD_LETTER_AGE: Span = Span::from_secs(24 * 3600);
+/// Attempts that may each have arrived where nobody can tell a second notice from the first.
+pub const UNSURE_MAX: u32 = 3;
+/// So long a destination pauses at most, whatever it says; and at first, where it says that it is too much but not for how
+/// long. That one doubles.
+pub const PAUSE_MAX: Span = Span::from_secs(3_600);
+pub const THROTTLE_PAUSE_MIN: Span = Span::from_secs(30);
+/// After so many failures in a row a destination is probed with one notice at a time; news may be one, but not sooner than
+/// this after the last one.
+pub const PROBE_AFTER: u32 = 3;
+pub const PROBE_GAP_MIN: Span = Span::from_secs(1);
+/// Notices that are waiting, in memory: beyond them people are told. The store has them all the same.
+pub const OUTBOX_MEMORY_MAX: usize = 1_000_000;
+/// Notices that are done, and remembered for those who ask.
+pub const FINISHED_NOTICES_MAX: usize = 256;
+/// What a destination would forget is sent again this often or a little more often, so many in one step ...
+pub const REFRESH_EVERY: Span = Span::from_secs(60);
+pub const REFRESHES_PER_STEP_MAX: usize = 1_024;
+/// ... and its end so often.
+pub const RESOLVE_REPEATS: u32 = 2;
+
 /// Records of one transaction; a batch that has more is one nevertheless.
 pub const STORE_TRANSACTION_RECORDS: usize = 16_384;
 /// Records that wait for a disk that does not take them, before they are merged; see `store/backlog.rs` for the bound then.
@@ -349,9 +395,6 @@ pub const DELIVERY_TIMEOUTS: std::ops::RangeInclusive<Span> = Span::from_millis(
 pub const DELIVERY_BURST_MAX: u32 = 10_000;
 pub const DELIVERIES_AT_ONCE_MAX: u32 = 1_024;
 pub const RAISES_PER_MINUTE_MAX: u32 = 10_000;
-/// Templates of one color.
-pub const TEMPLATE_TITLE_MAX: usize = 1_024;
-pub const TEMPLATE_TEXT_MAX: usize = 16 * 1024;
 
 /// Notices that one destination is given at a time, and so the lines of one write.
 pub const NOTICE_BATCH_MAX: usize = 1024;
@@ -463,6 +506,9 @@ pub const CLIENT_ANSWER_MAX: usize = 64 * 1024 * 1024;
 
 /// One answer to a question about monitors (a slice of a page).
 pub const REPORT_SLICE_MAX: usize = 256;
+
+const _: () = assert!(DELIVERY_PAUSE_MIN_PAGER.as_nanos() < DELIVERY_PAUSE_MAX.as_nanos());
+const _: () = assert!(DELIVERY_PAUSE_MAX.as_nanos() < DEAD_LETTER_AGE.as_nanos());
 
 const _: () = assert!(HEARTBEAT_MAX.as_nanos() >= 3 * HEARTBEAT_EVERY.as_nanos());
 // Notices leave from memory before anybody is worried about the store.

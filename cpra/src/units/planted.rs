@@ -73,10 +73,42 @@ pub enum Bug {
     HalfOpenWithoutEyes,
     /// The silence that a half-open check met condemns the target, although its answer may have come unseen.
     HalfOpenSilenceIsVerdict,
+    /// What an older process has raised is raised again.
+    RestoredRaiseRepeated,
+    /// A destination that wants nothing for a while is tried all the same.
+    RetryAfterIgnored,
+    /// A destination gets notices faster than it takes them.
+    RateIgnored,
+    /// A notice that is given up goes to nobody.
+    DeadLetterForgotten,
+    /// What has ended is refreshed as if it had not.
+    RefreshAfterResolve,
+    /// Who keeps an incident open by itself is reminded of it.
+    ReminderToPager,
+    /// What was open when an older process died is not known to the next one.
+    EpisodesForgottenAtRestart,
+    /// What an older process had not sent goes out under another key.
+    SecondKeyAfterRestart,
+    /// The end of an episode that an older process had not sent is never sent.
+    ResolveLostAtCrash,
+    /// A person's word does not outlive the process.
+    SwitchForgottenAtRestart,
+    /// What was seen ok long ago is written again after each restart.
+    SeenOkRewritten,
+    /// What may have arrived is sent again for ever.
+    UnsureForEver,
+    /// What a person has dropped is back after a restart.
+    DroppedComesBack,
+    /// Nobody hears that the store was put aside.
+    DamageUntold,
+    /// More notices are on their way to a destination than it takes at a time.
+    ConcurrencyIgnored,
+    /// The record of an episode does not say who was told.
+    ToldNotRecorded,
 }
 
 impl Bug {
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 49] = [
         Self::LostGreen,
         Self::DoubledRed,
         Self::OverwrittenNotice,
@@ -110,6 +142,22 @@ impl Bug {
         Self::OverdueKeepsWorker,
         Self::HalfOpenWithoutEyes,
         Self::HalfOpenSilenceIsVerdict,
+        Self::RestoredRaiseRepeated,
+        Self::RetryAfterIgnored,
+        Self::RateIgnored,
+        Self::DeadLetterForgotten,
+        Self::RefreshAfterResolve,
+        Self::ReminderToPager,
+        Self::EpisodesForgottenAtRestart,
+        Self::SecondKeyAfterRestart,
+        Self::ResolveLostAtCrash,
+        Self::SwitchForgottenAtRestart,
+        Self::SeenOkRewritten,
+        Self::UnsureForEver,
+        Self::DroppedComesBack,
+        Self::DamageUntold,
+        Self::ConcurrencyIgnored,
+        Self::ToldNotRecorded,
     ];
 }
 

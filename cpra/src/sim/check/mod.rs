@@ -7,12 +7,14 @@
 //! | [`trips`] | the same for checks that need no socket | the record of who was sent off |
 //! | [`calls`] | jobs that call in, and those that do not | the calls as they arrived |
 //! | [`streak`] | each transition against the outcomes before it | a model of its own |
-//! | [`notices`] | commits before deliveries, each notice once, raise before resolve, nothing missing | transitions as the desk heard them, and what arrived |
+//! | [`notices`] | each notice once, raise before resolve, nothing missing, over restarts | transitions as the desk heard them, and what arrived |
+//! | [`leaving`] | commits before deliveries, one after the other, at the destinations' pace | records, and what the lane says |
 //! | [`verdicts`] | what people were told in the end against what the targets did | targets and arrivals only |
 //!
 //! None of them believes the desk's own records or the shard's own counters without a second witness.
 
 mod calls;
+mod leaving;
 mod notices;
 mod places;
 mod streak;
@@ -30,6 +32,7 @@ pub(super) use self::places::Stepped;
 use self::streak::Streak;
 use super::coverage::{Coverage, Section};
 use super::plan::{Plan, Planned};
+use crate::desk::protocol::Stored;
 use crate::domain::monitor::CheckKind;
 use crate::domain::{Code, HostRef};
 use crate::shard::protocol::{PACKETS, Resolution};
@@ -174,7 +177,7 @@ pub(super) struct Checker {
 }
 
 impl Checker {
-    pub(super) fn new(plan: &Arc<Plan>, catalog: &Arc<Catalog>) -> Self {
+    pub(super) fn new(plan: &Arc<Plan>, catalog: &Arc<Catalog>, stored: &Stored) -> Self {
         let mut checker = Self {
             plan: Arc::clone(plan),
             catalog: Arc::clone(catalog),
@@ -187,11 +190,10 @@ impl Checker {
             longest_void_ever: Span::ZERO,
             failure: None,
         };
-        checker.start(plan.start);
+        checker.start(stored, plan.start);
         checker
     }
 
-    /// A process starts: nothing is known of anyone.
     /// A packet leaves, of the `kind`th of [`PACKETS`]: no second may have more than the bound, wherever it begins.
     pub(super) fn packet_left(&mut self, shard: u8, kind: usize, now: Instant) {
         const SECOND: Span = Span::from_secs(1);
@@ -208,8 +210,11 @@ impl Checker {
         }
     }
 
-    pub(super) fn start(&mut self, now: Instant) {
+    /// A process starts: nothing is known of anyone but what the store held.
+    pub(super) fn start(&mut self, stored: &Stored, now: Instant) {
         self.born = now;
+        // What a target did, people may hear of from the next process.
+        let blamed: Vec<_> = self.watches.iter().map(|seen| (seen.most_fails, seen.was_degraded)).collect();
         self.watches.clear();
         self.shards.clear();
         self.by_address.clear();
@@ -268,15 +273,15 @@ impl Checker {
                     streak: Streak::new(enabled),
                     void_since: None,
                     fails: 0,
-                    most_fails: 0,
+                    most_fails: blamed.get(self.watches.len()).map_or(0, |(fails, _)| *fails),
                     warned: false,
-                    was_degraded: false,
+                    was_degraded: blamed.get(self.watches.len()).is_some_and(|(_, degraded)| *degraded),
                     calls: Calls::default(),
                 });
                 self.awaits_call(self.watches.len() - 1, now);
             }
         }
-        self.notices.start(now);
+        self.notices.start(stored, now, &mut self.coverage);
     }
 
     pub(super) fn failure(&mut self) -> Option<Failure> {

@@ -1,34 +1,55 @@
-//! What the desk may send, and when: each notice once, after its commit, the raise before its resolve.
+//! What has to be told to whom, over any number of processes: each notice once, the raise before its resolve, nothing
+//! missing, nothing under a second key.
 //!
-//! The model hears the same transitions as the desk and writes down, per episode and destination, what has to arrive
-//! in which order. What arrives is held against that at once; what is missing shows in the end.
+//! The model hears the same transitions as the desk and writes down, per monitor and destination (a *line*), what has to
+//! arrive in which order. What is queued is held against that with each commit, what arrives at once; what is missing shows
+//! in the end. After every commit the fold of all records must be what the model knows: it is what the next process begins
+//! with, and so the model of the next process is made of it.
+
+mod episodes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::Failure;
-use crate::desk::protocol::{Answer, Batch, DeliveryResult, DeskStats, NoticeId, Record};
-use crate::domain::monitor::Dispatch;
+use super::leaving::{Leaving, Line, is_passing, line_of};
+use crate::desk::protocol::{
+    Answer, Batch, Delivered, DeliveryResult, DeskStats, EpisodeRecord, NoticeId, OutboxChange, Record, Selection,
+    Stored,
+};
 use crate::domain::notice::EpisodeId;
-use crate::domain::{Color, DeliveryKey, Destination, Notice, Raise, TransitionKind};
-use crate::shard::protocol::{Command, CommandKind, Transition};
+use crate::domain::{Color, DeliveryKey, Destination, Notice, Raise};
+use crate::shard::protocol::{Command, CommandKind};
 use crate::sim::coverage::{Coverage, Section};
-use crate::sim::plan::{Plan, fallback};
-use crate::units::limits::{COMMIT_PATIENCE, OUTSTANDING_SHARE, RAISE_HOLD_MAX};
+use crate::sim::plan::Plan;
+use crate::units::limits::{COMMIT_PATIENCE, RAISE_HOLD_MAX};
 use crate::units::{Instant, MonitorId};
 use crate::world::Catalog;
 
 /// An episode as it should be told.
 #[derive(Debug)]
 pub(super) struct Told {
-    pub(super) monitor: MonitorId,
+    /// `None`: the daemon's own.
+    pub(super) monitor: Option<MonitorId>,
     pub(super) id: Option<EpisodeId>,
     /// Who got a raise.
     destinations: BTreeSet<Arc<Destination>>,
     yellow: bool,
     red: bool,
-    /// What has to arrive where, and has not.
-    awaited: BTreeMap<Arc<Destination>, VecDeque<Raise>>,
+    /// The end, as it is told.
+    ended: Option<Raise>,
+    reminders: u32,
+    reminded_at: Option<Instant>,
+    threshold_at: Option<Instant>,
+}
+
+/// What has to arrive.
+#[derive(Clone, Debug)]
+struct Due {
+    episode: usize,
+    raise: Raise,
+    n: u32,
+    queued: bool,
 }
 
 /// One monitor as the desk should see it.
@@ -40,42 +61,69 @@ struct Desired {
     episode: Option<usize>,
     /// Opened, and the desk has not said under which number.
     unnamed: VecDeque<usize>,
-    /// "No longer watched", outside of any episode.
-    lone_grays: BTreeMap<Arc<Destination>, u32>,
+    /// Whether it has been disabled: it may be another one now.
+    was_disabled: bool,
 }
 
 /// A delivery that has arrived.
 #[derive(Clone, Debug)]
 pub(in crate::sim) struct Arrival {
-    pub(in crate::sim) process: u32,
+    pub(in crate::sim) at: Instant,
+    /// Counts the stores that were lost.
+    pub(in crate::sim) era: u32,
     pub(in crate::sim) monitor: Option<MonitorId>,
     pub(in crate::sim) key: DeliveryKey,
+    pub(in crate::sim) summary: Box<str>,
+}
+
+/// How often a key has arrived, and when last.
+#[derive(Debug)]
+struct Known {
+    process: u32,
+    era: u32,
+    /// By a lost acknowledgement or a retry of the dead: it may come once more.
+    copies: u32,
 }
 
 #[derive(Debug)]
 pub(in crate::sim) struct Notices {
     plan: Arc<Plan>,
     catalog: Arc<Catalog>,
-    pub(super) process: u32,
+    process: u32,
+    pub(super) era: u32,
     born: Instant,
+    /// Raises wait for a moment after the start.
+    holds: bool,
     draining: bool,
     desired: BTreeMap<MonitorId, Desired>,
-    pub(super) told: Vec<Told>,
+    told: Vec<Told>,
     by_id: BTreeMap<EpisodeId, usize>,
-    /// When each commit was handed over, and which is durable.
-    commits: BTreeMap<u64, Instant>,
-    durable: u64,
-    queued: BTreeMap<NoticeId, (u64, DeliveryKey)>,
-    outstanding: BTreeSet<NoticeId>,
-    done: BTreeSet<NoticeId>,
-    nondurable: u64,
+    lines: BTreeMap<Line, VecDeque<Due>>,
+    /// What arrived last of each line.
+    last: BTreeMap<Line, DeliveryKey>,
+    leaving: Leaving,
+    /// All records, durable or not.
+    folded: Stored,
     stale: u64,
     commands: VecDeque<Command>,
-    daemon_raised: Option<EpisodeId>,
-    daemon_speaks: bool,
+    /// What has to be said to the shards of what the store held.
+    resumes: BTreeMap<MonitorId, VecDeque<CommandKind>>,
+    /// When the oldest commit without an answer was handed over.
+    commits: BTreeMap<u64, Instant>,
+    /// The daemon's own open episodes, by their kind.
+    own: BTreeMap<EpisodeId, u64>,
+    /// The store had to be put aside, and nobody has been told.
+    trouble: bool,
+    /// Tests that a person has asked for.
+    tests: VecDeque<(Arc<Destination>, Color)>,
+    awaited_tests: BTreeSet<DeliveryKey>,
     /// Questions for the open episodes, and what they should be answered.
     asked: VecDeque<BTreeSet<MonitorId>>,
-    keys: BTreeSet<DeliveryKey>,
+    keys: BTreeMap<DeliveryKey, Known>,
+    /// Where an end may be missing: what was raised there was never recorded, or was given up, or dropped by a person.
+    pub(super) excused: BTreeSet<(EpisodeId, Arc<Destination>)>,
+    /// Under which commit each key was queued, in this process.
+    queued_in: Vec<(u64, DeliveryKey)>,
     pub(in crate::sim) arrivals: Vec<Arrival>,
     pub(super) failure: Option<Failure>,
 }
@@ -86,47 +134,63 @@ impl Notices {
             plan: Arc::clone(plan),
             catalog: Arc::clone(catalog),
             process: 0,
+            era: 0,
             born: plan.start,
+            holds: false,
             draining: false,
             desired: BTreeMap::new(),
             told: Vec::new(),
             by_id: BTreeMap::new(),
-            commits: BTreeMap::new(),
-            durable: 0,
-            queued: BTreeMap::new(),
-            outstanding: BTreeSet::new(),
-            done: BTreeSet::new(),
-            nondurable: 0,
+            lines: BTreeMap::new(),
+            last: BTreeMap::new(),
+            leaving: Leaving::default(),
+            folded: Stored::default(),
             stale: 0,
             commands: VecDeque::new(),
-            daemon_raised: None,
-            daemon_speaks: false,
+            resumes: BTreeMap::new(),
+            commits: BTreeMap::new(),
+            own: BTreeMap::new(),
+            trouble: false,
+            tests: VecDeque::new(),
+            awaited_tests: BTreeSet::new(),
             asked: VecDeque::new(),
-            keys: BTreeSet::new(),
+            keys: BTreeMap::new(),
+            excused: BTreeSet::new(),
+            queued_in: Vec::new(),
             arrivals: Vec::new(),
             failure: None,
         }
     }
 
-    /// Another process: keys that were used stay used, all else begins anew.
-    pub(super) fn start(&mut self, now: Instant) {
+    /// The process has died; its store holds what it did up to a commit. What had left beyond that was never recorded.
+    pub(in crate::sim) fn crashed(&mut self, kept: u64) {
+        let lost = self.queued_in.iter().filter(|(sequence, _)| *sequence > kept);
+        let orphans = lost.filter(|(_, key)| self.keys.contains_key(key));
+        self.excused.extend(orphans.map(|(_, key)| (key.episode, Arc::clone(&key.destination))));
+    }
+
+    /// Another process: keys that were used stay used, all else is what the store holds.
+    pub(super) fn start(&mut self, stored: &Stored, now: Instant, coverage: &mut Coverage) {
         let (plan, catalog) = (Arc::clone(&self.plan), Arc::clone(&self.catalog));
         let (keys, arrivals) = (std::mem::take(&mut self.keys), std::mem::take(&mut self.arrivals));
+        let excused = std::mem::take(&mut self.excused);
         let failure = self.failure.take();
-        *self = Self { process: self.process + 1, born: now, keys, arrivals, failure, ..Self::new(&plan, &catalog) };
-        for shard in 0..catalog.shards() {
-            let roster = catalog.roster(shard);
-            for index in 0..roster.len() as u32 {
-                let desired = Desired {
-                    enabled: roster.is_enabled(index),
-                    epoch: 0,
-                    episode: None,
-                    unnamed: VecDeque::new(),
-                    lone_grays: BTreeMap::new(),
-                };
-                self.desired.insert(MonitorId::new(shard, index), desired);
-            }
-        }
+        *self = Self {
+            process: self.process + 1,
+            era: self.era + u32::from(stored.is_new),
+            born: now,
+            holds: stored.is_new,
+            keys,
+            arrivals,
+            excused,
+            failure,
+            leaving: Leaving::restored(stored),
+            folded: stored.clone(),
+            trouble: stored.trouble.is_some(),
+            ..Self::new(&plan, &catalog)
+        };
+        self.folded.trouble = None;
+        self.restore(stored, coverage);
     }
 
     fn fail(&mut self, checker: &'static str, at: Instant, text: String) {
@@ -141,127 +205,6 @@ impl Notices {
         self.desired[&monitor].enabled
     }
 
-    /// The desk is about to hear of a transition.
-    pub(in crate::sim) fn hears(&mut self, transition: &Transition, coverage: &mut Coverage) {
-        let monitor = transition.monitor;
-        let catalog = Arc::clone(&self.catalog);
-        let codes = &catalog.policy(monitor).codes;
-        let desired = self.desired.get_mut(&monitor).expect("every monitor is known");
-        if transition.epoch != desired.epoch || !desired.enabled {
-            self.stale += 1;
-            coverage.hit(Section::Turn, "a transition was stale");
-            return;
-        }
-        match transition.kind {
-            TransitionKind::FirstOk | TransitionKind::VoidBegan | TransitionKind::VoidEnded => {}
-            TransitionKind::Fail1 => {
-                let episode = self.open(monitor);
-                self.raise(episode, Color::Yellow);
-                if codes.rule(Color::Red).is_some_and(|rule| rule.dispatch == Dispatch::Always) {
-                    self.raise(episode, Color::Red);
-                }
-            }
-            TransitionKind::Threshold => {
-                let episode = self.open(monitor);
-                self.raise(episode, Color::Red);
-            }
-            TransitionKind::Degraded => {
-                let episode = self.open(monitor);
-                self.raise(episode, Color::Yellow);
-            }
-            TransitionKind::Rise | TransitionKind::Clean => {
-                if let Some(episode) = self.close(monitor)
-                    && !self.told[episode].destinations.is_empty()
-                {
-                    self.end(episode, Color::Green, Raise::Resolve);
-                }
-            }
-        }
-    }
-
-    /// The open episode, or a new one.
-    fn open(&mut self, monitor: MonitorId) -> usize {
-        let number = self.told.len();
-        let desired = self.desired.get_mut(&monitor).expect("every monitor is known");
-        if let Some(open) = desired.episode {
-            return open;
-        }
-        desired.episode = Some(number);
-        desired.unnamed.push_back(number);
-        self.told.push(Told {
-            monitor,
-            id: None,
-            destinations: BTreeSet::new(),
-            yellow: false,
-            red: false,
-            awaited: BTreeMap::new(),
-        });
-        number
-    }
-
-    fn close(&mut self, monitor: MonitorId) -> Option<usize> {
-        self.desired.get_mut(&monitor).expect("every monitor is known").episode.take()
-    }
-
-    fn raise(&mut self, episode: usize, color: Color) {
-        let told = &mut self.told[episode];
-        let (once, raise) = match color {
-            Color::Red => (&mut told.red, Raise::Red),
-            _ => (&mut told.yellow, Raise::Yellow),
-        };
-        if std::mem::replace(once, true) {
-            return;
-        }
-        let destinations: BTreeSet<_> =
-            self.catalog.policy(told.monitor).codes.destinations(color).iter().cloned().collect();
-        for destination in destinations {
-            told.awaited.entry(Arc::clone(&destination)).or_default().push_back(raise);
-            told.destinations.insert(destination);
-        }
-    }
-
-    /// Everyone who got a raise, and the color's own destinations.
-    fn end(&mut self, episode: usize, color: Color, raise: Raise) {
-        let told = &mut self.told[episode];
-        let mut destinations = told.destinations.clone();
-        destinations.extend(self.catalog.policy(told.monitor).codes.destinations(color).iter().cloned());
-        for destination in destinations {
-            told.awaited.entry(destination).or_default().push_back(raise);
-        }
-    }
-
-    /// The desk is about to hear a person's word.
-    pub(in crate::sim) fn switched(&mut self, monitor: MonitorId, enable: bool, coverage: &mut Coverage) {
-        let catalog = Arc::clone(&self.catalog);
-        let desired = self.desired.get_mut(&monitor).expect("every monitor is known");
-        if desired.enabled == enable {
-            return;
-        }
-        desired.enabled = enable;
-        desired.epoch = desired.epoch.checked_add(1).unwrap_or(1);
-        let epoch = desired.epoch;
-        let kind = if enable { CommandKind::Enable { epoch } } else { CommandKind::Disable { epoch } };
-        self.commands.push_back(Command { monitor, kind });
-        if enable {
-            return;
-        }
-        match self.close(monitor) {
-            Some(episode) => {
-                coverage.hit(Section::Row, "39 with an episode");
-                self.end(episode, Color::Gray, Raise::Gray);
-            }
-            None => {
-                coverage.hit(Section::Row, "39 without one");
-                let own: BTreeSet<_> =
-                    catalog.policy(monitor).codes.destinations(Color::Gray).iter().cloned().collect();
-                let desired = self.desired.get_mut(&monitor).expect("every monitor is known");
-                for destination in own {
-                    *desired.lone_grays.entry(destination).or_default() += 1;
-                }
-            }
-        }
-    }
-
     pub(in crate::sim) fn drains(&mut self) {
         self.draining = true;
     }
@@ -271,89 +214,161 @@ impl Notices {
         if matches!(command.kind, CommandKind::Obscure | CommandKind::CheckNow) {
             return;
         }
-        let expected = self.commands.pop_front();
+        let resume = self.resumes.get_mut(&command.monitor).and_then(VecDeque::pop_front);
+        let expected = match resume {
+            Some(kind) => Some(Command { monitor: command.monitor, kind }),
+            None => self.commands.pop_front(),
+        };
         if expected != Some(command) {
             self.fail("commands", now, format!("the desk commands {command:?}, should command {expected:?}"));
         }
     }
 
     /// The desk hands over a commit.
-    pub(in crate::sim) fn committed(&mut self, batch: &Batch, now: Instant) {
+    pub(in crate::sim) fn committed(&mut self, batch: &Batch, now: Instant, coverage: &mut Coverage) {
         self.commits.insert(batch.sequence, now);
+        self.leaving.committed(batch.sequence, now);
+        // Dead letters whose copy has not come yet, and what a copy may be of.
+        let mut to_copy: Vec<DeliveryKey> = Vec::new();
+        let mut given_up: Vec<DeliveryKey> = Vec::new();
         for record in &batch.records {
-            match record {
-                Record::Episode(record) if !self.by_id.contains_key(&record.id) => {
-                    let (episode, Some(name)) = (record.id, &record.monitor) else { continue };
-                    let monitor = self.catalog.find(name).expect("episodes are of monitors that are known");
-                    let desired = self.desired.get_mut(&monitor).expect("every monitor is known");
-                    let Some(number) = desired.unnamed.pop_front() else {
-                        let text = format!("an episode of {} was opened without a cause", self.name(monitor));
-                        return self.fail("episodes", now, text);
-                    };
-                    self.told[number].id = Some(episode);
-                    self.by_id.insert(episode, number);
+            let found = match record {
+                Record::Episode(record) => self.episode_recorded(record, now),
+                Record::EpisodeClosed { episode, .. } => {
+                    self.own.remove(episode);
+                    Ok(())
                 }
                 Record::NoticeQueued { id, notice } => {
-                    if self.queued.insert(*id, (batch.sequence, notice.key.clone())).is_some() {
-                        self.fail("exactly once", now, format!("two notices are {id:?}"));
-                    }
-                    if notice.monitor.is_none() {
-                        self.daemon_speaks = notice.key.raise == Raise::Yellow;
-                    }
+                    let copied = to_copy.iter().position(|key| is_copy(&notice.key, key));
+                    let is_copy = copied.is_some() || given_up.iter().any(|key| key.episode == notice.key.episode);
+                    copied.map(|copied| to_copy.remove(copied));
+                    self.queued(*id, notice, batch.sequence, is_copy && notice.key.destination == self.fallback(), now)
                 }
-                Record::SeenOk { .. }
-                | Record::Episode(_)
-                | Record::EpisodeClosed { .. }
-                | Record::Bundle(_)
-                | Record::BundleClosed { .. }
-                | Record::NoticeTried { .. }
-                | Record::NoticeDone { .. }
-                | Record::NoticeDead { .. }
+                Record::NoticeDone { id, .. } => self.leaving.done(*id).map(|dropped| {
+                    if let Some((line, key)) = dropped {
+                        self.excuse(&line, &key);
+                    }
+                }),
+                Record::NoticeDead { id, .. } => self.leaving.dead(*id).map(|(line, key)| {
+                    coverage.hit(Section::Turn, "a notice was given up");
+                    self.excuse(&line, &key);
+                    let is_test = self.awaited_tests.remove(&key);
+                    if !is_test && key.destination != self.fallback() {
+                        to_copy.push(key.clone());
+                        given_up.push(key);
+                    }
+                }),
+                Record::SeenOk { monitor, definition } => self.seen_ok(monitor, *definition),
+                Record::NoticeTried { .. }
                 | Record::Switched { .. }
                 | Record::SwitchForgotten { .. }
-                | Record::Audit(_) => {}
+                | Record::Bundle(_)
+                | Record::BundleClosed { .. }
+                | Record::Audit(_) => Ok(()),
+            };
+            self.folded.apply(record);
+            if let Err((checker, text)) = found {
+                return self.fail(checker, now, text);
             }
         }
+        for key in to_copy {
+            let copy = DeliveryKey { destination: self.fallback(), ..key };
+            // Another dead letter may have brought it there already.
+            if !self.keys.contains_key(&copy) && !self.folded.outbox.iter().any(|stored| stored.notice.key == copy) {
+                let text = format!("{:?} of {} is given up, and the fallback has no copy", copy.raise, copy.episode);
+                return self.fail("dead letters", now, text);
+            }
+        }
+        if let Err((checker, text)) = self.agrees_with_fold() {
+            self.fail(checker, now, text);
+        }
+    }
+
+    fn fallback(&self) -> Arc<Destination> {
+        self.plan.fallback()
+    }
+
+    /// It need not arrive.
+    fn excuse(&mut self, line: &Line, key: &DeliveryKey) {
+        self.excused.insert((key.episode, Arc::clone(&key.destination)));
+        self.awaited_tests.remove(key);
+        let episode = self.by_id.get(&key.episode).copied();
+        if let Some(due) = self.lines.get_mut(line) {
+            due.retain(|due| !(Some(due.episode) == episode && due.raise == key.raise && due.n == key.n && due.queued));
+        }
+    }
+
+    /// A notice is recorded as one that is to be delivered.
+    fn queued(
+        &mut self,
+        id: NoticeId,
+        notice: &Notice,
+        sequence: u64,
+        is_copy: bool,
+        now: Instant,
+    ) -> Result<(), (&'static str, String)> {
+        let key = &notice.key;
+        let what = format!("{id:?}, {:?} {} of {} to {}", key.raise, key.n, notice.monitor_name, key.destination.name);
+        let is_again = self.leaving.queued(id, notice, sequence)?;
+        self.queued_in.push((sequence, key.clone()));
+        let line = line_of(notice);
+        if notice.test {
+            let asked = self.tests.iter().position(|(to, color)| *to == key.destination && *color == notice.color);
+            if asked.and_then(|asked| self.tests.remove(asked)).is_none() && !is_again {
+                return Err(("no more than due", format!("{what} is a test that nobody asked for")));
+            }
+            self.awaited_tests.insert(key.clone());
+            return Ok(());
+        }
+        let first = self.lines.get(&line).and_then(|due| due.iter().position(|due| !due.queued));
+        if let Some(&number) = self.by_id.get(&key.episode) {
+            if is_again || is_copy {
+                if is_copy && matches!(key.raise, Raise::Yellow | Raise::Red) && self.told[number].ended.is_none() {
+                    self.told[number].destinations.insert(Arc::clone(&key.destination));
+                }
+                let due = Due { episode: number, raise: key.raise, n: key.n, queued: true };
+                self.lines.entry(line).or_default().push_back(due);
+                return Ok(());
+            }
+            if key.n > 0 {
+                return self
+                    .reminds(number, line, notice, now)
+                    .map_err(|text| ("reminders", format!("{what}: {text}")));
+            }
+        } else if notice.monitor.is_none() && *notice.monitor_name == *"cpra" {
+            // Its episode's record follows.
+            return self.own_queued(notice, line, now).map_err(|text| ("daemon notices", format!("{what}: {text}")));
+        }
+        if self.told_own(key.episode).is_some() {
+            return self.own_queued(notice, line, now).map_err(|text| ("daemon notices", format!("{what}: {text}")));
+        }
+        let due = self.lines.get_mut(&line).and_then(|due| due.get_mut(first?));
+        let Some(due) = due.filter(|due| due.raise == key.raise && due.n == key.n) else {
+            return Err(("no more than due", format!("{what} is queued, and was not to be told")));
+        };
+        due.queued = true;
+        let number = due.episode;
+        self.bind(number, key.episode).map_err(|text| ("episodes", format!("{what}: {text}")))
     }
 
     /// The desk has heard that everything up to here is durable.
     pub(in crate::sim) fn durable(&mut self, sequence: u64) {
-        self.durable = self.durable.max(sequence);
+        self.leaving.durable(sequence);
+        self.commits = self.commits.split_off(&(sequence + 1));
     }
 
     /// The desk hands a notice to the lane.
     pub(in crate::sim) fn delivers(&mut self, id: NoticeId, notice: &Notice, now: Instant, coverage: &mut Coverage) {
-        let what = format!("{} of {} to {:?}", notice.color, notice.monitor_name, notice.key.destination);
-        let Some((sequence, key)) = self.queued.get(&id) else {
-            return self.fail("durability", now, format!("{what} leaves without ever having been committed"));
-        };
-        if *key != notice.key {
-            return self.fail("exactly once", now, format!("{what} is not what was committed as {id:?}"));
+        let what = format!("{id:?}, {} of {} to {}", notice.color, notice.monitor_name, notice.key.destination.name);
+        if let Err((checker, text)) = self.leaving.leaves(id, notice, now, self.plan.queue_capacity, coverage) {
+            return self.fail(checker, now, text);
         }
-        if *sequence > self.durable {
-            // The oldest commit without an answer decides whether the store is silent.
-            let silent = self.commits.range(self.durable + 1..).next().map(|(_, since)| now.since(*since));
-            if silent.is_none_or(|silent| silent < COMMIT_PATIENCE) {
-                let text = format!("{what} leaves before commit {sequence} is durable, silent for {silent:?}");
-                return self.fail("durability", now, text);
-            }
-            self.nondurable += 1;
-            coverage.hit(Section::Turn, "a notice left before it was durable");
+        if is_passing(id)
+            && let Err(text) = self.refreshes(notice, coverage)
+        {
+            return self.fail("refreshes", now, format!("{what}: {text}"));
         }
-        if self.done.contains(&id) || !self.outstanding.insert(id) {
-            return self.fail("exactly once", now, format!("{what} leaves twice"));
-        }
-        if self.outstanding.len() > self.plan.queue_capacity {
-            return self.fail("bounds", now, format!("{} notices are outstanding", self.outstanding.len()));
-        }
-        let (held, room) = self.held_by(&notice.key.destination);
-        if held > (room / OUTSTANDING_SHARE).max(1) {
-            return self.fail("bounds", now, format!("{what} is the {held}th there, with room for {room} left"));
-        }
-        if held > 1 {
-            coverage.hit(Section::Turn, "a destination had several notices on their way");
-        }
-        if let Some(monitor) = notice.monitor {
+        if let Some(monitor) = notice.monitor.filter(|_| self.holds && !notice.test) {
             let hold = self.catalog.policy(monitor).interval.min(RAISE_HOLD_MAX);
             if now < self.born + hold && !self.draining {
                 return self.fail("hold", now, format!("{what} leaves {} after the start", now.since(self.born)));
@@ -362,91 +377,172 @@ impl Notices {
                 coverage.hit(Section::Turn, "a notice was held after the start");
             }
         }
-    }
-
-    /// How many notices are on their way to this destination with the one that has just left, and how much room there
-    /// was before it left.
-    fn held_by(&self, destination: &Destination) -> (usize, usize) {
-        let is_there = |id: &&NoticeId| self.queued.get(id).is_some_and(|(_, key)| *key.destination == *destination);
-        let held = self.outstanding.iter().filter(is_there).count();
-        (held, self.plan.queue_capacity + 1 - self.outstanding.len())
-    }
-
-    /// The lane has finished with a notice.
-    pub(in crate::sim) fn ended(
-        &mut self,
-        id: NoticeId,
-        notice: &Notice,
-        result: DeliveryResult,
-        now: Instant,
-        coverage: &mut Coverage,
-    ) {
-        match result {
-            DeliveryResult::Sent => {}
-            DeliveryResult::Fallback => coverage.hit(Section::Turn, "a notice went to the fallback"),
-            DeliveryResult::Failed | DeliveryResult::Unsure | DeliveryResult::Refused => {
-                return coverage.hit(Section::Turn, "a notice was taken by nobody and tried again");
-            }
+        if notice.monitor.is_none() && self.catalog.find(&notice.monitor_name).is_some() && !notice.test {
+            self.fail("truth", now, format!("{what} is about nobody"));
         }
-        self.done.insert(id);
+    }
+
+    /// What only refreshes what was sent before.
+    fn refreshes(&self, notice: &Notice, coverage: &mut Coverage) -> Result<(), String> {
         let key = &notice.key;
-        let what = format!("{:?} of {} ({}) to {:?}", key.raise, notice.monitor_name, key.episode, key.destination);
-        if !self.keys.insert(key.clone()) {
-            return self.fail("exactly once", now, format!("{what} arrives twice"));
+        if !key.destination.provider.wants_refresh() {
+            return Err("refreshes what forgets nothing".into());
         }
-        let arrival = Arrival { process: self.process, monitor: notice.monitor, key: key.clone() };
-        self.arrivals.push(arrival);
-        let Some(monitor) = notice.monitor else {
-            coverage.hit(Section::Turn, "the daemon raised its own notice");
-            return self.own_arrived(notice, now);
-        };
-        if *notice.monitor_name != *self.name(monitor) || notice.color != color_of(key.raise) {
-            return self.fail("truth", now, format!("{what} is a {} about {monitor}", notice.color));
-        }
-        let Some(&number) = self.by_id.get(&key.episode) else {
-            let lone = self.desired.get_mut(&monitor).and_then(|desired| desired.lone_grays.get_mut(&key.destination));
-            match lone {
-                Some(count) if *count > 0 && key.raise == Raise::Gray => *count -= 1,
-                _ => self.fail("no more than due", now, format!("{what} is of an episode that never was")),
+        let Some(&number) = self.by_id.get(&key.episode) else { return Err("is of an unknown episode".into()) };
+        let told = &self.told[number];
+        match key.raise {
+            Raise::Yellow | Raise::Red => {
+                coverage.hit(Section::Turn, "a raise was refreshed");
+                let is_told = told.destinations.contains(&key.destination);
+                // The end may be waiting behind it.
+                let is_open = told.ended.is_none_or(|end| self.leaving.waits(&line_of(notice), end));
+                if !is_told || !is_open || !self.keys.contains_key(key) && !self.is_excused(key) {
+                    return Err(format!("refreshes what is not so: told {is_told}, open {is_open}"));
+                }
             }
+            Raise::Resolve | Raise::Gray => {
+                coverage.hit(Section::Turn, "a resolve was repeated");
+                if told.ended != Some(key.raise) || !self.keys.contains_key(key) {
+                    return Err(format!("repeats an end that is {:?}", told.ended));
+                }
+            }
+            Raise::Cyan => {}
+        }
+        // Whatever waits behind it: the last that was said must be what is said again.
+        match self.last.get(&line_of(notice)) {
+            Some(last) if is_end(last.raise) != is_end(key.raise) || last.episode != key.episode => {
+                Err(format!("says {:?} again after {:?} of {}", key.raise, last.raise, last.episode))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_excused(&self, key: &DeliveryKey) -> bool {
+        self.excused.contains(&(key.episode, Arc::clone(&key.destination)))
+    }
+
+    /// It has arrived: people have read it.
+    pub(in crate::sim) fn arrives(&mut self, id: NoticeId, notice: &Notice, now: Instant, coverage: &mut Coverage) {
+        let key = &notice.key;
+        let what = format!("{:?} {} of {} to {}", key.raise, key.n, notice.monitor_name, key.destination.name);
+        if notice.color != color_of(key.raise) && !notice.test {
+            return self.fail("truth", now, format!("{what} is a {}", notice.color));
+        }
+        if is_passing(id) {
             return;
+        }
+        let (process, era) = (self.process, self.era);
+        let line = line_of(notice);
+        let is_next = if notice.test {
+            coverage.hit(Section::Turn, "a test arrived");
+            self.awaited_tests.remove(key)
+        } else {
+            self.takes_its_turn(&line, key)
         };
-        let waits = |told: &Told| told.awaited.get(&key.destination).is_some_and(|raises| !raises.is_empty());
-        if self.told[..number].iter().any(|earlier| earlier.monitor == monitor && waits(earlier)) {
-            return self.fail("order", now, format!("{what} arrives before what is due of an earlier episode"));
+        if key.n > 0 {
+            coverage.hit(Section::Turn, "people were reminded");
         }
-        let told = &mut self.told[number];
-        let awaited = told.awaited.entry(Arc::clone(&key.destination)).or_default();
-        if told.monitor != monitor || awaited.front() != Some(&key.raise) {
-            let text = format!("{what} arrives where {awaited:?} was awaited");
-            let checker = if awaited.contains(&key.raise) { "order" } else { "no more than due" };
-            return self.fail(checker, now, text);
+        if notice.monitor.is_none() && !notice.test {
+            coverage.hit(Section::Turn, "the daemon raised its own notice");
         }
-        awaited.pop_front();
+        let summary = notice.summary.clone();
+        self.arrivals.push(Arrival { at: now, era, monitor: notice.monitor, key: key.clone(), summary });
+        let copies = self.copies(notice);
+        let known = self.keys.entry(key.clone()).or_insert(Known { process, era, copies: 0 });
+        known.copies += 1;
+        let (is_first, before) = (known.copies == 1, known.process);
+        if known.era != era {
+            return self.fail("exactly once", now, format!("{what}: its key was used before the store was lost"));
+        }
+        known.process = process;
+        if self.leaving.is_called_off(id) {
+            return coverage.hit(Section::Turn, "a notice arrived that a person had dropped");
+        }
+        if is_first && !is_next {
+            let due = self.lines.get(&line);
+            let waits = due.is_some_and(|due| due.iter().any(|due| due.raise == key.raise && due.n == key.n));
+            let checker = if waits { "order" } else { "no more than due" };
+            return self.fail(checker, now, format!("{what} arrives where {due:?} was awaited"));
+        }
+        if !is_first {
+            let by_crash = before != process;
+            let by_doubt = self.leaving.may_come_again(key) || copies;
+            if by_crash {
+                coverage.hit(Section::Turn, "a notice arrived again after a crash");
+            } else if by_doubt {
+                coverage.hit(Section::Turn, "a notice arrived again after a doubt");
+            } else {
+                return self.fail("exactly once", now, format!("{what} arrives twice"));
+            }
+            if !is_next && !notice.test && self.last.get(&line).is_some_and(|last| *last != *key) {
+                return self.fail("order", now, format!("{what} arrives again after {:?}", self.last.get(&line)));
+            }
+        }
+        self.last.insert(line, key.clone());
+    }
+
+    /// Whether the fallback has it by a dead letter, as it may more than once.
+    fn copies(&self, notice: &Notice) -> bool {
+        notice.key.destination == self.fallback() && notice.monitor.is_some()
+    }
+
+    fn takes_its_turn(&mut self, line: &Line, key: &DeliveryKey) -> bool {
+        let number = self.by_id.get(&key.episode).copied();
+        let Some(due) = self.lines.get_mut(line) else { return false };
+        let is_next = due
+            .front()
+            .is_some_and(|due| Some(due.episode) == number && due.raise == key.raise && due.n == key.n && due.queued);
+        if is_next {
+            due.pop_front();
+        }
+        is_next
+    }
+
+    /// An attempt has ended.
+    pub(in crate::sim) fn ended(&mut self, id: NoticeId, delivered: &Delivered, coverage: &mut Coverage) {
+        self.leaving.ended(id, delivered);
+        coverage.hit(
+            Section::Turn,
+            match delivered.result {
+                DeliveryResult::Sent => return,
+                DeliveryResult::Fallback => "a notice went to the fallback",
+                DeliveryResult::Failed => "a notice was taken by nobody and tried again",
+                DeliveryResult::Unsure => "nobody knew whether a notice had arrived",
+                DeliveryResult::Refused => "a notice was refused",
+            },
+        );
     }
 
     /// The desk hears of that.
-    pub(in crate::sim) fn heard_back(&mut self, id: NoticeId) {
-        self.outstanding.remove(&id);
+    pub(in crate::sim) fn heard_back(&mut self, id: NoticeId, now: Instant, coverage: &mut Coverage) {
+        self.leaving.heard_back(id, now, coverage);
     }
 
-    fn own_arrived(&mut self, notice: &Notice, now: Instant) {
-        let key = &notice.key;
-        let expected = match self.daemon_raised.take() {
-            None => {
-                self.daemon_raised = Some(key.episode);
-                key.raise == Raise::Yellow
-            }
-            Some(raised) => key.raise == Raise::Resolve && key.episode == raised,
-        };
-        if !expected || key.destination != fallback() {
-            self.fail("daemon notices", now, format!("{:?} of the daemon to {:?}", key.raise, key.destination));
+    /// A person's word about the outbox is about to be heard.
+    pub(in crate::sim) fn outbox_changes(
+        &mut self,
+        change: OutboxChange,
+        selection: &Selection,
+        coverage: &mut Coverage,
+    ) {
+        match change {
+            OutboxChange::Retry => self.leaving.retried(selection, coverage),
+            OutboxChange::Drop => self.leaving.dropped(selection, coverage),
         }
     }
 
-    /// Whether the daemon's own notice is raised, sent or still waiting.
-    pub(super) fn daemon_speaks(&self) -> bool {
-        self.daemon_speaks
+    /// The row of the outbox with the greatest number.
+    pub(in crate::sim) fn newest(&self) -> Option<NoticeId> {
+        self.leaving.ids().pop_last()
+    }
+
+    /// A person wants to see whether notices arrive there.
+    pub(in crate::sim) fn tests(&mut self, destination: &Arc<Destination>, color: Color) {
+        self.tests.push_back((Arc::clone(destination), color));
+        // An incident that is opened for it has to be closed.
+        if matches!(color, Color::Yellow | Color::Red) && destination.provider.has_lifecycle() {
+            self.tests.push_back((Arc::clone(destination), Color::Green));
+        }
     }
 
     /// The desk is about to be asked for the open episodes.
@@ -467,31 +563,52 @@ impl Notices {
     /// What must agree after each step of the desk.
     pub(in crate::sim) fn counted(&mut self, stats: &DeskStats, now: Instant) {
         let open = self.desired.values().filter(|desired| desired.episode.is_some()).count() as u64;
-        let mine = (open, self.outstanding.len() as u64, self.nondurable, self.stale);
+        let mine = (open, self.leaving.outstanding() as u64, self.leaving.nondurable, self.stale);
         let desks = (stats.episodes_open, stats.outstanding, stats.nondurable, stats.stale_transitions);
         if mine != desks {
             let text = format!("episodes, outstanding, nondurable, stale are {mine:?}; the desk says {desks:?}");
             self.fail("counts", now, text);
         }
-        if let Some(command) = self.commands.front() {
-            self.fail("commands", now, format!("the desk should have commanded {command:?}"));
+        let resume = self.resumes.values().flatten().next();
+        if let Some(kind) = self.commands.front().map(|command| &command.kind).or(resume) {
+            self.fail("commands", now, format!("the desk should have commanded {kind:?}"));
+        }
+        if let Some(id) = self.leaving.dropped_and_there() {
+            self.fail("outbox", now, format!("a person dropped {id:?}, and it is still there"));
+        }
+        if !self.tests.is_empty() {
+            self.fail("outbox", now, format!("tests were asked for and not queued: {:?}", self.tests));
+        }
+        let silent = self.lines.iter().find_map(|(line, due)| Some((line, due.iter().find(|due| !due.queued)?)));
+        if let Some((line, due)) = silent {
+            let text = format!("{:?} of {} has not been queued for {}", due.raise, line.0, line.1.name);
+            self.fail("nothing lost", now, text);
         }
     }
 
     /// Everything has settled: nothing may be missing.
     pub(in crate::sim) fn settled(&mut self, now: Instant) {
-        let missing = self.told.iter().find_map(|told| {
-            let (destination, raises) = told.awaited.iter().find(|(_, raises)| !raises.is_empty())?;
-            Some(format!("{raises:?} of {} never arrived at {destination:?}", self.name(told.monitor)))
+        let missing = self.lines.iter().find_map(|(line, due)| {
+            let due = due.front()?;
+            Some(format!("{:?} {} of {} never arrived at {}", due.raise, due.n, line.0, line.1.name))
         });
-        let lone = self.desired.iter().find_map(|(monitor, desired)| {
-            let (destination, _) = desired.lone_grays.iter().find(|(_, count)| **count > 0)?;
-            Some(format!("the gray of {} never arrived at {destination:?}", self.name(*monitor)))
-        });
-        if let Some(text) = missing.or(lone) {
-            self.fail("nothing lost", now, text);
+        let test = self.awaited_tests.first().map(|key| format!("a test never arrived at {}", key.destination.name));
+        if let Some(text) = missing.or(test).or_else(|| self.leaving.left()) {
+            return self.fail("nothing lost", now, text);
+        }
+        if self.trouble {
+            self.fail("daemon notices", now, "the store was put aside, and nobody was told".into());
         }
     }
+}
+
+/// Whether the one is the other, for the fallback.
+fn is_copy(key: &DeliveryKey, of: &DeliveryKey) -> bool {
+    (key.episode, key.raise, key.n) == (of.episode, of.raise, of.n)
+}
+
+const fn is_end(raise: Raise) -> bool {
+    matches!(raise, Raise::Resolve | Raise::Gray)
 }
 
 const fn color_of(raise: Raise) -> Color {

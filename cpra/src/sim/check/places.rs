@@ -46,6 +46,7 @@ impl Checker {
             | Event::Begun { .. }
             | Event::Returned { .. }
             | Event::Echoed { .. }
+            | Event::Reloaded(_)
             | Event::HalfOpen(_) => {}
             Event::Pushed { index, ok, .. } => {
                 let watch = log.first + *index as usize;
@@ -101,6 +102,18 @@ impl Checker {
                         // It is laid anew: forget where it was.
                         seen.place = Place::Nowhere;
                         if !was_enabled {
+                            self.awaits_call(watch, now);
+                        }
+                    }
+                    CommandKind::Resume { epoch, resumed } => {
+                        let was_enabled = std::mem::replace(&mut seen.enabled, true);
+                        seen.epoch = epoch;
+                        seen.streak = super::Streak::resumed(resumed);
+                        if !was_enabled {
+                            seen.asked_now = false;
+                            seen.alive = now;
+                            seen.due = None;
+                            seen.place = Place::Nowhere;
                             self.awaits_call(watch, now);
                         }
                     }

@@ -1,6 +1,6 @@
 //! Which transitions follow from which verdicts: written down a second time, from the table of verdicts.
 
-use crate::domain::health::Phase;
+use crate::domain::health::{Phase, Resumed};
 use crate::domain::{Policy, TransitionKind, Verdict};
 use crate::sim::coverage::{Coverage, Section};
 
@@ -23,6 +23,16 @@ impl Streak {
 
     const fn of(phase: Phase, fails: u8) -> Self {
         Self { phase, fails, oks: 0, void: false, warns: 0, degraded: false }
+    }
+
+    /// An episode from before goes on.
+    pub(super) const fn resumed(resumed: Resumed) -> Self {
+        match resumed {
+            Resumed::Suspect => Self::of(Phase::Suspect, 0),
+            Resumed::Failing => Self::of(Phase::Failing, 0),
+            Resumed::Degraded => Self { degraded: true, ..Self::of(Phase::Up, 0) },
+            Resumed::Unproven => Self::of(Phase::Unproven, 0),
+        }
     }
 
     /// What the desk has to hear of.
@@ -74,7 +84,7 @@ impl Streak {
                 *self = Self::of(Phase::Up, 0);
                 Some(TransitionKind::Rise)
             }
-            (Phase::Failing, true) => {
+            (Phase::Failing | Phase::Unproven, true) => {
                 self.fails = 0;
                 self.oks += 1;
                 if self.oks == h {
@@ -86,12 +96,12 @@ impl Streak {
                     None
                 }
             }
-            (Phase::Unknown | Phase::Up, false) if f == 1 => {
+            (Phase::Unknown | Phase::Up | Phase::Unproven, false) if f == 1 => {
                 row("3");
                 *self = Self::of(Phase::Failing, 1);
                 Some(TransitionKind::Threshold)
             }
-            (Phase::Unknown | Phase::Up, false) => {
+            (Phase::Unknown | Phase::Up | Phase::Unproven, false) => {
                 row("2");
                 *self = Self::of(Phase::Suspect, 1);
                 Some(TransitionKind::Fail1)

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::Run;
 use crate::desk;
-use crate::desk::protocol::Question;
+use crate::desk::protocol::{OutboxChange, Question, Selection};
+use crate::domain::Color;
 use crate::shard;
 use crate::shard::protocol::{Command, CommandKind};
 use crate::sim::coverage::{BEHAVIOURS, Section};
-use crate::sim::fault::Fault;
-use crate::sim::lane::Mood;
+use crate::sim::fault::{Fault, Meant};
 use crate::sim::network::Behaviour;
 use crate::sim::resolver::Nameserver;
 use crate::sim::ring::Weather;
@@ -69,6 +69,19 @@ impl Run {
             Fault::DeskStop => self.desk.stopped_until = self.desk.stopped_until.max(until),
             Fault::TableFull => self.host.fill_table(now, until),
             Fault::StoreStuck => self.store.stick(until),
+            Fault::StoreFull => self.store.fill(until),
+            Fault::StoreDamaged => {
+                self.damaged = true;
+                self.crash();
+            }
+            Fault::Retry(meant) => self.change_outbox(OutboxChange::Retry, meant),
+            Fault::Drop(meant) => self.change_outbox(OutboxChange::Drop, meant),
+            Fault::Test(who) => {
+                let destination = Arc::clone(&self.plan.destinations[who]);
+                let color = Color::ALL[self.rng.usize(0..Color::ALL.len())];
+                let event = desk::Event::Test { token: 0, destination, color, who: "somebody".into() };
+                self.desk.inbox.push_back((now, event));
+            }
             Fault::WallStep(seconds) => {
                 self.wall_ahead += i64::from(seconds) * 1_000_000;
                 let wall = desk::Event::Wall { at: now, shows: self.wall() };
@@ -105,8 +118,19 @@ impl Run {
             | Fault::SlowResolver
             | Fault::DeadResolver
             | Fault::Blind
-            | Fault::Lane(_) => {}
+            | Fault::Lane(..) => {}
         }
+    }
+
+    fn change_outbox(&mut self, change: OutboxChange, meant: Meant) {
+        let selection = match meant {
+            Meant::All => Selection::All,
+            Meant::Dead => Selection::Dead,
+            Meant::To(who) => Selection::To(self.plan.destinations[who].name.clone()),
+            Meant::One => Selection::One(self.checker.notices.newest().unwrap_or_default()),
+        };
+        let event = desk::Event::Outbox { token: 0, change, selection, who: "somebody".into() };
+        self.desk.inbox.push_back((self.now, event));
     }
 
     fn id_of(&self, number: usize) -> MonitorId {
@@ -116,7 +140,7 @@ impl Run {
     /// All that goes on at the moment, together.
     pub(super) fn set_weather(&mut self) {
         let mut weather = Weather::default();
-        let mut mood = Mood::default();
+        let mut moods = Vec::new();
         let mut server = Nameserver::Well;
         let mut slow = Span::from_micros(500);
         let mut blind = false;
@@ -132,7 +156,9 @@ impl Run {
                 Fault::SlowResolver if server == Nameserver::Well => server = Nameserver::Slow,
                 Fault::DeadResolver => server = Nameserver::Dead,
                 Fault::Blind => blind = true,
-                Fault::Lane(ongoing) => mood = ongoing,
+                Fault::Lane(who, mood) => {
+                    moods.push((who.map(|who| self.plan.destinations[who].name.clone()), mood));
+                }
                 _ => {}
             }
         }
@@ -145,7 +171,7 @@ impl Run {
                 shard.inbox.push_back((self.now, shard::Event::HalfOpen(!blind)));
             }
         }
-        self.lane.set_mood(mood);
+        self.lane.set_moods(moods);
         self.resolver.set_server(server);
         self.host.slow = slow;
     }
