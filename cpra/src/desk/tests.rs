@@ -95,6 +95,7 @@ impl Office {
             fallback: log("fallback"),
             repeat_interval: None,
             seed: 1,
+            merges: false,
         };
         Self::with(settings, monitors)
     }
