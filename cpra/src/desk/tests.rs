@@ -96,6 +96,7 @@ impl Office {
             repeat_interval: None,
             merges: true,
             seed: 1,
+            merges: false,
         };
         Self::with(settings, monitors)
     }
