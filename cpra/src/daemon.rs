@@ -82,6 +82,8 @@ pub struct Plan {
     pub fallback: Arc<Destination>,
     /// How often people are reminded of what is still down; `None`: not at all.
     pub repeat_interval: Option<Span>,
+    /// Whether many raises at one destination are told together where people read or are woken.
+    pub merges: bool,
     /// Of the intervention and code queues.
     pub queue_capacity: usize,
     /// How many checks are in flight, over all shards, and for what promise.
@@ -131,6 +133,7 @@ impl Plan {
             providers: Vec::new(),
             fallback: Arc::new(Destination::log(None)),
             repeat_interval: None,
+            merges: true,
             queue_capacity: 1024,
             pulse: Setup::fixed(1024),
             code: lane::default_sizing(),
@@ -192,6 +195,7 @@ pub struct Daemon {
     desk_board: Arc<DeskBoard>,
     desk_bell: Bell,
     code: JoinHandle<()>,
+    store: JoinHandle<()>,
     dumps: histograms::Writer,
     histograms: JoinHandle<()>,
     control: JoinHandle<io::Result<()>>,
@@ -348,6 +352,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         queue_capacity: plan.queue_capacity,
         fallback: plan.fallback,
         repeat_interval: plan.repeat_interval,
+        merges: plan.merges,
         seed: seed(),
     };
     let desk_board = Arc::new(DeskBoard::default());
@@ -402,7 +407,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         interval: plan.watchdog.interval,
         whom: plan.watchdog.url.as_ref().map(watchdog::host_of).unwrap_or_default(),
     };
-    let watchdog = watchdog::spawn(watch, plan.watchdog.url).map_err(|error| StartError::Thread { thread: watchdog::THREAD, error })?;
+    let watchdog = watchdog::spawn(watch, plan.watchdog.url)
+        .map_err(|error| StartError::Thread { thread: watchdog::THREAD, error })?;
     if let Some(supervisor) = &plan.supervisor {
         supervisor.ready("checks begin");
     }
@@ -415,6 +421,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         desk_board,
         desk_bell,
         code: code.thread,
+        store: store.thread,
         dumps,
         histograms,
         control,
@@ -631,6 +638,12 @@ impl Daemon {
         match wait_until(&hurry, DRAIN_NOTICES, ended) {
             Waited::Done => {}
             Waited::Late => tracing::error!("the desk or the code lane hangs and is left behind"),
+            Waited::Hurried => return exit_at_once(&self.scripts),
+        }
+        // What is committed is durable already; this is its log.
+        match wait_until(&hurry, DRAIN_NOTICES, || !self.desk.is_finished() || self.store.is_finished()) {
+            Waited::Done => {}
+            Waited::Late => tracing::error!("the store hangs and is left behind"),
             Waited::Hurried => return exit_at_once(&self.scripts),
         }
         // Those of checks have been ending since the last shard ended, those of notices since the lane did.

@@ -127,6 +127,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         providers: loaded.report.receivers.named,
         fallback: loaded.report.receivers.fallback,
         repeat_interval: settings.code.repeat_interval,
+        merges: settings.code.merge,
         queue_capacity: settings.queue_capacity,
         pulse,
         code,
@@ -152,10 +153,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         syn_ports,
         privilege,
         supervisor: supervisor()?,
-        watchdog: watchdog::Settings {
-            url: settings.watchdog.url.clone(),
-            interval: settings.watchdog.interval,
-        },
+        watchdog: watchdog::Settings { url: settings.watchdog.url.clone(), interval: settings.watchdog.interval },
     };
     let daemon = daemon::start(plan)?;
     // A clean end is a success even where a notice was left behind: that was told, loudly, and is not undone by 1.

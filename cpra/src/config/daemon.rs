@@ -109,7 +109,7 @@ pub const SCHEMA: [(&str, &[&str]); 13] = [
         "intervention",
         &["max_workers", "cooldown", "actions_per_minute", "red_after", "startup_grace", "breaker", "allow", "dry_run"],
     ),
-    ("code", &["fallback", "repeat_interval", "min_workers", "max_workers", "slo"]),
+    ("code", &["fallback", "repeat_interval", "merge", "min_workers", "max_workers", "slo"]),
     ("log", &["format"]),
     ("security", &["user", "drop_capabilities", "script_user", "log_dirs", "secret_dirs"]),
     ("store", &["path", "max_age", "max_size"]),

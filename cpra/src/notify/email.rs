@@ -189,7 +189,9 @@ impl EmailOutlet {
     /// Without what must not be told: a server may repeat what it was sent.
     fn bounded(&self, said: &str) -> Box<str> {
         let mut said = said.replace(char::is_control, " ");
-        if let Some(password) = self.email.password.as_ref().map(|password| password.expose()).filter(|it| !it.is_empty()) {
+        if let Some(password) =
+            self.email.password.as_ref().map(|password| password.expose()).filter(|it| !it.is_empty())
+        {
             let username = self.email.username.as_deref().unwrap_or_default();
             let plain = format!("\0{username}\0{password}");
             for secret in [password.to_owned(), BASE64_STANDARD.encode(password), BASE64_STANDARD.encode(plain)] {
@@ -354,7 +356,8 @@ const DATE_MAX: u64 = 253_402_300_799_000_000;
 
 /// `Operations <ops@example.com>` or the address alone. Line breaks are in none: it cannot be parsed then.
 fn mailbox(text: &str) -> Result<Mailbox, String> {
-    text.parse().map_err(|error| format!("{:?} is no mail address: {error}", text.chars().take(100).collect::<String>()))
+    text.parse()
+        .map_err(|error| format!("{:?} is no mail address: {error}", text.chars().take(100).collect::<String>()))
 }
 
 /// What may have been told to the same people before, of the same incident. Which of them was is not known here: those that

@@ -24,8 +24,8 @@ pub use stderr::Stderr;
 use crate::desk::protocol::Delivered;
 use crate::domain::{Destination, Notice, Provider};
 use crate::os::lane::Disk;
-use crate::os::web::Web;
 use crate::os::spawn::Runner;
+use crate::os::web::Web;
 
 /// What all providers of a lane share.
 #[derive(Clone, Debug)]

@@ -97,12 +97,7 @@ fn destinations() -> [Arc<Destination>; DESTINATIONS] {
     };
     let pager = PagerDuty { routing_key: secret(), url: "https://pager/".into(), severity: None };
     let chat = Slack { hook: secret(), channel: None, username: None };
-    let hook = Webhook {
-        url: secret(),
-        method: "POST".into(),
-        headers: Box::default(),
-        secrets: Box::default(),
-    };
+    let hook = Webhook { url: secret(), method: "POST".into(), headers: Box::default(), secrets: Box::default() };
     let sms = Sms {
         url: "https://sms/".into(),
         account_sid: "AC".into(),

@@ -82,7 +82,10 @@ pub(super) fn note_happening(trace: &mut Trace, now: Instant, happening: &Happen
     trace.note(now, (1_u8, value), || match happening {
         Happening::Arrived { id, notice } => {
             let key = &notice.key;
-            format!("lane    {id:?} {:?} {} of {} ARRIVES at {}", key.raise, key.n, notice.monitor_name, key.destination.name)
+            format!(
+                "lane    {id:?} {:?} {} of {} ARRIVES at {}",
+                key.raise, key.n, notice.monitor_name, key.destination.name
+            )
         }
         Happening::Ended { id, notice, delivered } => {
             let key = &notice.key;
@@ -118,7 +121,10 @@ fn record_in_words(record: &desk::protocol::Record) -> String {
     match record {
         desk::protocol::Record::NoticeQueued { id, notice } => {
             let key = &notice.key;
-            format!("NoticeQueued {} {:?} {} of {} to {}", id.0, key.raise, key.n, notice.monitor_name, key.destination.name)
+            format!(
+                "NoticeQueued {} {:?} {} of {} to {}",
+                id.0, key.raise, key.n, notice.monitor_name, key.destination.name
+            )
         }
         desk::protocol::Record::Episode(record) => {
             let told: Vec<&str> = record.told.iter().map(|told| &*told.destination.name).collect();

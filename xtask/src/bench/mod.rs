@@ -17,6 +17,7 @@ mod ring;
 mod scripts;
 mod sizing;
 mod steps;
+mod store;
 mod syn;
 mod target;
 mod tls;
@@ -65,6 +66,8 @@ pub(crate) enum Bench {
     Sizing(sizing::Options),
     /// Pulse sizes itself: through steps of the rate and of the time that answers take, with a plot
     Steps(steps::Options),
+    /// How long a commit of the store takes beside a bare fdatasync, and how fast a storm is written
+    Store(store::Options),
     /// The server that is checked (started by `pulse`)
     #[command(hide = true)]
     Target(target::Options),
@@ -98,6 +101,7 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::TlsLoop(load) => tls::check(load),
         Bench::Scripts(options) => scripts::run(options),
         Bench::Steps(options) => steps::run(options),
+        Bench::Store(options) => store::run(options),
         Bench::SpawnLoop(load) => scripts::spawn_loop(load),
         Bench::SpawnDaemon(load) => scripts::spawn_daemon(load),
         Bench::Sizing(options) => sizing::run(options),

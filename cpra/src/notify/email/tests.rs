@@ -137,7 +137,10 @@ fn colors_are_told_apart_in_the_subject() {
     let of = |color| {
         let mut notice = notice(0, None);
         notice.color = color;
-        header(&Letter::new(&notice, &destination("mail"), &email()).map_err(|error| panic!("{error}")).unwrap(), "Subject")
+        header(
+            &Letter::new(&notice, &destination("mail"), &email()).map_err(|error| panic!("{error}")).unwrap(),
+            "Subject",
+        )
     };
     assert_ne!(of(Color::Red), of(Color::Green));
 }

@@ -87,7 +87,8 @@ fn a_program_is_given_the_line_and_its_names_and_nothing_else() {
             if name.ends_with(".json") {
                 lines.push(text);
             } else {
-                let names: Vec<&str> = text.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
+                let names: Vec<&str> =
+                    text.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
                 // The shell adds PWD and the like.
                 let known = ["HOME", "LANG", "PATH", "TOKEN", "CPRA_COLOR", "CPRA_DELIVERY", "CPRA_INCIDENT"];
                 assert!(known.iter().all(|name| names.contains(name)), "{names:?}");
@@ -110,7 +111,8 @@ fn a_program_is_given_the_line_and_its_names_and_nothing_else() {
 #[test]
 fn exit_codes_are_those_of_sysexits() {
     use DeliveryResult::{Failed, Refused, Sent};
-    for (code, result) in [(0, Sent), (1, Failed), (64, Refused), (69, Failed), (75, Failed), (78, Refused), (255, Failed)]
+    for (code, result) in
+        [(0, Sent), (1, Failed), (64, Refused), (69, Failed), (75, Failed), (78, Refused), (255, Failed)]
     {
         let bench = Bench::run(Disk::Blocking, &format!("#!/bin/sh\necho why >&2\nexit {code}\n"), 1, TIME);
         assert_eq!(bench.delivered, [Delivered::new(result, format!("exit {code}: why"))]);
