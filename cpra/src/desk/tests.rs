@@ -94,6 +94,7 @@ impl Office {
             queue_capacity: 64,
             fallback: log("fallback"),
             repeat_interval: None,
+            merges: false,
             seed: 1,
         };
         Self::with(settings, monitors)
