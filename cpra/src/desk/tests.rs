@@ -47,7 +47,7 @@ fn alertmanager() -> Arc<Destination> {
 /// One that tells everything to the same destinations.
 fn monitor(name: &str, port: u16, told: &[Arc<Destination>]) -> Monitor {
     let mut codes = Codes::default();
-    for color in [Color::Yellow, Color::Red] {
+    for color in [Yellow, Red] {
         codes.set(color, CodeRule { dispatch: Dispatch::On, notify: told.into() });
     }
     let policy = Policy::new(Check::Tcp(TcpCheck::default()), INTERVAL, Span::from_secs(1));
