@@ -133,7 +133,7 @@ impl Setup {
             .arg(profiles)
             .current_dir(self.folder.path())
             .env_remove("RUST_LOG")
-            .env_remove("STATE_DIRECTORY")
+            .env("STATE_DIRECTORY", self.folder.path().join("state"))
             .env("RUNTIME_DIRECTORY", self.folder.path())
             .envs(self.environment)
             .stdin(Stdio::null())

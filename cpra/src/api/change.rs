@@ -19,7 +19,7 @@ use crate::desk::protocol::Question;
 use crate::domain::Check;
 use crate::domain::health::Phase;
 
-const PREFIX: &str = "/api/v1/monitors/";
+pub(super) const PREFIX: &str = "/api/v1/monitors/";
 
 /// What can be done to a monitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
 use tokio::sync::Semaphore;
 
 use super::App;
@@ -23,9 +23,9 @@ const SUFFIX: &str = "/history";
 
 /// How many may read the store's file at the same time.
 #[derive(Debug)]
-pub(super) struct Desks(Arc<Semaphore>);
+pub(super) struct Readers(Arc<Semaphore>);
 
-impl Default for Desks {
+impl Default for Readers {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(API_HISTORY_READERS_MAX)))
     }
@@ -37,7 +37,7 @@ pub(super) fn split(path: &str) -> Option<&str> {
 }
 
 pub(super) async fn history(
-    State(app): State<Arc<App>>,
+    app: &App,
     name: &str,
     query: Result<Query<HistoryQuery>, QueryRejection>,
 ) -> Result<Json<HistoryView>, Failure> {
@@ -54,7 +54,7 @@ pub(super) async fn history(
     let mut faults = Vec::new();
     let past = match source.history() {
         None => None,
-        Some(reader) => match past(&app.desks, reader, name, limit).await {
+        Some(reader) => match past(&app.readers, reader, name, limit).await {
             Ok(past) => Some(past),
             Err(fault) => {
                 faults.push(fault);
@@ -103,12 +103,12 @@ pub(super) async fn history(
 
 /// What the store has of a monitor, or why it cannot be read.
 async fn past(
-    desks: &Desks,
+    readers: &Readers,
     reader: Reader,
     name: &str,
     limit: usize,
 ) -> Result<(Vec<ClosedEpisode>, Vec<DeliveryRow>), String> {
-    let Ok(permit) = Arc::clone(&desks.0).try_acquire_owned() else {
+    let Ok(permit) = Arc::clone(&readers.0).try_acquire_owned() else {
         return Err("too many read the store at the same time: ask again".to_owned());
     };
     let name: Box<str> = name.into();

@@ -12,6 +12,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::process::Process;
+use super::reload;
 use super::source::{PINGS, Pipeline, Source};
 use crate::desk::DeskStats;
 use crate::desk::protocol::{DeliveryResult, OutboxState};
@@ -22,6 +23,7 @@ use crate::queueing::Report;
 use crate::queueing::meter::Percentiles;
 use crate::shard::ShardStats;
 use crate::shard::protocol::{BUCKETS_US, EchoStats, Histogram, PACKETS, STATES};
+use crate::store::StoreStats;
 use crate::units::Instant;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -66,6 +68,7 @@ impl Collector for Snapshot {
         checks(&mut page, &shards)?;
         notices(&mut page, &desk)?;
         outbox(&mut page, &desk, self.source.now())?;
+        store(&mut page, &self.source.store_stats())?;
         names(&mut page, &self.source.resolver_stats())?;
         pipelines(&mut page, &self.source.pipelines())?;
         echoes(&mut page, &shards.echoes)?;
@@ -80,6 +83,7 @@ impl Collector for Snapshot {
             "Dumps of histograms by result; what could not be written is part of the next one",
             results.map(|(result, count)| ([("result", result)], count)),
         )?;
+        reloads(&mut page, &self.source.reloads())?;
         page.counters(
             "cpra_watchdog_pings",
             "Pings of the dead man's switch by result; withheld are those that were due while the daemon was not healthy",
@@ -90,6 +94,29 @@ impl Collector for Snapshot {
         let started = self.source.wall_of(self.source.started());
         process(&mut page, Process::read(), started.as_micros() as f64 / 1e6)
     }
+}
+
+fn reloads(page: &mut Page<'_>, reloads: &reload::Board) -> fmt::Result {
+    page.counters(
+        "cpra_reloads",
+        "Times that the files were read again, by what came of it; a dry run is none",
+        reload::Outcome::ALL
+            .into_iter()
+            .zip(reloads.counts)
+            .map(|(outcome, count)| ([("result", outcome.as_str())], count)),
+    )?;
+    page.gauge(
+        "cpra_config_last_reload_successful",
+        "1: what runs is what the files said when they were read last; 0: they were refused",
+        u64::from(reloads.is_current()),
+    )?;
+    let Some(at) = reloads.last_success else { return Ok(()) };
+    page.gauge_in(
+        "cpra_config_last_reload",
+        "When the files that run now were read, since 1970; absent until there was a reload",
+        &Unit::Seconds,
+        &(at.as_micros() as f64 / 1e6),
+    )
 }
 
 fn monitors(page: &mut Page<'_>, shards: &ShardStats) -> fmt::Result {
@@ -308,6 +335,28 @@ fn outbox(page: &mut Page<'_>, desk: &DeskStats, now: Instant) -> fmt::Result {
         &Unit::Seconds,
         &oldest,
     )
+}
+
+fn store(page: &mut Page<'_>, store: &StoreStats) -> fmt::Result {
+    page.counter("cpra_store_commits", "Transactions of the store; each may hold many changes", store.commits)?;
+    page.histogram("cpra_store_commit", "From the first record of a transaction until the disk had it", &store.commit)?;
+    page.counter("cpra_store_failures", "Attempts to write the store that failed; they are repeated", store.failures)?;
+    page.gauge(
+        "cpra_store_durable",
+        "1 while what is committed survives this process, 0 while the store cannot be written, or is in memory",
+        u64::from(store.is_durable),
+    )?;
+    page.gauge(
+        "cpra_store_waiting",
+        "Records that are not committed, and groups of them in the queue before",
+        store.waiting + store.queued,
+    )?;
+    page.counter(
+        "cpra_store_dropped",
+        "Records of history that were given up, because the store could not be written for long",
+        store.dropped,
+    )?;
+    page.gauge_in("cpra_store", "The store's file and its log", &Unit::Bytes, &store.bytes)
 }
 
 fn names(page: &mut Page<'_>, resolver: &ResolverStats) -> fmt::Result {

@@ -18,6 +18,7 @@ pub mod door;
 pub mod failure;
 pub mod guard;
 mod histograms;
+mod history;
 pub mod listen;
 pub mod metrics;
 mod monitors;
@@ -29,6 +30,7 @@ mod pipelines;
 pub mod process;
 pub mod profile;
 mod push;
+pub mod reload;
 pub mod source;
 mod status;
 #[cfg(test)]
@@ -57,6 +59,7 @@ pub(crate) struct App {
     source: Arc<dyn Source>,
     metrics: Metrics,
     door: Arc<Door>,
+    readers: history::Readers,
     strangers: Strangers,
 }
 
@@ -155,10 +158,17 @@ fn routes(source: Arc<dyn Source>, door: Arc<Door>) -> Router {
         .route("/api/v1/destinations", get(notify::destinations))
         .route(notify::TEST, post(notify::test))
         .route(histograms::DUMP, post(histograms::dump))
+        .route(reload::PATH, get(reload::last).post(reload::reload))
         .route("/api/v1/push/{*token}", post(push::call))
         .route("/demo/flaky", get(demo::flaky))
         .fallback(nothing)
-        .with_state(Arc::new(App { source, metrics, door, strangers: Strangers::default() }))
+        .with_state(Arc::new(App {
+            source,
+            metrics,
+            door,
+            readers: history::Readers::default(),
+            strangers: Strangers::default(),
+        }))
 }
 
 fn guarded(routes: Router, guard: Guard) -> Router {

@@ -11,15 +11,18 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
 use tokio::task::yield_now;
 
 use super::App;
 use super::failure::{Failure, answered};
 use super::guard::shortened;
-use super::nearness;
 use super::source::Source;
-use super::view::{AboutView, EpisodeView, MonitorDetailView, MonitorView, PageQuery, PageView, state_name};
+use super::view::{
+    AboutView, EpisodeView, HistoryQuery, MonitorDetailView, MonitorView, PageQuery, PageView, state_name,
+};
+use super::{change, history, nearness};
 use crate::config::nearest;
 use crate::desk::protocol::{Answer, Question};
 use crate::shard::protocol::{MonitorState, STATES};
@@ -100,15 +103,24 @@ fn state(written: Option<&str>) -> Result<Option<&'static str>, Failure> {
     ))
 }
 
+/// A monitor, or its history. Where a monitor's name ends in `/history`, it has to be percent-encoded if there is also a
+/// monitor that is called like the rest.
 pub(super) async fn one(
     State(app): State<Arc<App>>,
+    uri: Uri,
     name: Result<Path<String>, PathRejection>,
-) -> Result<Json<MonitorDetailView>, Failure> {
+    query: Result<Query<HistoryQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
     let Path(name) = name.map_err(|_| {
         Failure::bad_request("the name in the path is not UTF-8", "percent-encode the bytes of the UTF-8 name")
     })?;
     let source = &*app.source;
     let catalog = source.catalog();
+    if let Some(before) = history::split(uri.path()).and_then(change::decoded)
+        && (catalog.find(&before).is_some() || catalog.find(&name).is_none())
+    {
+        return Ok(history::history(&app, &before, query).await?.into_response());
+    }
     let Some(id) = catalog.find(&name) else { return Err(unknown(&catalog, &name).await) };
     let states = states_of(source, &[id]).await?;
     let episode = match answered("the desk", source.desk(Question::Monitor(id))).await? {
@@ -117,7 +129,7 @@ pub(super) async fn one(
     };
     let monitor = MonitorView::of(id, &catalog, states.get(&id), source);
     let about = AboutView::of(&catalog.policy(id).about);
-    Ok(Json(MonitorDetailView { monitor, about, episode }))
+    Ok(Json(MonitorDetailView { monitor, about, episode }).into_response())
 }
 
 /// The answer to a name that nobody has.

@@ -25,14 +25,13 @@ pub(super) const TEST: &str = "/api/v1/notify/test";
 
 pub(super) async fn destinations(State(app): State<Arc<App>>) -> Json<DestinationsView> {
     let known = known(&*app.source).await;
-    let mut destinations: Vec<DestinationView> = Vec::new();
-    for (destination, named) in &known {
-        match destinations.last_mut().filter(|last| *last.name == *destination.name) {
-            Some(last) => last.same_name += 1,
-            None => destinations.push(DestinationView::of(destination, *named, 1)),
-        }
-    }
-    Json(DestinationsView { destinations })
+    let mut names: Vec<&str> = known.iter().map(|(destination, _)| &*destination.name).collect();
+    names.dedup();
+    let destinations = names.into_iter().filter_map(|name| {
+        let (meant, named) = meant(&known, name);
+        Some(DestinationView::of(meant.first()?, named, meant.len()))
+    });
+    Json(DestinationsView { destinations: destinations.collect() })
 }
 
 pub(super) async fn test(
@@ -52,36 +51,49 @@ pub(super) async fn test(
     let Some(to) = to.filter(|to| !to.is_empty()) else {
         return Err(Failure::bad_request("it is not said whom to tell", names(&known)));
     };
-    let mut meant = known.iter().filter(|(destination, _)| *destination.name == *to);
-    let destination = match (meant.next(), meant.next()) {
-        (Some((destination, _)), None) => Arc::clone(destination),
-        (Some(_), Some(_)) => {
+    let (meant, named) = meant(&known, &to);
+    let (name, provider) = match meant.as_slice() {
+        [] => {
+            let near = nearest(&to, known.iter().map(|(destination, _)| &*destination.name));
+            let remedy = near.map_or_else(|| names(&known), |near| format!("did you mean \"{near}\"?"));
+            let error = format!("there is no destination \"{}\"", shortened(&to));
+            return Err(Failure::new(StatusCode::NOT_FOUND, error, remedy));
+        }
+        [_, _, ..] if !named => {
             return Err(Failure::new(
                 StatusCode::CONFLICT,
                 format!("several destinations are called \"{}\"", shortened(&to)),
                 "give the one you mean a name in the daemon file, [providers.NAME], and let monitors name it",
             ));
         }
-        (None, _) => {
-            let near = nearest(&to, known.iter().map(|(destination, _)| &*destination.name));
-            let remedy = near.map_or_else(|| names(&known), |near| format!("did you mean \"{near}\"?"));
-            let error = format!("there is no destination \"{}\"", shortened(&to));
-            return Err(Failure::new(StatusCode::NOT_FOUND, error, remedy));
-        }
+        [first, ..] => (first.name.to_string(), first.provider.as_str()),
     };
     tracing::info!(
         action = "notify test",
-        destination = &*destination.name,
+        destination = name,
         color = color.as_str(),
         actor = &*who,
         "audit: a person changes something"
     );
-    let provider = destination.provider.as_str();
-    let name = destination.name.to_string();
-    match answered("the desk", source.test(destination, color, &who)).await? {
-        Answer::Queued(NoticeId(notice)) => Ok(Json(QueuedView { notice, destination: name, provider })),
-        _ => Err(strange()),
+    let mut notices = Vec::with_capacity(meant.len());
+    for destination in meant {
+        match answered("the desk", source.test(destination, color, &who)).await? {
+            Answer::Queued(NoticeId(notice)) => notices.push(notice),
+            _ => return Err(strange()),
+        }
     }
+    Ok(Json(QueuedView { notices, destination: name, provider }))
+}
+
+/// Those that go by this name: what the daemon file calls so (one for each number, of some types), else what monitors say
+/// by themselves. And whether it is the former: monitors may say a part of it otherwise.
+fn meant(known: &BTreeSet<(Arc<Destination>, bool)>, name: &str) -> (Vec<Arc<Destination>>, bool) {
+    let of = |wanted| {
+        let called = known.iter().filter(move |(destination, named)| *named == wanted && *destination.name == *name);
+        called.map(|(destination, _)| Arc::clone(destination)).collect::<Vec<_>>()
+    };
+    let named = of(true);
+    if named.is_empty() { (of(false), false) } else { (named, true) }
 }
 
 fn color_of(written: Option<&str>) -> Result<Color, Failure> {

@@ -74,6 +74,19 @@ fn text(app: &App) -> Result<String, fmt::Error> {
         write!(page, "; <strong><a href=\"/api/v1/outbox?dead=true\">{dead} could not be delivered</a></strong>")?;
     }
     page.push_str("</p>");
+    let store = source.store_stats();
+    page.push_str("<p>store: ");
+    match store.last_commit {
+        Some(at) => write!(page, "last commit {} ago", source.now().since(at))?,
+        None => page.push_str("nothing committed so far"),
+    }
+    if !store.is_durable {
+        page.push_str("; <strong>what happens now does not survive a restart</strong>");
+    }
+    if let Some(trouble) = &store.trouble {
+        write!(page, "; <strong>{}</strong>", Escaped(trouble))?;
+    }
+    page.push_str("</p>");
     for pipeline in source.pipelines() {
         write!(page, "<p>{}: {} of {} workers busy", pipeline.name, pipeline.busy(), pipeline.workers())?;
         write!(page, ", {} waiting", pipeline.waiting)?;

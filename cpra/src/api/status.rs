@@ -13,7 +13,7 @@ use super::failure::{Failure, answered};
 use super::metrics::CONTENT_TYPE;
 use super::view::{
     ApiCount, ChangeView, ChecksCount, EpisodeView, MonitorsCount, NoticesCount, OutboxCount, PipelineBrief, Quantiles,
-    ReadinessView, StatusView,
+    ReadinessView, StatusView, StoreView,
 };
 use crate::desk::DeskStats;
 use crate::desk::protocol::{Answer, DeliveryResult, Question};
@@ -78,6 +78,7 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Json<StatusView> {
         pipelines: pipelines.iter().map(PipelineBrief::of).collect(),
         notices: notices_count(&desk),
         outbox: OutboxCount::of(&desk, source.now()),
+        store: StoreView::of(&source.store_stats(), source),
         episodes_open: desk.episodes_open,
         episodes,
         changes,

@@ -2,15 +2,17 @@
 //!
 //! Points in time are RFC 3339 in UTC, lengths of time are seconds, everything unknown is `null`.
 
+mod history;
 mod outbox;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::history::{ClosedView, DeliveryView, HistoryQuery, HistoryView};
 pub use self::outbox::{
     DestinationView, DestinationsView, NoticeView, OutboxChangedView, OutboxCount, OutboxListView, OutboxQuery,
-    QueuedView, TestQuery,
+    QueuedView, StoreView, TestQuery,
 };
 use super::source::{Finding, Pipeline, Readiness, Source, Tightness};
 use crate::desk::protocol::{Change, EpisodeView as Episode, StoryKind};
@@ -145,6 +147,7 @@ pub struct StatusView {
     pub pipelines: Vec<PipelineBrief>,
     pub notices: NoticesCount,
     pub outbox: OutboxCount,
+    pub store: StoreView,
     pub episodes_open: u64,
     /// The oldest ones; `null` when the desk did not answer.
     pub episodes: Option<Vec<EpisodeView>>,
@@ -574,8 +577,7 @@ impl MonitorView {
 
 /// A monitor's name. An id can be of a newer catalog than the one in hand, for the length of a reload.
 pub fn name_of(catalog: &Catalog, id: MonitorId) -> &str {
-    let known = id.shard() < catalog.shards() && (id.index() as usize) < catalog.roster(id.shard()).len();
-    if known { catalog.name(id) } else { "?" }
+    if catalog.knows(id) { catalog.name(id) } else { "?" }
 }
 
 /// One of the states of `cpra_monitors`.

@@ -72,7 +72,8 @@ fn told(monitor: &Value, history: &Value) -> String {
     if !undelivered.is_empty() {
         let _ = writeln!(text, "\nstill to be delivered");
         for notice in undelivered {
-            let next = notice["next"].as_str().map_or_else(String::new, |next| format!("; again at {}", printable(next)));
+            let next =
+                notice["next"].as_str().map_or_else(String::new, |next| format!("; again at {}", printable(next)));
             let (what, state) = (addressed(notice), word(&notice["state"]));
             let _ = writeln!(text, "  {what}: {state}, {}{next} (notice {})", last(notice), notice["id"]);
         }

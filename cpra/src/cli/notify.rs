@@ -11,8 +11,8 @@ use super::client::{Client, ClientError, encoded, printable};
 use super::outbox::last;
 use super::{NOT_DONE, plural};
 use crate::os::clock::Clock;
-use crate::units::Span;
 use crate::units::limits::{NOTIFY_TEST_EVERY, NOTIFY_TEST_WAIT};
+use crate::units::{Instant, Span};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -47,24 +47,32 @@ pub(super) fn notify(flags: &Flags, args: &Args) -> Result<ExitCode, ClientError
     let Some(name) = &test.name else { return list(&client, test.json) };
     let query = format!("to={}&color={}", encoded(name), encoded(&test.color));
     let queued = client.ask("POST", &format!("/api/v1/notify/test?{query}"))?;
-    let path = format!("/api/v1/notices/{}", queued["notice"].as_u64().unwrap_or(0));
+    let notices = queued["notices"].as_array().map(Vec::as_slice).unwrap_or_default();
     let began = Clock.now();
+    let mut all_sent = !notices.is_empty();
+    for id in notices {
+        let (notice, end) = outcome(&client, id.as_u64().unwrap_or(0), test.json, began)?;
+        let text = if test.json { notice.to_string() } else { end.text(&notice, Clock.now().since(began)) };
+        let _ = writeln!(std::io::stdout().lock(), "{text}");
+        all_sent &= end == End::Sent;
+    }
+    Ok(if all_sent { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Waits for what becomes of a notice.
+fn outcome(client: &Client, id: u64, silently: bool, began: Instant) -> Result<(Value, End), ClientError> {
     let mut tries = 0;
-    let (notice, end) = loop {
-        let notice = client.ask("GET", &path)?;
-        let waited = Clock.now().since(began);
-        if let Some(end) = End::of(&notice, waited) {
-            break (notice, end);
+    loop {
+        let notice = client.ask("GET", &format!("/api/v1/notices/{id}"))?;
+        if let Some(end) = End::of(&notice, Clock.now().since(began)) {
+            return Ok((notice, end));
         }
-        if !test.json && notice["attempts"].as_u64() > Some(tries) {
+        if !silently && notice["attempts"].as_u64() > Some(tries) {
             tries = notice["attempts"].as_u64().unwrap_or(0);
             let _ = writeln!(std::io::stderr().lock(), "{}; it is tried again", last(&notice));
         }
         thread::sleep(NOTIFY_TEST_EVERY.into());
-    };
-    let text = if test.json { notice.to_string() } else { end.text(&notice, Clock.now().since(began)) };
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
-    Ok(if end == End::Sent { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
 }
 
 /// How the wait for a test ends.
@@ -126,7 +134,7 @@ fn table(rows: &[Value]) -> String {
     let mut text = format!("{:width$}  TYPE\n", "NAME");
     for row in rows {
         let same = match row["same_name"].as_u64().and_then(|count| usize::try_from(count).ok()) {
-            Some(count) if count > 1 => {
+            Some(count) if count > 1 && row["named"].as_bool() != Some(true) => {
                 format!("  (stands for {}: give them names in [providers.NAME])", plural(count, "destination"))
             }
             _ => String::new(),

@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use super::files::Again;
 use super::{Args, plural, summary};
 use crate::api;
 use crate::api::access::Token;
 use crate::config::daemon::LogFormat;
 use crate::config::{self, Diagnostics, Folders, Report, Settings};
-use crate::daemon::{self, Plan};
+use crate::daemon::reload::Files;
+use crate::daemon::{self, Plan, watchdog};
 use crate::domain::Check;
 use crate::os::clock::Clock;
 use crate::os::ebpf;
@@ -32,6 +34,7 @@ use crate::os::tls;
 use crate::queueing::{Bounds, Presize, Setup, Slo};
 use crate::ring::Family;
 use crate::shard;
+use crate::store;
 use crate::units::limits::SYN_PORTS;
 use crate::units::{Instant, Span};
 use crate::wire::tls::Trust;
@@ -73,10 +76,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
     let instance = settings.instance.clone().unwrap_or_else(host_name);
     let (pulse, code) = (pulse(&settings), code(&settings));
     let presize = presize(&pulse, &loaded.catalog);
-    let demand = Demand::of(&loaded.catalog, settings.pulse.max_workers);
-    let mut findings = findings(&demand, files);
-    findings.extend(short_of_packets(&demand, &settings.pulse));
-    findings.extend(short_of_workers(&presize));
+    let findings = host_findings(&loaded.catalog, &settings, files);
     for finding in &findings {
         tracing::warn!("{}: {}; {}", finding.subject, finding.text, finding.remedy);
     }
@@ -102,13 +102,27 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
     }
     let sizing = format!("pulse: {presize}   code: {}", plural(code.bounds.min as usize, "worker"));
     let user = privilege.to_string();
+    let kept = store(&settings, &folders);
     banner(
         args,
         &settings,
         &loaded,
         Clock.now().since(began),
-        &Stand { sizing, kernel: kernel.to_string(), user, findings: findings.len() },
+        &Stand {
+            sizing,
+            kernel: kernel.to_string(),
+            store: kept.path.display().to_string(),
+            user,
+            findings: findings.len(),
+        },
     );
+    let again = Again {
+        args: args.clone(),
+        settings: settings.clone(),
+        folders: folders.clone(),
+        open_files: files,
+        scripts: runs_scripts(&loaded.catalog) || Privilege::decide(&wish(&settings, true)).as_ref() == Ok(&privilege),
+    };
     for notice in privilege.notices() {
         tracing::info!("{notice}");
     }
@@ -116,14 +130,17 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         instance,
         catalog: loaded.catalog,
         loaded: loaded.found,
-        providers: Vec::new(),
+        providers: loaded.report.receivers.named,
+        fallback: loaded.report.receivers.fallback,
+        repeat_interval: settings.code.repeat_interval,
+        merges: settings.code.merge,
         queue_capacity: settings.queue_capacity,
         pulse,
         code,
         batch_size: settings.batch_size,
         rates: shard::Rates { echo: settings.pulse.max_echo_rate, syn: settings.pulse.max_syn_rate },
         log_dirs: folders.log_dirs,
-        store: crate::store::Settings::Memory,
+        store: store::Settings::File(kept),
         state_dir: folders.state,
         resolver: resolver(&settings),
         api,
@@ -132,6 +149,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         token,
         names: outer_name(&settings).into_iter().collect(),
         findings,
+        files: (!args.yaml.is_empty()).then(|| Box::new(again) as Box<dyn Files>),
         contexts,
         scripts: scripts(&settings),
         histograms: histograms::Settings {
@@ -142,6 +160,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         syn_ports,
         privilege,
         supervisor: supervisor()?,
+        watchdog: watchdog::Settings { url: settings.watchdog.url.clone(), interval: settings.watchdog.interval },
     };
     let daemon = daemon::start(plan)?;
     // A clean end is a success even where a notice was left behind: that was told, loudly, and is not undone by 1.
@@ -289,7 +308,13 @@ pub(super) fn wish(settings: &Settings, scripts: bool) -> Wish<'_> {
     Wish { user: user.as_deref(), drop_capabilities: *drop_capabilities, scripts, script_user: script_user.as_deref() }
 }
 
-fn runs_scripts(catalog: &Catalog) -> bool {
+fn store(settings: &Settings, folders: &Folders) -> store::FileSettings {
+    let config::daemon::Store { path, max_age, max_size } = &settings.store;
+    let path = path.clone().unwrap_or_else(|| folders.state.join("cpra.db"));
+    store::FileSettings { path, max_age: *max_age, max_size: *max_size }
+}
+
+pub(super) fn runs_scripts(catalog: &Catalog) -> bool {
     catalog.policies().iter().any(|policy| matches!(policy.check, Check::Script(_)))
 }
 
@@ -307,15 +332,22 @@ struct Loaded {
 
 fn load(args: &Args, settings: &Settings, shards: u8) -> anyhow::Result<Loaded> {
     let mut builder = CatalogBuilder::new(shards);
-    if args.yaml.is_empty() {
-        return Ok(Loaded { catalog: builder.finish()?, found: false, report: Report::default() });
-    }
     let mut refused = None;
     let report = config::read_all(&args.yaml, &args.folders(settings), &mut |monitor| {
         if refused.is_none() {
             refused = builder.add(monitor).err();
         }
     });
+    if report.provider_errors > 0 {
+        tell(&report.diagnostics);
+        let errors = plural(report.provider_errors, "error");
+        anyhow::bail!("the daemon file has {errors} in [providers]: nothing was started");
+    }
+    let none = |receivers| Report { receivers, ..Report::default() };
+    if args.yaml.is_empty() {
+        tell(&report.diagnostics);
+        return Ok(Loaded { catalog: builder.finish()?, found: false, report: none(report.receivers) });
+    }
     if report.missing {
         // As the original says it; a service that is installed before its file comes up, and `/readyz` stays 503.
         let _ = writeln!(
@@ -323,7 +355,7 @@ fn load(args: &Args, settings: &Settings, shards: u8) -> anyhow::Result<Loaded> 
             "Warning: YAML file {} not found, starting without loading monitors",
             summary::sources(&report, &args.yaml).trim_end_matches(" (0 files)")
         );
-        return Ok(Loaded { catalog: builder.finish()?, found: false, report: Report::default() });
+        return Ok(Loaded { catalog: builder.finish()?, found: false, report: none(report.receivers) });
     }
     let sources = summary::sources(&report, &args.yaml);
     if !tell(&report.diagnostics) {
@@ -374,6 +406,8 @@ struct Stand {
     sizing: String,
     /// Whether programs in the kernel help.
     kernel: String,
+    /// Where it keeps what must survive.
+    store: String,
     /// Whom it runs as.
     user: String,
     findings: usize,
@@ -390,14 +424,14 @@ fn banner(args: &Args, settings: &Settings, loaded: &Loaded, took: Span, stand: 
             "no monitors: name a file with --yaml FILE (configs/quickstart.yaml is a tour of one minute)".to_owned()
         }
     };
-    let Stand { sizing, kernel, user, findings } = stand;
+    let Stand { sizing, kernel, store, user, findings } = stand;
     let limits = match *findings {
         0 => "enough for these monitors".to_owned(),
         some => plural(some, "finding") + ", see the log",
     };
     let text = format!(
         "cpra {version}  {monitors}\n  \
-         backends  io_uring: on   eBPF: {kernel}   store: memory (incidents do not survive a restart)\n  \
+         backends  io_uring: on   eBPF: {kernel}   store: {store}\n  \
          sizing    {sizing}\n  \
          limits    {limits}\n  \
          user      {user}\n{notes}  \
@@ -407,6 +441,15 @@ fn banner(args: &Args, settings: &Settings, loaded: &Loaded, took: Span, stand: 
         url = api::url_of(settings.api.listen),
     );
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// Where this host is near its limits with these monitors, and the settings are.
+pub(super) fn host_findings(catalog: &Catalog, settings: &Settings, files: NofileLimit) -> Vec<api::Finding> {
+    let demand = Demand::of(catalog, settings.pulse.max_workers);
+    let mut findings = findings(&demand, files);
+    findings.extend(short_of_packets(&demand, &settings.pulse));
+    findings.extend(short_of_workers(&presize(&pulse(settings), catalog)));
+    findings
 }
 
 /// Where this host is near its limits, for people.

@@ -41,14 +41,31 @@ pub(super) fn findings(diagnostics: &Diagnostics) -> String {
     text
 }
 
+/// Who is told, where that is somebody else than the log of this process: names, and types where they differ.
+fn receivers(report: &Report) -> String {
+    const SHOWN_MAX: usize = 12;
+    let told = &report.receivers.told;
+    if told.iter().all(|(name, provider)| &**name == *provider && *provider == "log") {
+        return String::new();
+    }
+    let shown = |(name, provider): &(Box<str>, &str)| {
+        if **name == **provider { name.to_string() } else { format!("{name} ({provider})") }
+    };
+    let mut names: Vec<String> = told.iter().take(SHOWN_MAX).map(shown).collect();
+    if told.len() > SHOWN_MAX {
+        names.push(format!("and {} more", told.len() - SHOWN_MAX));
+    }
+    format!("  notify    {}\n", names.join(", "))
+}
+
 /// What nobody should have to look for, a line each.
 pub(super) fn notes(report: &Report) -> String {
-    let mut text = String::new();
+    let mut text = receivers(report);
     match report.reds_to_fallback {
         0 => {}
-        1 => text.push_str("  nobody    1 red has nobody to tell: it goes to the fallback log\n"),
+        1 => text.push_str("  nobody    1 red has nobody to tell: it goes to the fallback\n"),
         more => {
-            let _ = writeln!(text, "  nobody    {more} reds have nobody to tell: they go to the fallback log");
+            let _ = writeln!(text, "  nobody    {more} reds have nobody to tell: they go to the fallback");
         }
     }
     if report.unverified > 0 {
@@ -60,4 +77,23 @@ pub(super) fn notes(report: &Report) -> String {
         );
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Receivers;
+
+    #[test]
+    fn who_is_told_is_listed_by_name_and_type() {
+        let text = |told: &[(&str, &'static str)]| {
+            let told = told.iter().map(|(name, provider)| ((*name).into(), *provider)).collect();
+            receivers(&Report { receivers: Receivers { told, ..Receivers::default() }, ..Report::default() })
+        };
+        assert_eq!(text(&[]), "");
+        assert_eq!(text(&[("log", "log")]), "");
+        assert_eq!(text(&[("log", "log"), ("oncall", "pagerduty")]), "  notify    log, oncall (pagerduty)\n");
+        let many: Vec<_> = (0..14).map(|_| ("chat", "slack")).collect();
+        assert!(text(&many).ends_with("chat (slack), and 2 more\n"), "{}", text(&many));
+    }
 }

@@ -273,10 +273,10 @@ fn tell(
         _ => Vec::new(),
     };
     let is_complete = is_named || missing(receiver, config).is_empty();
-    let Scope { folders, secrets, .. } = scope;
+    let Scope { folders, secrets, templates, .. } = scope;
     let name = if is_named { name } else { kind.as_str() };
-    let place = Place::Rule(told.color);
-    let mut form = Form { name, kind, section: *config, place, is_complete, folders, secrets, findings };
+    let place = Place::Rule;
+    let mut form = Form { name, kind, section: *config, place, is_complete, folders, secrets, templates, findings };
     let words = form.words();
     let is_changed = |key: &&str| !matches!(*key, "title" | "subject" | "text") && config.holds(key);
     let found: Vec<Arc<Destination>> = if !is_named {

@@ -27,8 +27,8 @@ mod sections;
 pub use providers::FALLBACK;
 pub(super) use providers::{read as read_providers, unused as unused_providers};
 pub use sections::{
-    Api, Blind, Breaker, Code, Ebpf, EbpfHook, EbpfMode, Histograms, Intervention, Log, LogFormat, Pulse,
-    Resolver, Security, Share, Store, Watchdog, listen,
+    Api, Blind, Breaker, Code, Ebpf, EbpfHook, EbpfMode, Histograms, Intervention, Log, LogFormat, Pulse, Resolver,
+    Security, Share, Store, Watchdog, listen,
 };
 
 /// Everything the daemon can be told, with its defaults.
@@ -79,6 +79,32 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// Keys and sections that say something else than they did in `old`, but for the providers.
+    pub fn changed_since(&self, old: &Self) -> Vec<&'static str> {
+        let Self { instance, queue_capacity, batch_size, api, pulse, intervention, code, log, .. } = self;
+        let Self { security, store, resolver, blind, ebpf, watchdog, histograms, .. } = self;
+        let keys = [
+            ("instance", *instance != old.instance),
+            ("queue_capacity", *queue_capacity != old.queue_capacity),
+            ("batch_size", *batch_size != old.batch_size),
+            ("[api]", *api != old.api),
+            ("[pulse]", *pulse != old.pulse),
+            ("[intervention]", *intervention != old.intervention),
+            ("[code]", *code != old.code),
+            ("[log]", *log != old.log),
+            ("[security]", *security != old.security),
+            ("[store]", *store != old.store),
+            ("[resolver]", *resolver != old.resolver),
+            ("[blind]", *blind != old.blind),
+            ("[ebpf]", *ebpf != old.ebpf),
+            ("[watchdog]", *watchdog != old.watchdog),
+            ("[histograms]", *histograms != old.histograms),
+        ];
+        keys.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
+    }
+}
+
 /// What the command line says about the settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
@@ -109,10 +135,10 @@ pub const SCHEMA: [(&str, &[&str]); 13] = [
         "intervention",
         &["max_workers", "cooldown", "actions_per_minute", "red_after", "startup_grace", "breaker", "allow", "dry_run"],
     ),
-    ("code", &["fallback", "repeat_interval", "min_workers", "max_workers", "slo"]),
+    ("code", &["fallback", "repeat_interval", "merge", "min_workers", "max_workers", "slo"]),
     ("log", &["format"]),
     ("security", &["user", "drop_capabilities", "script_user", "log_dirs", "secret_dirs"]),
-    ("store", &["path"]),
+    ("store", &["path", "max_age", "max_size"]),
     ("resolver", &["servers", "timeout", "prefer"]),
     ("blind", &["canaries"]),
     ("ebpf", &["mode", "hook", "interfaces"]),
@@ -264,13 +290,7 @@ impl Settings {
                 "code" => self.code.read(&section, findings),
                 "log" => self.log.read(&section, findings),
                 "security" => self.security.read(&section, findings),
-                "store" => {
-                    self.store.read(&section, findings);
-                    if let Some(field) = section.find(findings, &["path"]) {
-                        let message = "\"path\" has no effect: the store of this version is in memory only";
-                        findings.warning(field.at, message);
-                    }
-                }
+                "store" => self.store.read(&section, findings),
                 "resolver" => self.resolver.read(&section, findings),
                 "blind" => self.blind.read(&section, findings),
                 "ebpf" => self.ebpf.read(&section, findings),

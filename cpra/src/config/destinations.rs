@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+
 use super::diagnostic::{Severity, is_unprintable, quoted};
 use super::folders::Folders;
 use super::node::{Findings, Kind, Node};
@@ -21,8 +24,9 @@ use crate::domain::monitor::Secret;
 use crate::domain::{Color, Destination};
 use crate::units::limits::{
     DELIVERIES_AT_ONCE_MAX, DELIVERY_BURST_MAX, DELIVERY_TIMEOUTS, PATH_MAX, RAISES_PER_MINUTE_MAX, SECRET_FILE_MAX,
-    TEMPLATE_TITLE_MAX, TEMPLATE_TEXT_MAX,
+    TEMPLATE_MAX, TEMPLATES_SHARED_MAX,
 };
+use crate::wording;
 
 pub(super) use self::values::web_address;
 
@@ -31,8 +35,8 @@ pub(super) use self::values::web_address;
 pub(super) enum Place<'a> {
     /// `[providers.NAME]`, with what the variables hold that it names.
     Declared(&'a BTreeMap<Box<str>, Secret>),
-    /// `config` of a rule for a color.
-    Rule(Color),
+    /// `config` of a rule.
+    Rule,
 }
 
 /// Settings that are being read.
@@ -45,11 +49,12 @@ pub(super) struct Form<'f, 'a> {
     pub(super) is_complete: bool,
     pub(super) folders: &'f Folders,
     pub(super) secrets: &'f mut secret::SecretFiles,
+    pub(super) templates: &'f mut Templates,
     pub(super) findings: &'f mut Findings,
 }
 
-/// The template behind a key, with its color; of every color where that is not said.
-type Templates = Vec<(Color, Box<str>)>;
+/// Templates by color.
+type ByColor = Vec<(Color, Box<str>)>;
 
 impl<'a> Form<'_, 'a> {
     /// Everything that the settings come to: several where a key names several, none where something is wrong.
@@ -60,7 +65,7 @@ impl<'a> Form<'_, 'a> {
         let wording = match self.place {
             Place::Declared(_) => self.wording(),
             // Of a rule they are put together with those of the monitor's other rules.
-            Place::Rule(_) => Wording::default(),
+            Place::Rule => Wording::default(),
         };
         let pace = providers.first().map(|provider| self.pace(provider.pace()));
         let is_sound = !self.findings.0[before..].iter().any(|finding| finding.severity == Severity::Error);
@@ -114,14 +119,12 @@ impl<'a> Form<'_, 'a> {
 
     /// What a rule says otherwise than the built-in texts.
     pub(super) fn words(&mut self) -> Words {
-        let Self { section, kind, .. } = self;
+        let Self { section, kind, findings, templates, .. } = self;
         if !kind.keys().contains(&"title") {
             return Words::default();
         }
-        Words {
-            title: section.value(self.findings, title_keys(*kind), |node| title(node).map(Box::from)),
-            text: section.value(self.findings, &["text"], |node| text(node).map(Box::from)),
-        }
+        let title = section.value(findings, title_keys(*kind), |node| templates.title(node));
+        Words { title, text: section.value(findings, &["text"], |node| templates.text(node)) }
     }
 
     fn has(&self, key: &str) -> bool {
@@ -201,7 +204,7 @@ impl<'a> Form<'_, 'a> {
             let found = match &field.value.kind {
                 Kind::Map(_) => {
                     let section = Section::of(&field);
-                    let keys: &[&str] = if matches!(place, Place::Rule(_)) { &["file"] } else { &["file", "env"] };
+                    let keys: &[&str] = if matches!(place, Place::Rule) { &["file"] } else { &["file", "env"] };
                     section.check_all_keys(self.findings, super::section::Keys { known: keys, ..Default::default() });
                     let Self { folders, secrets, findings, .. } = self;
                     match section.find(findings, &["file", "env"]).map(|field| field.key) {
@@ -245,7 +248,10 @@ impl<'a> Form<'_, 'a> {
             let mut refuse = |at, message: String| self.findings.0.push(field.finding(Severity::Error, at, message));
             if !values::is_label(field.key) {
                 let shown = quoted(field.key);
-                refuse(field.at, format!("{shown} is no name of a label: use letters, digits and \"_\", no digit first"));
+                refuse(
+                    field.at,
+                    format!("{shown} is no name of a label: use letters, digits and \"_\", no digit first"),
+                );
             } else if pairs.len() == LABELS_MAX {
                 refuse(field.at, format!("{key} has more than {LABELS_MAX} values: remove some"));
                 break;
@@ -280,10 +286,12 @@ impl<'a> Form<'_, 'a> {
             transport.proxy = self.secret(&["proxy", "proxy_file", "proxy_env"], |text| {
                 let proxy = address::proxy(text)?;
                 match proxy.user {
-                    Some(_) if is_declared && field.is_some() => Err("has a password in it, which does not stand here: \
+                    Some(_) if is_declared && field.is_some() => {
+                        Err("has a password in it, which does not stand here: \
                                                                       put the address into a file, and name that with \
                                                                       proxy_file"
-                        .to_owned()),
+                            .to_owned())
+                    }
                     _ => Ok(()),
                 }
             });
@@ -318,36 +326,72 @@ impl<'a> Form<'_, 'a> {
         if !self.kind.keys().contains(&"title") {
             return Wording::default();
         }
-        let titles = self.templates(title_keys(self.kind), title);
-        let texts = self.templates(&["text"], text);
-        let of = |templates: &Templates, color| {
+        let titles = self.by_color(title_keys(self.kind), Templates::title);
+        let texts = self.by_color(&["text"], Templates::text);
+        let of = |templates: &ByColor, color| {
             templates.iter().find(|(known, _)| *known == color).map(|(_, template)| template.clone())
         };
         let words = Color::ALL.map(|color| (color, Words { title: of(&titles, color), text: of(&texts, color) }));
         Wording::new(words.into_iter().filter(|(_, words)| *words != Words::default()))
     }
 
-    fn templates(&mut self, keys: &[&str], parse: impl Fn(&Node) -> Result<&str, String>) -> Templates {
-        let Some(field) = self.section.find(self.findings, keys) else { return Vec::new() };
+    fn by_color(&mut self, keys: &[&str], parse: fn(&mut Templates, &Node) -> Result<Box<str>, String>) -> ByColor {
+        let Self { section, findings, templates, .. } = self;
+        let Some(field) = section.find(findings, keys) else { return Vec::new() };
         if !matches!(field.value.kind, Kind::Map(_)) {
-            let template = self.value(&[field.key], |node| parse(node).map(Box::<str>::from));
+            let template = section.value(findings, &[field.key], |node| parse(templates, node));
             return template.map_or_else(Vec::new, |template| Color::ALL.map(|color| (color, template.clone())).into());
         }
-        let mut templates = Templates::new();
+        let mut found = ByColor::new();
         for own in Section::of(&field).fields() {
             let Some(color) = Color::ALL.into_iter().find(|color| color.as_str().eq_ignore_ascii_case(own.key)) else {
                 let names = Color::ALL.map(Color::as_str);
                 let remedy = suggestion::did_you_mean(own.key, names)
                     .unwrap_or_else(|| format!(": the colors are {}", names.join(", ")));
-                self.findings.error(own.at, format!("unknown color {}{remedy}", quoted(own.key)));
+                findings.error(own.at, format!("unknown color {}{remedy}", quoted(own.key)));
                 continue;
             };
-            match parse(own.value) {
-                Ok(template) => templates.push((color, template.into())),
-                Err(message) => self.say(Severity::Error, &own, format!("{}.{} {message}", field.key, own.key)),
+            match parse(templates, own.value) {
+                Ok(template) => found.push((color, template)),
+                Err(message) => {
+                    let message = format!("{}.{} {message}", field.key, own.key);
+                    findings.0.push(own.finding(Severity::Error, own.value.at, message));
+                }
             }
         }
-        templates
+        found
+    }
+}
+
+/// Templates that were judged so far: a million monitors may have one text, and each is tried on notices of all colors.
+#[derive(Debug, Default)]
+pub(super) struct Templates(HashMap<Box<str>, Result<(), String>, FxBuildHasher>);
+
+impl Templates {
+    fn title(&mut self, node: &Node) -> Result<Box<str>, String> {
+        self.judged(value::line(TEMPLATE_MAX)(node)?)
+    }
+
+    fn text(&mut self, node: &Node) -> Result<Box<str>, String> {
+        let text = value::text(node)?;
+        if let Some(found) = text.chars().find(|&c| is_unprintable(c) && !matches!(c, '\n' | '\t')) {
+            return Err(format!("contains the control character U+{:04X}: remove it", u32::from(found)));
+        }
+        self.judged(text)
+    }
+
+    fn judged(&mut self, text: &str) -> Result<Box<str>, String> {
+        if text.trim().is_empty() {
+            return Err("is empty: write a text, or remove the key".to_owned());
+        }
+        if let Some(known) = self.0.get(text) {
+            return known.clone().map(|()| text.into());
+        }
+        let judged = wording::check(text).map_err(|why| format!("is no template that can be used: {why}"));
+        if self.0.len() < TEMPLATES_SHARED_MAX {
+            self.0.insert(text.into(), judged.clone());
+        }
+        judged.map(|()| text.into())
     }
 }
 
@@ -360,28 +404,6 @@ const SECRETS_MAX: usize = 64;
 
 const fn title_keys(kind: ProviderKind) -> &'static [&'static str] {
     if matches!(kind, ProviderKind::Email) { &["title", "subject"] } else { &["title"] }
-}
-
-fn title(node: &Node) -> Result<&str, String> {
-    template(value::line(TEMPLATE_TITLE_MAX)(node)?)
-}
-
-fn text(node: &Node) -> Result<&str, String> {
-    let text = value::text(node)?;
-    if text.len() > TEMPLATE_TEXT_MAX {
-        return Err(format!("is {} bytes long: at most {TEMPLATE_TEXT_MAX}", text.len()));
-    }
-    if let Some(found) = text.chars().find(|&c| is_unprintable(c) && !matches!(c, '\n' | '\t')) {
-        return Err(format!("contains the control character U+{:04X}: remove it", u32::from(found)));
-    }
-    template(text)
-}
-
-fn template(text: &str) -> Result<&str, String> {
-    if text.trim().is_empty() {
-        return Err("is empty: write a text, or remove the key".to_owned());
-    }
-    Ok(text)
 }
 
 /// `more` over `known`, by name.

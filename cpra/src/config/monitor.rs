@@ -110,7 +110,7 @@ pub(super) fn monitor<'a>(
     let check = check::check(&pulse, name, cadence.timeout, scope, findings);
     if cadence.unhealthy_threshold == 1 && red_to_fallback && !codes.destinations(Color::Yellow).is_empty() {
         let remedy =
-            "with a threshold of 1 no yellow is ever sent, and red has nobody to tell: it goes to the fallback log";
+            "with a threshold of 1 no yellow is ever sent, and red has nobody to tell: it goes to the fallback";
         findings.warning(section.at, remedy);
     }
     if findings.has_errors() {

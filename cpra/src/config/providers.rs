@@ -127,16 +127,9 @@ impl ProviderKind {
             Self::Sms => {
                 &["to", "from", "url", "account_sid", "auth_token", "auth_token_file", "messaging_service_sid"]
             }
-            Self::Webhook => &[
-                "url",
-                "url_file",
-                "method",
-                "headers",
-                "secret",
-                "secrets",
-                "secret_file",
-                "secret_files",
-            ],
+            Self::Webhook => {
+                &["url", "url_file", "method", "headers", "secret", "secrets", "secret_file", "secret_files"]
+            }
             Self::Alertmanager => &[
                 "url",
                 "username",

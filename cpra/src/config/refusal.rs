@@ -123,8 +123,7 @@ pub(super) fn without_scripts(codes: &Codes, fallback: &Arc<Destination>) -> Cod
     for color in Color::ALL {
         let Some(CodeRule { dispatch, notify }) = codes.rule(color) else { continue };
         let is_refused = |destination: &Destination| {
-            matches!(destination.provider, Provider::Script(_))
-                && &*destination.name == ProviderKind::Script.as_str()
+            matches!(destination.provider, Provider::Script(_)) && &*destination.name == ProviderKind::Script.as_str()
         };
         let notify =
             notify.iter().map(|destination| if is_refused(destination) { fallback } else { destination }).cloned();

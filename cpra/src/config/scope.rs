@@ -6,9 +6,9 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 use rustc_hash::FxBuildHasher;
 
+use super::destinations::Templates;
 use super::folders::Folders;
 use super::node::Mark;
-use super::providers::ProviderKind;
 use super::secret::SecretFiles;
 use crate::domain::Destination;
 use crate::domain::monitor::Pattern;
@@ -17,6 +17,7 @@ use crate::units::limits::{DESTINATIONS_SHARED_MAX, PATTERNS_SHARED_MAX, RECEIVE
 pub(super) struct Scope<'a> {
     pub(super) folders: &'a Folders,
     pub(super) secrets: SecretFiles,
+    pub(super) templates: Templates,
     patterns: HashMap<Box<str>, Pattern, FxBuildHasher>,
     /// Whose token is which. Two jobs with one token would be one.
     tokens: HashMap<Box<str>, Box<str>, FxBuildHasher>,
@@ -31,7 +32,6 @@ pub(super) struct Scope<'a> {
 
 /// A provider of the daemon file.
 pub(super) struct Named {
-    pub(super) kind: ProviderKind,
     /// None where it is faulty, or of a type that comes with a later version.
     pub(super) destinations: Vec<Arc<Destination>>,
     /// Its name in the daemon file.
@@ -45,6 +45,7 @@ impl<'a> Scope<'a> {
         Self {
             folders,
             secrets: SecretFiles::default(),
+            templates: Templates::default(),
             patterns: HashMap::default(),
             tokens: HashMap::default(),
             providers: BTreeMap::new(),

@@ -20,8 +20,18 @@ use crate::units::limits::{CERTIFICATE_FILE_MAX, SECRET_FILE_MAX, SECRET_FILES_M
 
 const MASK: char = '*';
 
-const KEYS: [&str; 9] =
-    ["password", "passwd", "token", "secret", "hook", "authorization", "proxy_authorization", "cookie", "basic_auth"];
+const KEYS: [&str; 10] = [
+    "password",
+    "passwd",
+    "token",
+    "secret",
+    "secrets",
+    "hook",
+    "authorization",
+    "proxy_authorization",
+    "cookie",
+    "basic_auth",
+];
 const ENDINGS: [&str; 4] = ["_token", "_password", "_secret", "_key"];
 
 /// Services whose addresses are passwords: what follows the host is hidden.
@@ -176,10 +186,29 @@ fn mask_addresses(text: &mut [char]) {
         let shown: String = text[start..whole].iter().collect();
         if let Some(known) = CAPABILITIES.iter().find(|known| shown.starts_with(**known)) {
             hide(&mut text[start + known.len()..whole]);
-        } else if let Some(sign) = (start..authority).rev().find(|&at| text[at] == '@') {
-            hide(&mut text[start..sign]);
+        } else {
+            if let Some(sign) = (start..authority).rev().find(|&at| text[at] == '@') {
+                hide(&mut text[start..sign]);
+            }
+            mask_tokens(&mut text[authority..whole.max(authority)]);
         }
         at = authority.max(at + 1);
+    }
+}
+
+/// Parts of a path from this length on, with a digit in them, are no words: the addresses of other services are passwords,
+/// too, and nobody knows their hosts.
+const TOKEN_LIKE_MIN: usize = 12;
+
+fn mask_tokens(path: &mut [char]) {
+    let is_part = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let mut at = 0;
+    while at < path.len() {
+        let end = (at..path.len()).find(|&at| !is_part(&path[at])).unwrap_or(path.len());
+        if end - at >= TOKEN_LIKE_MIN && path[at..end].iter().any(char::is_ascii_digit) {
+            hide(&mut path[at..end]);
+        }
+        at = end + 1;
     }
 }
 
@@ -330,6 +359,12 @@ mod tests {
             ("url: http://h/?token=hush", "url: http://h/?token=****"),
             ("url: https://hooks.slack.com/services/T/B", "url: https://hooks.slack.com/************"),
             ("url: me:hush@h/", "url: *******@h/"),
+            ("url: https://h/hooks/hush-0123456789/x", "url: https://h/hooks/***************/x"),
+            (
+                "{url: https://h/v2/health?id=hush_hush_hush_1, a: b}",
+                "{url: https://h/v2/health?id=****************, a: b}",
+            ),
+            ("secrets: [hush, hush]", "secrets: ****** *****"),
             ("to: me@h", "to: me@h"),
             ("interval: 30s", "interval: 30s"),
             ("token: [hush, x]", "token: ****** *]"),

@@ -11,20 +11,39 @@ pub(crate) mod health;
 
 use std::future::Future;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use tokio::sync::oneshot;
+use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use self::health::{Inputs, Reason, health};
+use crate::domain::destination::Transport;
+use crate::domain::monitor::Secret;
 use crate::os::clock::Clock;
 use crate::os::supervisor::Supervisor;
+use crate::os::web::{Again, Connections, Fault, Request, Web};
 use crate::units::limits::{FAULT_REPORT_EVERY, WATCHDOG_EVERY, WATCHDOG_PING_MAX};
 use crate::units::{Instant, Span};
 
 pub(super) const THREAD: &str = "cpra-watchdog";
+
+/// `[watchdog]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// It may hold a token.
+    pub url: Option<Secret>,
+    pub interval: Span,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { url: None, interval: Span::from_secs(60) }
+    }
+}
 
 /// What the rest of the daemon may read of the pings at any time.
 #[derive(Debug, Default)]
@@ -52,19 +71,48 @@ pub(super) struct Handle {
 ///
 /// # Errors
 /// When the thread cannot be had.
-pub(super) fn spawn(watch: Watch) -> io::Result<Option<Handle>> {
-    if watch.supervisor.is_none() {
+pub(super) fn spawn(watch: Watch, url: Option<Secret>) -> io::Result<Option<Handle>> {
+    if watch.supervisor.is_none() && url.is_none() {
         return Ok(None);
     }
     let (stop, stopped) = oneshot::channel();
-    let nobody: Option<fn() -> std::future::Ready<Result<(), String>>> = None;
     let body = move || {
-        if let Err(error) = run(&watch, nobody, stopped) {
+        let elsewhere = url.map(|url| Rc::new(Elsewhere::new(url, watch.interval)));
+        let ping = elsewhere.map(|elsewhere| move || Rc::clone(&elsewhere).ping());
+        if let Err(error) = run(&watch, ping, stopped) {
             tracing::error!(%error, "nobody is told that the daemon does its work");
         }
     };
     thread::Builder::new().name(THREAD.into()).spawn(body)?;
     Ok(Some(Handle { _stop: stop }))
+}
+
+/// The dead man's switch, by HTTP.
+struct Elsewhere {
+    url: Secret,
+    connections: Connections,
+}
+
+impl Elsewhere {
+    fn new(url: Secret, interval: Span) -> Self {
+        let transport = Transport { timeout: interval.min(WATCHDOG_PING_MAX), ..Transport::default() };
+        // A connection of its own for each: that it can be made is part of what is shown.
+        Self { url, connections: Connections::new(&Web::default(), &transport, Again::Doubled) }
+    }
+
+    async fn ping(self: Rc<Self>) -> Result<(), String> {
+        let request = Request { method: "GET", url: self.url.expose(), headers: Vec::new(), body: Vec::new() };
+        match self.connections.send(&request).await {
+            Ok(answer) if (200..300).contains(&answer.status) => Ok(()),
+            Ok(answer) => Err(format!("it answered {}", answer.status)),
+            Err(Fault::Unusable(words) | Fault::NotSent(words) | Fault::Unanswered(words)) => Err(words),
+        }
+    }
+}
+
+/// What the log calls it: the host of its address, since the rest may be secret.
+pub(super) fn host_of(url: &Secret) -> Box<str> {
+    url::Url::parse(url.expose()).ok().and_then(|url| url.host_str().map(Box::from)).unwrap_or_default()
 }
 
 /// What is watched.
@@ -92,16 +140,16 @@ pub(super) struct Watch {
 /// When the runtime cannot be had.
 pub(super) fn run<F>(watch: &Watch, ping: Option<impl Fn() -> F>, stop: oneshot::Receiver<()>) -> io::Result<()>
 where
-    F: Future<Output = Result<(), String>> + Send + 'static,
+    F: Future<Output = Result<(), String>> + 'static,
 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(turn_until(watch, ping, stop));
+    LocalSet::new().block_on(&runtime, turn_until(watch, ping, stop));
     Ok(())
 }
 
 async fn turn_until<F>(watch: &Watch, ping: Option<impl Fn() -> F>, mut stop: oneshot::Receiver<()>)
 where
-    F: Future<Output = Result<(), String>> + Send + 'static,
+    F: Future<Output = Result<(), String>> + 'static,
 {
     let began = Clock.now();
     let mut switch = ping.is_some().then(|| Switch::new(watch.interval, began));
@@ -137,7 +185,7 @@ where
                 let found = health(&watch.patient.inputs(now));
                 if act(watch, switch, found, now) {
                     let (ping, bound) = (ping(), watch.interval.min(WATCHDOG_PING_MAX));
-                    under_way = Some(tokio::spawn(async move {
+                    under_way = Some(spawn_local(async move {
                         let late = |_| Err(format!("no answer within {bound}"));
                         timeout(bound.into(), ping).await.unwrap_or_else(late)
                     }));

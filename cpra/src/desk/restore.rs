@@ -34,8 +34,7 @@ use crate::units::{Instant, MonitorId};
 
 impl Desk {
     pub(super) fn restore(&mut self, stored: Stored, now: Instant, effects: &mut Vec<Effect>) {
-        // Bundles belong to those who merge notices.
-        let Stored { is_new: _, trouble, seen_ok, episodes, bundles: _, switched, outbox, next_notice } = stored;
+        let Stored { is_new: _, trouble, seen_ok, episodes, bundles, switched, outbox, next_notice } = stored;
         for (name, enabled) in switched {
             self.restore_word(name, enabled, effects);
         }
@@ -60,6 +59,7 @@ impl Desk {
             }
             self.outbox.restore(id, notice, attempts, dead, now);
         }
+        self.restore_bundles(bundles, &episodes, now);
         for mut record in episodes {
             if planted::is(Bug::EpisodesForgottenAtRestart) {
                 break;
@@ -186,6 +186,7 @@ impl Desk {
             let notice = self.notice(&draft, destination);
             self.queue(notice, now, now);
         }
+        self.leave_bundles(&record.told, record.id, now);
         self.records.push(Record::EpisodeClosed { episode: record.id, at });
         self.narrate(monitor, now, StoryKind::Color(Color::Gray), &draft.summary, effects);
     }

@@ -114,7 +114,7 @@ impl Backlog {
         }
     }
 
-    fn merge(&mut self) {
+    pub(super) fn merge(&mut self) {
         let records = self.batches.drain(..).flat_map(|batch| batch.records).collect();
         let kept = self.merged(records);
         self.dropped += (self.records - kept.len()) as u64;
@@ -133,11 +133,11 @@ impl Backlog {
         for record in records.into_iter().rev() {
             let keep = match &record {
                 Record::SeenOk { monitor, .. } => monitors.insert(monitor.clone()),
-                Record::Switched { monitor, .. } | Record::SwitchForgotten { monitor } => switches.insert(monitor.clone()),
-                Record::Episode(episode) => episodes.insert(episode.id),
-                Record::EpisodeClosed { episode, .. } => {
-                    episodes.insert(*episode) && self.episodes.contains(episode)
+                Record::Switched { monitor, .. } | Record::SwitchForgotten { monitor } => {
+                    switches.insert(monitor.clone())
                 }
+                Record::Episode(episode) => episodes.insert(episode.id),
+                Record::EpisodeClosed { episode, .. } => episodes.insert(*episode) && self.episodes.contains(episode),
                 Record::Bundle(bundle) => bundles.insert(bundle.id),
                 Record::BundleClosed { bundle, .. } => bundles.insert(*bundle) && self.bundles.contains(bundle),
                 Record::NoticeQueued { id, .. } => notices.insert(*id),

@@ -27,8 +27,8 @@ use crate::desk::protocol::{Batch, Record, Stored};
 use crate::os::clock::Clock;
 use crate::units::Timestamp;
 use crate::units::limits::{
-    STORE_ASIDE_MAX, STORE_BUSY_WAIT, STORE_CACHE_BYTES, STORE_CHECKED_WHOLE_MAX, STORE_PRUNED_AT_ONCE, STORE_STATEMENTS,
-    STORE_WAL_BYTES_KEPT, STORE_WAL_PAGES, STORE_WAL_PAGES_MAX,
+    STORE_ASIDE_MAX, STORE_BUSY_WAIT, STORE_CACHE_BYTES, STORE_CHECKED_WHOLE_MAX, STORE_PRUNED_AT_ONCE,
+    STORE_STATEMENTS, STORE_WAL_BYTES_KEPT, STORE_WAL_PAGES, STORE_WAL_PAGES_MAX,
 };
 
 /// An open store. Nobody else has it open for writing.
@@ -120,7 +120,11 @@ impl Database {
     /// The sizes of the file and its log.
     pub(super) fn bytes(&self) -> u64 {
         let path = &self.settings.path;
-        [path.clone(), beside(path, "-wal")].iter().filter_map(|path| fs::metadata(path).ok()).map(|file| file.len()).sum()
+        [path.clone(), beside(path, "-wal")]
+            .iter()
+            .filter_map(|path| fs::metadata(path).ok())
+            .map(|file| file.len())
+            .sum()
     }
 
     /// Moves the log into the file if it is long enough for that; `busy` with other things, only if it is very long.
@@ -249,7 +253,8 @@ fn check(opening: &Opening) -> Result<(), Fault> {
 
 fn is_empty(connection: &Connection, stored: &Stored) -> Result<bool, Fault> {
     let Stored { seen_ok, episodes, bundles, switched, outbox, next_notice, is_new: _, trouble: _ } = stored;
-    let none = seen_ok.is_empty() && episodes.is_empty() && bundles.is_empty() && switched.is_empty() && outbox.is_empty();
+    let none =
+        seen_ok.is_empty() && episodes.is_empty() && bundles.is_empty() && switched.is_empty() && outbox.is_empty();
     let mut history = 0;
     for table in schema::HISTORIES {
         let sql = format!("SELECT EXISTS (SELECT 1 FROM {table})");
@@ -305,7 +310,8 @@ fn put_aside(path: &Path) -> io::Result<PathBuf> {
     // 2026-11-23T01:15:00.123456Z, without what file names should not have.
     let time = Clock.wall().to_string().replace([':', '-'], "");
     let aside = folder.join(format!("{prefix}{time}"));
-    fs::rename(path, &aside).or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
+    fs::rename(path, &aside)
+        .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
     for part in ["-wal", "-shm"] {
         let _ = fs::rename(beside(path, part), beside(&aside, part));
     }
@@ -315,8 +321,7 @@ fn put_aside(path: &Path) -> io::Result<PathBuf> {
 /// Only one daemon writes a file. SQLite's own locks are held for the time of a transaction only.
 fn lock(path: &Path) -> Result<File, Unusable> {
     let place = beside(path, ".lock");
-    let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(place)?;
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(place)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(fs::TryLockError::Error(error)) => return Err(error.into()),

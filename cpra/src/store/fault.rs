@@ -62,10 +62,14 @@ impl Fault {
 
     pub fn remedy(&self) -> &'static str {
         match self.kind {
-            FaultKind::Corrupt => "look at the disk; the file that was put aside can be read with `sqlite3 FILE .recover`",
+            FaultKind::Corrupt => {
+                "look at the disk; the file that was put aside can be read with `sqlite3 FILE .recover`"
+            }
             FaultKind::Full => "make room on its file system, or lower [store] max_size",
             FaultKind::ReadOnly => "mount its file system for writing, or name another file as [store] path",
-            FaultKind::Denied => "let the daemon's user write the file and its folder, or name another file as [store] path",
+            FaultKind::Denied => {
+                "let the daemon's user write the file and its folder, or name another file as [store] path"
+            }
             FaultKind::Io => "look at the disk and its file system (dmesg)",
             FaultKind::Busy => "end the program that has it locked",
             FaultKind::Other => "look at the file and its folder, or name another file as [store] path",

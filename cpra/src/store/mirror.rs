@@ -7,8 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::destination::{
-    Alertmanager, Authorization, Destination, Email, MailSecurity, Pace, PagerDuty, Provider, Script, Severity, Slack, Sms,
-    SmsSender, Transport, Webhook, Wording, Words,
+    Alertmanager, Authorization, Destination, Email, MailSecurity, Pace, PagerDuty, Provider, Script, Severity, Slack,
+    Sms, SmsSender, Transport, Webhook, Wording, Words,
 };
 use crate::domain::monitor::{About, Secret};
 use crate::domain::{Color, Notice};
@@ -160,7 +160,9 @@ impl Kept {
         let Self { name, provider, pace, transport, wording } = self;
         let KeptPace { concurrency, every_ns, burst, raises_per_minute } = pace;
         let KeptTransport { timeout_ns, ca_file, proxy } = transport;
-        let words = wording.into_iter().map(|KeptWords { color, title, text }| Ok((named_color(&color)?, Words { title, text })));
+        let words = wording
+            .into_iter()
+            .map(|KeptWords { color, title, text }| Ok((named_color(&color)?, Words { title, text })));
         Ok(Destination {
             name,
             provider: provider.restored()?,

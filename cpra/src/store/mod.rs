@@ -86,7 +86,9 @@ impl Store {
 /// When it must not be touched; see [`OpenError`].
 pub fn open(settings: &Settings) -> Result<Opened, OpenError> {
     let file = match settings {
-        Settings::Memory => return Ok(Opened { store: Store::Memory, stored: Stored { is_new: true, ..Stored::default() } }),
+        Settings::Memory => {
+            return Ok(Opened { store: Store::Memory, stored: Stored { is_new: true, ..Stored::default() } });
+        }
         Settings::File(file) => file,
     };
     match Database::open(file) {

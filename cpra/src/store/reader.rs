@@ -124,7 +124,8 @@ impl Reader {
         before: Option<i64>,
         most: usize,
     ) -> Result<Vec<ClosedEpisode>, Fault> {
-        const COLUMNS: &str = "SELECT id, episode, monitor, opened, at, cause, yellow, red, reminders FROM closed_episodes";
+        const COLUMNS: &str =
+            "SELECT id, episode, monitor, opened, at, cause, yellow, red, reminders FROM closed_episodes";
         let row = |row: &Row<'_>| {
             Ok(ClosedEpisode {
                 number: row.get(0)?,

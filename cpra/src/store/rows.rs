@@ -92,7 +92,8 @@ impl Rows {
     fn write_bundle(&mut self, to: &Connection, bundle: &BundleRecord) -> Result<(), Fault> {
         let BundleRecord { id, destination, group, opened, notices } = bundle;
         let destination = self.row_of(to, destination)?;
-        let sql = "INSERT OR REPLACE INTO bundles (id, destination, of_group, opened, notices) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let sql =
+            "INSERT OR REPLACE INTO bundles (id, destination, of_group, opened, notices) VALUES (?1, ?2, ?3, ?4, ?5)";
         let values = params![id.to_string(), destination, group, opened.as_micros(), notices];
         to.prepare_cached(sql)?.execute(values)?;
         Ok(())
@@ -179,13 +180,15 @@ pub(super) fn load(from: &Connection) -> Result<Stored, Fault> {
         destinations.insert(row.get(0)?, Arc::new(mirror::read(value).map_err(Fault::corrupt)?));
         Ok(())
     })?;
-    let destination = |id: i64| destinations.get(&id).cloned().ok_or_else(|| Fault::corrupt("a destination is missing"));
+    let destination =
+        |id: i64| destinations.get(&id).cloned().ok_or_else(|| Fault::corrupt("a destination is missing"));
     let mut stored = Stored { seen_ok: seen_ok(from)?, ..Stored::default() };
     each(from, "SELECT monitor, enabled FROM switches ORDER BY monitor", |row| {
         stored.switched.push((row.get(0)?, row.get(1)?));
         Ok(())
     })?;
-    let sql = "SELECT id, monitor, definition, state, opened, cause, yellow, red, reminders, told FROM episodes ORDER BY id";
+    let sql =
+        "SELECT id, monitor, definition, state, opened, cause, yellow, red, reminders, told FROM episodes ORDER BY id";
     each(from, sql, |row| {
         let told: Vec<(i64, Box<str>, Option<Box<str>>)> =
             serde_json::from_str(row.get_ref(9)?.as_str().map_err(rusqlite::Error::from)?)

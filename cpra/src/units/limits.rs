@@ -70,6 +70,9 @@ pub const API_NEAR_SCAN_MAX: usize = 200_000;
 pub const API_NEAR_MAX: usize = 3;
 /// Destinations that monitors tell, without those with a name of their own, as far as the API looks for them.
 pub const API_DESTINATIONS_MAX: usize = 1_000;
+/// Incidents and attempts of one monitor's history, and how many may read the store at the same time.
+pub const API_HISTORY_DEFAULT: usize = 50;
+pub const API_HISTORY_READERS_MAX: usize = 4;
 /// Open episodes and last changes in the status.
 pub const API_STATUS_LIST_MAX: usize = 10;
 /// Files looked at in search of the owner of a taken port.
@@ -88,6 +91,23 @@ pub const PROFILE_CONNECTION_LIFE: Span = Span::from_secs(PROFILE_SECONDS_MAX + 
 
 /// Checks started by one step, and effects one step may emit for them.
 pub const STARTS_PER_STEP_MAX: usize = 1024;
+/// What a reload changes, applied by one step.
+pub const CHANGES_PER_STEP_MAX: usize = 512;
+/// Reloads that wait for the one before.
+pub const RELOADS_WAITING_MAX: usize = 8;
+/// A request waits so long for its reload; that goes on all the same.
+pub const RELOAD_ANSWER_MAX: Span = Span::from_secs(60);
+/// Files that change while they are read are read again after this, and so often.
+pub const RELOAD_READ_AGAIN: Span = Span::from_millis(200);
+pub const RELOAD_READS_MAX: usize = 5;
+/// More than so many of a hundred monitors, and more than this number, are not removed without a second thought.
+pub const RELOAD_REMOVED_PERCENT_MAX: usize = 20;
+pub const RELOAD_REMOVED_MAX: usize = 10;
+/// Names told of each kind of change, and errors of one reload.
+pub const RELOAD_NAMES_MAX: usize = 10;
+pub const RELOAD_ERRORS_MAX: usize = 20;
+/// Names that a shard remembers beyond twice those of its monitors, before it forgets those that nobody uses.
+pub const NAMES_UNUSED_MAX: usize = 1024;
 /// As many of the checks to come are looked up at once: about what a processor can wait for at a time.
 pub const READ_AHEAD: usize = 32;
 /// Kept or lingering connections given up by one step for checks that have no slot.
@@ -228,6 +248,8 @@ pub const CERTIFICATE_FILE_MAX: u64 = 1024 * 1024;
 pub const SECRET_FILES_MAX: usize = 1_024;
 /// Compiled regular expressions that one load shares between monitors.
 pub const PATTERNS_SHARED_MAX: usize = 1_024;
+/// Templates that one load remembers to have judged.
+pub const TEMPLATES_SHARED_MAX: usize = 1_024;
 /// Destinations that one load shares between monitors, and those of them that are listed for people.
 pub const DESTINATIONS_SHARED_MAX: usize = 65_536;
 pub const RECEIVERS_TOLD_MAX: usize = 1_000;
@@ -373,9 +395,6 @@ pub const DELIVERY_TIMEOUTS: std::ops::RangeInclusive<Span> = Span::from_millis(
 pub const DELIVERY_BURST_MAX: u32 = 10_000;
 pub const DELIVERIES_AT_ONCE_MAX: u32 = 1_024;
 pub const RAISES_PER_MINUTE_MAX: u32 = 10_000;
-/// Templates of one color.
-pub const TEMPLATE_TITLE_MAX: usize = 1_024;
-pub const TEMPLATE_TEXT_MAX: usize = 16 * 1024;
 
 /// Notices that one destination is given at a time, and so the lines of one write.
 pub const NOTICE_BATCH_MAX: usize = 1024;

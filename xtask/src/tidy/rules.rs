@@ -90,7 +90,7 @@ fn purity(source: &Source, findings: &mut Findings) {
 }
 
 /// One seam per dependency: the crate, and the prefixes of the paths that may name it.
-const SEAMS: [(&str, &[&str]); 16] = [
+const SEAMS: [(&str, &[&str]); 18] = [
     ("io_uring", &["cpra/src/os/uring", "xtask/src/bench/"]),
     ("tokio_uring", &["cpra/src/os/lane"]),
     ("aya", &["cpra/src/os/ebpf", "cpra-ebpf/", "xtask/src/build_ebpf"]),
@@ -98,6 +98,7 @@ const SEAMS: [(&str, &[&str]); 16] = [
     ("netlink_packet_route", &["cpra/src/os/ebpf/interfaces.rs"]),
     ("netlink_sys", &["cpra/src/os/ebpf/interfaces.rs"]),
     ("specs", &["cpra/src/world/", "cpra/src/world.rs"]),
+    ("rusqlite", &["cpra/src/store/"]),
     ("ringbuf", &["cpra/src/pipeline/queue.rs"]),
     ("hickory_proto", &["cpra/src/wire/dns"]),
     ("hickory_resolver", &["cpra/src/os/resolve/lookup.rs"]),
@@ -105,6 +106,7 @@ const SEAMS: [(&str, &[&str]); 16] = [
     ("plotters", &["cpra/src/cli/histogram/plot.rs", "xtask/"]),
     ("minijinja", &["cpra/src/wording/template.rs"]),
     ("reqwest", &["cpra/src/os/web"]),
+    ("lettre", &["cpra/src/notify/email"]),
     ("nix", &["cpra/src/os/", "cpra/src/main.rs", "xtask/"]),
     ("clap", &["cpra/src/cli/", "cpra/src/cli.rs", "cpra/src/main.rs", "xtask/"]),
 ];

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::api::access::Token;
+use crate::api::reload;
 use crate::api::{AskError, Asked, Finding, Listeners, Pipeline, Readiness, Source, run};
 use crate::desk::DeskStats;
 use crate::desk::protocol::{
@@ -28,8 +29,9 @@ use crate::queueing::meter::Percentiles;
 use crate::queueing::{Bounds, Demand, Load, Report, Service, Setup, solve};
 use crate::shard::ShardStats;
 use crate::shard::protocol::{Histogram, MonitorState};
+use crate::store::{Reader, StoreStats};
 use crate::units::{Instant, MonitorId, Span, Timestamp};
-use crate::world::Catalog;
+use crate::world::{Catalog, Counts};
 
 pub(super) const DOWN: &str = "shop/web";
 pub(super) const OFF: &str = "net/gateway";
@@ -62,6 +64,8 @@ pub(super) struct Fake {
     /// Questions are not taken.
     pub(super) full: AtomicBool,
     pub(super) now_nanos: AtomicU64,
+    /// What is kept of the past.
+    pub(super) reader: Mutex<Option<Reader>>,
     kept: Mutex<Vec<oneshot::Sender<Answer>>>,
     done: Mutex<Vec<String>>,
 }
@@ -99,6 +103,7 @@ impl Fake {
             silent: AtomicBool::new(false),
             full: AtomicBool::new(false),
             now_nanos: AtomicU64::new(Span::from_secs(1_000).as_nanos()),
+            reader: Mutex::default(),
             kept: Mutex::default(),
             done: Mutex::default(),
         }
@@ -119,6 +124,22 @@ impl Fake {
             cause: "connection refused".into(),
             raised: vec![(Color::Red, 2)],
         }
+    }
+}
+
+fn report(refused: bool, dry_run: bool, who: Box<str>) -> reload::Report {
+    let outcome = if refused && !dry_run { reload::Outcome::Refused } else { reload::Outcome::Applied };
+    reload::Report {
+        at: Timestamp::from_micros(1_500_000),
+        who,
+        dry_run,
+        outcome,
+        counts: Some(Counts { removed: 30, unchanged: 70, ..Counts::default() }),
+        examples: vec![("removed", vec!["shop/<old>".to_owned()])],
+        errors: if outcome == reload::Outcome::Refused { vec!["30 of 100 monitors go".to_owned()] } else { vec![] },
+        remedy: "use force".to_owned(),
+        notes: vec![],
+        took: Span::from_millis(20),
     }
 }
 
@@ -353,7 +374,30 @@ impl Source for Fake {
     fn providers(&self) -> Vec<Arc<Destination>> {
         let named =
             |name: &str, file: &str| Arc::new(Destination { name: name.into(), ..Destination::log(Some(file.into())) });
-        vec![named("team-chat", "/a"), named("pager", "/b")]
+        vec![named("team-chat", "/a"), named("pager", "/b"), named("both", "/c"), named("both", "/d")]
+    }
+
+    fn store_stats(&self) -> StoreStats {
+        let last_commit = Some(self.started().before(Span::from_secs(3)));
+        let trouble = (!self.alive.load(Ordering::Relaxed)).then(|| "the disk <is> full".into());
+        let mut commit = Histogram::default();
+        commit.record(Span::from_millis(3));
+        StoreStats {
+            commits: 7,
+            commit,
+            failures: 1,
+            is_durable: trouble.is_none(),
+            bytes: 4_096,
+            last_commit,
+            waiting: 2,
+            queued: 1,
+            trouble,
+            ..StoreStats::default()
+        }
+    }
+
+    fn history(&self) -> Option<Reader> {
+        self.reader.lock().expect("no test panics with it").clone()
     }
 
     fn dump_histograms(&self) -> Asked<Result<Dump, DumpError>> {
@@ -389,6 +433,21 @@ impl Source for Fake {
 
     fn check_now(&self, monitor: MonitorId) -> Result<(), AskError> {
         self.note(format!("check {}", self.catalog.name(monitor)))
+    }
+
+    fn reload(&self, wish: reload::Wish) -> Asked<reload::Report> {
+        let reload::Wish { dry_run, force, who } = wish;
+        self.note(format!("reload dry_run={dry_run} force={force}"))?;
+        let (sender, receiver) = oneshot::channel();
+        let _ = sender.send(report(!force, dry_run, who));
+        Ok(receiver)
+    }
+
+    fn reloads(&self) -> reload::Board {
+        let mut board = reload::Board::default();
+        board.note(&report(false, false, "SIGHUP".into()));
+        board.note(&report(true, false, "SIGHUP".into()));
+        board
     }
 
     fn switch(&self, monitor: MonitorId, enabled: bool) -> Result<(), AskError> {

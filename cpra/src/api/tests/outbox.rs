@@ -49,6 +49,11 @@ fn the_outbox_is_shown_as_it_was_asked_for() {
     let page = running.get("/");
     assert!(page.text().contains("2 undelivered, the oldest for 30 s"), "{}", page.text());
     assert!(page.text().contains("1 could not be delivered"), "{}", page.text());
+    assert!(page.text().contains("store: last commit 3 s ago</p>"), "{}", page.text());
+    running.fake.alive.store(false, Ordering::Relaxed);
+    let page = running.get("/");
+    assert!(page.text().contains("does not survive a restart") && page.text().contains("disk &lt;is&gt; full"));
+    assert_eq!(running.json("/api/v1/status").1["store"]["durable"], false);
     running.fake.silent.store(true, Ordering::Relaxed);
     assert_eq!(running.json("/api/v1/outbox").0, 503);
 }
@@ -92,19 +97,26 @@ fn notices_are_retried_and_dropped_by_those_who_may() {
 fn a_test_goes_to_the_one_destination_that_is_meant() {
     let running = Running::new(Fake::small());
     let (status, body) = running.json("/api/v1/destinations");
-    let names: Vec<_> = body["destinations"].as_array().expect("a list").iter().map(|one| one["name"].as_str().expect("a name")).collect();
-    assert_eq!((status, names), (200, vec!["log", "pager", "team-chat"]), "{body}");
-    assert_eq!((&body["destinations"][0]["same_name"], &body["destinations"][1]["named"]), (&2.into(), &true.into()));
+    let names: Vec<_> = body["destinations"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|one| one["name"].as_str().expect("a name"))
+        .collect();
+    assert_eq!((status, names), (200, vec!["both", "log", "pager", "team-chat"]), "{body}");
+    assert_eq!((&body["destinations"][1]["same_name"], &body["destinations"][2]["named"]), (&2.into(), &true.into()));
     let test = |query: &str| running.locally("POST", &format!("/api/v1/notify/test{query}"));
     let (status, body) = test("?to=pager&color=yellow");
-    assert_eq!((status, &body["notice"], &body["provider"]), (200, &12.into(), &"log".into()), "{body}");
+    assert_eq!((status, &body["notices"], &body["provider"]), (200, &serde_json::json!([12]), &"log".into()), "{body}");
     assert_eq!(test("?to=team-chat").0, 200);
+    assert_eq!(test("?to=both").1["notices"], serde_json::json!([12, 12]));
     let done = running.fake.done();
+    assert_eq!(done.len(), 4, "{done:?}");
     assert!(done[0].starts_with("test pager yellow by ") && done[1].starts_with("test team-chat red by "), "{done:?}");
     for (query, status, remedy) in [
-        ("", 400, "use one of log, pager, team-chat"),
+        ("", 400, "use one of both, log, pager, team-chat"),
         ("?to=pagr", 404, "did you mean \"pager\"?"),
-        ("?to=nobody-at-all", 404, "use one of log, pager, team-chat"),
+        ("?to=nobody-at-all", 404, "use one of both, log, pager, team-chat"),
         ("?to=log", 409, "[providers.NAME]"),
         ("?to=pager&color=rde", 400, "use one of yellow, red, cyan, green, gray"),
     ] {

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::super::source::Source;
 use crate::desk::DeskStats;
 use crate::desk::protocol::{Delivered, OutboxState, OutboxView};
 use crate::domain::Destination;
+use crate::store::StoreStats;
 use crate::units::{Instant, Timestamp};
 
 /// The query of `/api/v1/outbox` and what stands below it.
@@ -54,6 +56,29 @@ impl OutboxCount {
             states,
             undelivered: alive.map(|state| desk.outbox[state as usize]).sum(),
             oldest_seconds: desk.oldest_notice.map(|since| now.since(since).as_secs_f64()),
+        }
+    }
+}
+
+/// What keeps the past, and what must survive.
+#[derive(Serialize)]
+pub struct StoreView {
+    /// What is committed now survives this process.
+    pub durable: bool,
+    pub last_commit: Option<String>,
+    /// Since when something waits that is not committed.
+    pub waiting_seconds: Option<f64>,
+    /// What is wrong with it, and what to do.
+    pub trouble: Option<String>,
+}
+
+impl StoreView {
+    pub fn of(store: &StoreStats, source: &dyn Source) -> Self {
+        Self {
+            durable: store.is_durable,
+            last_commit: store.last_commit.map(|at| source.wall_of(at).to_string()),
+            waiting_seconds: store.waiting_since.map(|since| source.now().since(since).as_secs_f64()),
+            trouble: store.trouble.as_deref().map(str::to_owned),
         }
     }
 }
@@ -140,7 +165,7 @@ pub struct DestinationView {
     pub provider: &'static str,
     /// It has a name of its own in `[providers.NAME]`.
     pub named: bool,
-    /// How many different ones go by this name: more than one only where monitors say by themselves where to.
+    /// How many go by this name. Where it is not `named`, and more than one, none of them can be asked for.
     pub same_name: usize,
 }
 
@@ -150,10 +175,11 @@ impl DestinationView {
     }
 }
 
-/// The answer to a test: `/api/v1/notices/{notice}` tells what becomes of it.
+/// The answer to a test: `/api/v1/notices/{id}` tells what becomes of each.
 #[derive(Serialize)]
 pub struct QueuedView {
-    pub notice: u64,
+    /// More than one where the name stands for several: a number for each person, say.
+    pub notices: Vec<u64>,
     pub destination: String,
     pub provider: &'static str,
 }

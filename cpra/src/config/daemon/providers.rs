@@ -95,10 +95,10 @@ pub(in super::super) fn read(declared: &Declared, scope: &mut Scope<'_>) -> Diag
                 findings.error(field.at, format!("more than {PROVIDERS_MAX} providers: remove some"));
                 break;
             }
-            let Some((kind, destinations)) = provider(&field, declared, scope, &mut findings) else { continue };
+            let Some(destinations) = provider(&field, declared, scope, &mut findings) else { continue };
             let destinations = destinations.into_iter().map(|destination| scope.destination(destination)).collect();
             let at = field.at;
-            scope.providers.insert(field.key.into(), Named { kind, destinations, at, is_used: false });
+            scope.providers.insert(field.key.into(), Named { destinations, at, is_used: false });
         }
     }
     judge_fallback(declared, scope, &mut findings);
@@ -146,7 +146,7 @@ fn provider(
     declared: &Declared,
     scope: &mut Scope<'_>,
     findings: &mut Findings,
-) -> Option<(ProviderKind, Vec<Destination>)> {
+) -> Option<Vec<Destination>> {
     let before = findings.0.len();
     if !expect_map(field, findings) {
         return None;
@@ -190,7 +190,7 @@ fn provider(
     }
     // What stands where no secret may is not read on from.
     let is_readable = !section.fields().any(|key| kind.secrets().contains(&key.key));
-    let Scope { folders, secrets, .. } = scope;
+    let Scope { folders, secrets, templates, .. } = scope;
     let form = Form {
         name: field.key,
         kind,
@@ -199,6 +199,7 @@ fn provider(
         is_complete,
         folders,
         secrets,
+        templates,
         findings,
     };
     let destinations = if is_readable { form.destinations() } else { Vec::new() };
@@ -207,5 +208,5 @@ fn provider(
         let message = format!("{} is not in this version: no effect, notices go to the fallback", kind.as_str());
         findings.warning(field.at, message);
     }
-    Some((kind, if is_sound { destinations } else { Vec::new() }))
+    Some(if is_sound { destinations } else { Vec::new() })
 }

@@ -12,7 +12,9 @@ use super::FALLBACK;
 use crate::domain::monitor::Secret;
 use crate::ring::Family;
 use crate::units::Span;
-use crate::units::limits::{CODE_WORKERS_MAX, CODE_WORKERS_MIN, PACKET_RATE, PACKET_RATES};
+use crate::units::limits::{
+    CODE_WORKERS_MAX, CODE_WORKERS_MIN, PACKET_RATE, PACKET_RATES, STORE_AGE_DEFAULT, STORE_SIZE_DEFAULT,
+};
 
 const WORKERS: RangeInclusive<u64> = 1..=1_000_000;
 const CODE_WORKERS: RangeInclusive<u64> = 1..=1_024;
@@ -88,6 +90,8 @@ pub struct Code {
     pub fallback: Box<str>,
     /// A red that lasts is told again after this long.
     pub repeat_interval: Option<Span>,
+    /// Whether many alerts at one destination are told together, where people read or are woken.
+    pub merge: bool,
     /// Destinations that are written to at the same time.
     pub min_workers: u32,
     pub max_workers: u32,
@@ -120,10 +124,20 @@ pub struct Security {
     pub secret_dirs: Option<Vec<PathBuf>>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
-    /// Not used by this version, whose store is in memory.
+    /// `None`: `cpra.db` in the state folder.
     pub path: Option<PathBuf>,
+    /// History that is older is removed,
+    pub max_age: Span,
+    /// and so is the oldest of it when the file has more bytes.
+    pub max_size: u64,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { path: None, max_age: STORE_AGE_DEFAULT, max_size: STORE_SIZE_DEFAULT }
+    }
 }
 
 /// How names are looked up.
@@ -232,6 +246,7 @@ impl Default for Code {
         Self {
             fallback: FALLBACK.into(),
             repeat_interval: Some(Span::from_secs(4 * 3600)),
+            merge: true,
             min_workers: CODE_WORKERS_MIN,
             max_workers: CODE_WORKERS_MAX,
             slo: Span::from_millis(100),
@@ -261,6 +276,9 @@ impl Default for Histograms {
 const SERVICE_TIMES: RangeInclusive<Span> = Span::from_micros(10)..=Span::from_secs(3_600);
 const MOMENTS: RangeInclusive<Span> = Span::from_millis(1)..=Span::from_secs(3_600);
 const WHILES: RangeInclusive<Span> = Span::from_millis(0)..=Span::from_secs(7 * 24 * 3_600);
+/// `[store] max_age` and `max_size`.
+const STORE_AGES: RangeInclusive<Span> = Span::from_secs(3_600)..=Span::from_secs(10 * 366 * 24 * 3_600);
+const STORE_SIZES: RangeInclusive<u64> = 8 << 20..=1 << 40;
 const REPEATS: RangeInclusive<Span> = Span::from_secs(1)..=Span::from_secs(7 * 24 * 3_600);
 
 /// Puts what a key says where it belongs; what is faulty or not there changes nothing.
@@ -332,6 +350,7 @@ impl Code {
     pub(super) fn read(&mut self, section: &Section<'_>, findings: &mut Findings) {
         set(&mut self.fallback, section, findings, "fallback", |node| value::line(255)(node).map(Box::from));
         set(&mut self.repeat_interval, section, findings, "repeat_interval", some(value::span(REPEATS)));
+        set(&mut self.merge, section, findings, "merge", value::boolean);
         set(&mut self.min_workers, section, findings, "min_workers", count(CODE_WORKERS));
         set(&mut self.max_workers, section, findings, "max_workers", count(CODE_WORKERS));
         set(&mut self.slo, section, findings, "slo", value::span(MOMENTS));
@@ -358,6 +377,8 @@ impl Security {
 impl Store {
     pub(super) fn read(&mut self, section: &Section<'_>, findings: &mut Findings) {
         set(&mut self.path, section, findings, "path", some(path));
+        set(&mut self.max_age, section, findings, "max_age", value::span(STORE_AGES));
+        set(&mut self.max_size, section, findings, "max_size", file_size);
     }
 }
 
@@ -451,6 +472,23 @@ fn share(node: &Node) -> Result<Share, String> {
 
 fn path(node: &Node) -> Result<PathBuf, String> {
     value::line(PATH_MAX)(node).map(PathBuf::from)
+}
+
+/// Bytes of a file: `512MiB`, `1GiB`.
+fn file_size(node: &Node) -> Result<u64, String> {
+    let written = value::text(node)?;
+    let lower = written.to_ascii_lowercase();
+    let (digits, unit) = lower.split_at(lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len()));
+    let scale = match unit.trim() {
+        "m" | "mb" | "mib" => Some(1 << 20),
+        "g" | "gb" | "gib" => Some(1 << 30),
+        _ => None,
+    };
+    match scale.and_then(|scale: u64| digits.parse::<u64>().ok()?.checked_mul(scale)) {
+        Some(bytes) if STORE_SIZES.contains(&bytes) => Ok(bytes),
+        Some(_) => Err(format!("{written} is out of range: 8MiB to 1024GiB")),
+        None => Err(format!("{} is no size: write it like 512MiB, or 1GiB", quoted(written))),
+    }
 }
 
 /// A name that the system has for a user, or a number.

@@ -150,8 +150,7 @@ impl Form<'_, '_> {
 
     /// `security`, or the original's `tls`: `true` is whatever the port stands for.
     fn mail_security(&mut self, port: Option<u16>) -> MailSecurity {
-        let choices =
-            [("starttls", MailSecurity::StartTls), ("tls", MailSecurity::Tls), ("none", MailSecurity::Plain)];
+        let choices = [("starttls", MailSecurity::StartTls), ("tls", MailSecurity::Tls), ("none", MailSecurity::Plain)];
         let by_port = if port == Some(465) { MailSecurity::Tls } else { MailSecurity::StartTls };
         let said = self.value(&["security"], value::choice(&choices));
         let tls = self.value(&["tls"], value::boolean);
@@ -183,8 +182,7 @@ impl Form<'_, '_> {
         let auth_token = self.secret(&["auth_token", "auth_token_file", "auth_token_env"], |_| Ok(()));
         let from = self.value(&["from"], values::sender).map(SmsSender::Number);
         let service = self.value(&["messaging_service_sid"], values::sid).map(SmsSender::Service);
-        if let (Some(_), Some(field)) =
-            (&from, self.section.find(&mut Default::default(), &["messaging_service_sid"]))
+        if let (Some(_), Some(field)) = (&from, self.section.find(&mut Default::default(), &["messaging_service_sid"]))
         {
             let message = "messaging_service_sid and from both say who it is from: remove one of them".to_owned();
             self.say(Severity::Error, &field, message);
@@ -240,7 +238,8 @@ impl Form<'_, '_> {
             self.say(Severity::Error, &field, message);
         }
         if username.is_some() != password.is_some() && self.is_complete && bearer.is_none() {
-            let (has, lacks) = if username.is_some() { ("username", "password_file") } else { ("password", "username") };
+            let (has, lacks) =
+                if username.is_some() { ("username", "password_file") } else { ("password", "username") };
             self.section.missing(self.findings, lacks, &format!("{has} comes alone, a server wants both"));
         }
         let authorization = match (username, password) {

@@ -60,8 +60,8 @@ pub(super) fn mailbox(node: &Node) -> Result<Box<str>, String> {
     };
     let (local, domain) = bare.rsplit_once('@').ok_or_else(wrong)?;
     let is_atom = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte);
-    let is_local = local.len() <= LOCAL_PART_MAX
-        && local.split('.').all(|part| !part.is_empty() && part.bytes().all(is_atom));
+    let is_local =
+        local.len() <= LOCAL_PART_MAX && local.split('.').all(|part| !part.is_empty() && part.bytes().all(is_atom));
     let is_domain = matches!(address::host(domain), Ok(Host::Name(_))) && !domain.ends_with('.');
     if is_local && is_domain { Ok(text.into()) } else { Err(wrong()) }
 }
@@ -78,9 +78,7 @@ pub(super) fn phone(node: &Node) -> Result<Box<str>, String> {
 
 fn is_phone(text: &str) -> bool {
     text.strip_prefix('+').is_some_and(|digits| {
-        (7..=15).contains(&digits.len())
-            && !digits.starts_with('0')
-            && digits.bytes().all(|byte| byte.is_ascii_digit())
+        (7..=15).contains(&digits.len()) && !digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit())
     })
 }
 
@@ -162,7 +160,9 @@ pub(super) fn rate(node: &Node) -> Result<Span, String> {
     let is_number = !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit());
     match count.parse::<u64>() {
         Ok(count @ 1..=COUNT_MAX) if is_number => Ok(Span::from_nanos(unit.as_nanos() / count)),
-        _ if is_number => Err(format!("{} is out of range: 1 to {COUNT_MAX} in a second, minute or hour", quoted(text))),
+        _ if is_number => {
+            Err(format!("{} is out of range: 1 to {COUNT_MAX} in a second, minute or hour", quoted(text)))
+        }
         _ => Err(wrong()),
     }
 }
@@ -183,7 +183,8 @@ mod tests {
         {
             assert_eq!(rate(&node(text)), Ok(Span::from_nanos(expected)), "{text}");
         }
-        for wrong in ["", "1", "1/", "/s", "-1/s", "0/s", "1/d", "1.5/s", "10001/s", "99999999999999999999/s", "1/s/s"] {
+        for wrong in ["", "1", "1/", "/s", "-1/s", "0/s", "1/d", "1.5/s", "10001/s", "99999999999999999999/s", "1/s/s"]
+        {
             assert!(rate(&node(wrong)).is_err(), "{wrong}");
         }
     }
@@ -194,8 +195,24 @@ mod tests {
             assert_eq!(mailbox(&node(fine)).as_deref(), Ok(fine));
         }
         for wrong in [
-            "", "a", "@b", "a@", "a@b.", "a b@c", "a..b@c", ".a@c", "a@b@c", "a@[1.2.3.4]", "a@1.2.3.4", "<a@b", "a@b>",
-            "x, y <a@b>", "\"x\" <a@b>", "a@b\r\nBcc: c@d", "ä@b", "a@b <c@d>",
+            "",
+            "a",
+            "@b",
+            "a@",
+            "a@b.",
+            "a b@c",
+            "a..b@c",
+            ".a@c",
+            "a@b@c",
+            "a@[1.2.3.4]",
+            "a@1.2.3.4",
+            "<a@b",
+            "a@b>",
+            "x, y <a@b>",
+            "\"x\" <a@b>",
+            "a@b\r\nBcc: c@d",
+            "ä@b",
+            "a@b <c@d>",
         ] {
             assert!(mailbox(&node(wrong)).is_err(), "{wrong}");
         }

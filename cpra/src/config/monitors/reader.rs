@@ -126,8 +126,8 @@ impl<'l, 'a> Reader<'l, 'a> {
         let Some(defined) = monitor::monitor(&section, Some(name), &mut self.load.scope, &mut findings) else {
             return false;
         };
-        let is_refused = self.refusal(&section, &defined.monitor).is_some()
-            || self.notify_refusal(&defined.monitor).is_some();
+        let is_refused =
+            self.refusal(&section, &defined.monitor).is_some() || self.notify_refusal(&defined.monitor).is_some();
         if !findings.0.is_empty() || is_refused {
             return false;
         }

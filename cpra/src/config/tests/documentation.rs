@@ -83,7 +83,7 @@ fn every_key_is_described() {
     let mut keys: Vec<&str> = MONITOR_KEYS.known.iter().chain(PULSE_KEYS.known).copied().collect();
     keys.extend(CheckKind::ALL.iter().flat_map(|&kind| check::keys(kind).known));
     keys.extend(crate::config::tls::KEYS.known);
-    keys.extend(ProviderKind::NAMES.iter().flat_map(|(_, kind)| kind.keys()));
+    keys.extend(ProviderKind::NAMES.iter().flat_map(|(_, kind)| kind.keys().into_iter().chain(kind.declared_keys())));
     for key in keys {
         assert!(TEXT.contains(&format!("`{key}`")) || TEXT.contains(&format!("`{key}:")), "{key} is not described");
     }

@@ -3,14 +3,15 @@
 use tempfile::TempDir;
 
 use super::*;
+use crate::config::Settings;
+use crate::config::daemon::Flags;
 use crate::config::monitor::{MONITOR_KEYS, PULSE_KEYS};
-use crate::config::providers::{Provider, ProviderKind};
 use crate::config::{check, dns, http, push, script, tls};
 use crate::domain::monitor::{
     Assertion, CheckKind, HeaderRule, IcmpCheck, JsonRule, MaxLatency, Pattern, Proxy, PushCheck, RecordType,
     ScriptCheck, Secret, StartTls, TcpMode, TlsPolicy,
 };
-use crate::domain::{Check, Color, Destination, Host, HttpCheck, TcpCheck};
+use crate::domain::{Check, Host, HttpCheck, TcpCheck};
 use crate::units::Span;
 
 /// A folder with secrets and certificates, and a daemon file that names two providers.
@@ -26,6 +27,9 @@ impl Ground {
         for (name, text) in [
             ("a", "first-secret-0001\n"),
             ("b", "second-secret-0002\n"),
+            ("hook", "https://hooks.example.com/services/T0/B0/third-secret-0003\n"),
+            ("sign", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n"),
+            ("pager", "0123456789abcdef0123456789abcdef\n"),
             ("ca.pem", "-----BEGIN CERTIFICATE-----\n"),
             ("cb.pem", "-----BEGIN CERTIFICATE-----\n"),
             ("ka.pem", "-----BEGIN PRIVATE KEY-----\n"),
@@ -35,10 +39,26 @@ impl Ground {
         }
         let mut folders = Folders::new(path, Path::new("/var/lib/cpra"), Path::new("/tmp"));
         folders.secret_dirs = vec![path.to_owned()];
-        let providers = &mut folders.providers;
-        providers.insert("oncall", Provider { kind: ProviderKind::PagerDuty, file: None });
-        providers.insert("journal", Provider { kind: ProviderKind::Log, file: Some("/var/log/j.jsonl".into()) });
-        Self { _folder: folder, folders }
+        let mut ground = Self { _folder: folder, folders };
+        let pager = ground.path("pager");
+        ground.declare(&format!(
+            "[providers.oncall]\ntype = \"pagerduty\"\nrouting_key_file = \"{pager}\"\n\
+             [providers.journal]\ntype = \"log\"\nfile = \"/var/log/j.jsonl\"\n"
+        ));
+        ground
+    }
+
+    /// The path of a file in the folder of secrets.
+    pub(super) fn path(&self, name: &str) -> String {
+        self.folders.secret_dirs[0].join(name).display().to_string()
+    }
+
+    /// A daemon file in place of the one before.
+    pub(super) fn declare(&mut self, text: &str) {
+        let (settings, diagnostics) = Settings::compose("c.toml", text, |_| None, &Flags::default());
+        assert_eq!(diagnostics.to_string(), "", "{text}");
+        self.folders.providers = settings.providers;
+        self.folders.fallback = settings.code.fallback;
     }
 
     pub(super) fn load(&self, text: &str) -> (Vec<Monitor>, Report) {
@@ -47,14 +67,14 @@ impl Ground {
         (monitors, report)
     }
 
-    fn one(&self, text: &str) -> Monitor {
+    pub(super) fn one(&self, text: &str) -> Monitor {
         let (mut monitors, report) = self.load(text);
         assert!(report.is_sound() && monitors.len() == 1, "{text}\n{}", report.diagnostics);
         monitors.remove(0)
     }
 }
 
-fn document(kind: &str, config: &str) -> String {
+pub(super) fn document(kind: &str, config: &str) -> String {
     format!("- name: a\n  pulse:\n    type: {kind}\n    interval: 30s\n    timeout: 5s\n    config: {{{config}}}\n")
 }
 
@@ -553,88 +573,6 @@ fn parents_are_looked_for_once_all_names_are_known() {
     assert_eq!((report.diagnostics.errors(), report.diagnostics.warnings()), (1, 1));
 }
 
-#[test]
-fn a_red_that_nobody_receives_goes_to_the_fallback_and_is_counted() {
-    let ground = Ground::new();
-    let fallback = |file: Option<&str>| Destination::log(file.map(Into::into));
-    for (codes, counted, file, warnings) in [
-        ("{}", 1, None, &[][..]),
-        ("{yellow: {notify: log}}", 1, None, &[]),
-        ("{red: {notify: log}}", 0, None, &[]),
-        ("{red: {notify: log, dispatch: false}}", 1, None, &[]),
-        ("{red: {notify: journal}}", 0, Some("/var/log/j.jsonl"), &[]),
-        (
-            "{red: {notify: oncall}}",
-            1,
-            None,
-            &[
-                "red: notify \"oncall\" is of type pagerduty, which comes with a later version: its notices go to the fallback log",
-            ],
-        ),
-        (
-            "{red: {notify: pagerduty, config: {url: pager}}}",
-            1,
-            None,
-            &[
-                "red: no routing key is known for \"pagerduty\" (a url alone names no service): add routing_key_file; its notices go to the fallback log",
-            ],
-        ),
-        (
-            "{red: {notify: slack, config: {hook: 'https://hooks.slack.com/services/T/B/x'}}}",
-            1,
-            None,
-            &["red: notify \"slack\" comes with a later version: its notices go to the fallback log"],
-        ),
-        (
-            "{red: {notify: [sms, journal], config: {to: '+49'}}}",
-            0,
-            None,
-            &["red: notify \"sms\" comes with a later version: its notices go to the fallback log"],
-        ),
-        (
-            "{red: {notify: webhook}}",
-            1,
-            None,
-            &["red: notify \"webhook\" has no url or url_file: add it to config; its notices go to the fallback log"],
-        ),
-    ] {
-        let (monitors, report) = ground.load(&(document("icmp", "host: h") + &format!("  codes: {codes}\n")));
-        assert_eq!(report.reds_to_fallback, counted, "{codes}");
-        let warned: Vec<&str> = report.diagnostics.iter().map(|diagnostic| &*diagnostic.message).collect();
-        assert_eq!(warned, warnings, "{codes}");
-        let red = monitors[0].policy.codes.destinations(Color::Red);
-        assert_eq!(red[0].as_ref(), &fallback(file), "{codes}");
-    }
-    let unverified = document("http", "url: https://h/, tls: {insecure_skip_verify: true}");
-    assert_eq!(ground.load(&unverified).1.unverified, 1);
-}
-
-#[test]
-fn every_key_of_a_provider_is_known_to_its_type_and_to_no_other() {
-    let ground = Ground::new();
-    for (name, kind) in ProviderKind::NAMES {
-        for key in kind.keys() {
-            let value = match *key {
-                "file" => "x.jsonl",
-                "url" | "hook" | "generator_url" => "https://h/x",
-                "port" => "25",
-                "timeout" => "5s",
-                "tls" => "true",
-                "severity" => "critical",
-                "payload" | "labels" | "annotations" | "headers" => "{a: b}",
-                file if file.ends_with("_file") => "a",
-                _ => "x",
-            };
-            let rule = |name: &str| format!("  codes: {{yellow: {{notify: {name}, config: {{{key}: {value}}}}}}}\n");
-            let load = |name: &str| ground.load(&(document("icmp", "host: h") + &rule(name))).1;
-            assert!(load(name).is_sound(), "{name} {key}\n{}", load(name).diagnostics);
-            for (other, kind) in ProviderKind::NAMES {
-                assert_eq!(load(other).is_sound(), kind.keys().contains(key), "{other} {key}");
-            }
-        }
-    }
-}
-
 /// Where it stands, and how what is said about it begins.
 const REFUSED: &[(&str, &str, &str)] = &[
     ("http", "url: ftp://h/", "url \"ftp://h/\" has the unknown scheme \"ftp\": write http:// or https://"),
@@ -817,11 +755,6 @@ const REFUSED_BESIDE: &[(&str, &str)] = &[
         "codes: {red: {notify: nobody-knows}}",
         "notify \"nobody-knows\" is unknown: define [providers.nobody-knows] in the daemon file",
     ),
-    ("codes: {red: {notify: slack, config: {file: x}}}", "unknown key \"file\""),
-    ("codes: {red: {notify: slack, config: {hook: nowhere}}}", "hook is no http or https address"),
-    ("codes: {red: {notify: pagerduty, config: {severity: loud}}}", "severity \"loud\" is unknown"),
-    ("codes: {red: {notify: email, config: {to: a, port: 0}}}", "port 0 is out of range"),
-    ("codes: {red: {notify: slack, config: {payload: [a]}}}", "payload takes a map of keys, this is a list"),
 ];
 
 #[test]

@@ -7,6 +7,7 @@ mod grammar;
 mod hostile;
 mod keys;
 mod oracle;
+mod providers;
 mod secrets;
 mod settings;
 

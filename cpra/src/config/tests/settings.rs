@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::config::Settings;
-use crate::config::daemon::{Breaker, EbpfHook, EbpfMode, Flags, LogFormat, SCHEMA, Share, variable};
+use crate::config::daemon::{Breaker, EbpfHook, EbpfMode, Flags, LogFormat, SCHEMA, Share, Store, variable};
+use crate::domain::monitor::Secret;
 use crate::ring::Family;
 use crate::units::Span;
 
@@ -44,7 +45,15 @@ fn what_the_documented_file_shows_commented_out_loads() {
     let (settings, said) = read(&text.join("\n"));
     let errors: Vec<_> = said.iter().filter(|line| !line.contains(": warning: ")).collect();
     assert!(errors.is_empty(), "{errors:#?}");
-    assert!(settings.providers.len() >= 10 && settings.resolver.servers.len() == 2, "{settings:#?}");
+    assert!(settings.providers.names().count() >= 10 && settings.resolver.servers.len() == 2, "{settings:#?}");
+    let folders = Folders { providers: settings.providers, ..folders() };
+    let report = crate::config::read_all(&[], &folders, &mut |_| {});
+    // Only what this host does not have.
+    let missing = ["is not there", "cannot be looked at", "which is empty or not set"];
+    let is_missing = |said: &&crate::config::Diagnostic| missing.iter().any(|missing| said.message.contains(missing));
+    let wrong: Vec<_> =
+        report.diagnostics.iter().filter(|said| said.severity == crate::config::Severity::Error).collect();
+    assert!(wrong.iter().all(is_missing) && wrong.len() >= 10, "{}", report.diagnostics);
 }
 
 #[test]
@@ -92,14 +101,11 @@ fn every_key_changes_the_settings() {
         }),
         ("[resolver]\ntimeout = \"1s\"", |s| s.resolver.timeout = Some(Span::from_secs(1))),
         ("[resolver]\nprefer = \"ipv6\"", |s| s.resolver.prefer = Family::V6),
-        ("[providers.x]\ntype = \"log\"\nfile = \"/var/log/x\"", |s| {
-            s.providers = vec![crate::config::daemon::Provider {
-                name: "x".into(),
-                kind: crate::config::ProviderKind::Log,
-                file: Some("/var/log/x".into()),
-                secret_files: Vec::new(),
-            }];
+        ("[code]\nrepeat_interval = \"1h\"", |s| s.code.repeat_interval = Some(Span::from_secs(3_600))),
+        ("[watchdog]\nurl = \"https://w.example/x\"", |s| {
+            s.watchdog.url = Some(Secret::new("https://w.example/x"));
         }),
+        ("[watchdog]\ninterval = \"10s\"", |s| s.watchdog.interval = Span::from_secs(10)),
     ];
     for (text, change) in rows {
         let mut expected = Settings::default();
@@ -118,10 +124,7 @@ fn every_key_changes_the_settings() {
         }),
         ("[intervention]\nallow = [\"docker\"]", |s| s.intervention.allow = Some(vec!["docker".into()])),
         ("[intervention]\ndry_run = true", |s| s.intervention.dry_run = true),
-        ("[code]\nrepeat_interval = \"1h\"", |s| s.code.repeat_interval = Some(Span::from_secs(3_600))),
         ("[blind]\ncanaries = [\"a\"]", |s| s.blind.canaries = vec!["a".into()]),
-        ("[watchdog]\nurl = \"https://w.example/x\"", |s| s.watchdog.url = Some("https://w.example/x".into())),
-        ("[watchdog]\ninterval = \"10s\"", |s| s.watchdog.interval = Span::from_secs(10)),
     ];
     for (text, change) in later {
         let mut expected = Settings::default();
@@ -130,15 +133,23 @@ fn every_key_changes_the_settings() {
         assert_eq!(settings, expected, "{text}");
         assert!(said.len() == 1 && said[0].contains("warning: ") && said[0].contains("no effect"), "{text}: {said:?}");
     }
-    let (settings, diagnostics) = read("[store]\npath = \"/x\"");
-    assert_eq!(settings.store.path, Some("/x".into()));
-    assert!(diagnostics[0].starts_with("c.toml:2:1: warning: \"path\" has no effect"), "{diagnostics:?}");
+}
+
+#[test]
+fn the_store_is_bounded_by_age_and_size() {
+    let (settings, diagnostics) = read("[store]\npath = \"/x\"\nmax_age = \"48h\"\nmax_size = \"512MiB\"");
+    let expected = Store { path: Some("/x".into()), max_age: Span::from_secs(48 * 3_600), max_size: 512 << 20 };
+    assert_eq!((settings.store, diagnostics.len()), (expected, 0));
+    for wrong in ["1MiB", "2000GiB", "12", "1TiB", "-1GiB"] {
+        let (settings, diagnostics) = read(&format!("[store]\nmax_size = \"{wrong}\""));
+        assert_eq!((settings.store, diagnostics.len()), (Store::default(), 1), "{wrong}");
+    }
 }
 
 #[test]
 fn faults_come_all_at_once_with_their_places() {
     let text = "batch_sise = 3\nqueue_capacity = \"many\"\nbatch_size = 0x10\n[api]\nlisten = \":9860\"\nexternal_url = \"https://u:p@h/\"\n\
-                [pulse]\nmax_workers = 0\n[providers.chat]\ntype = \"slack\"\n[apj]\n[log]\nformat = \"jsn\"\n[security]\nlog_dirs = [\"x\"]\n[code]\nfallback = 1\n";
+                [pulse]\nmax_workers = 0\n[watchdog]\nurl = \"https://u:p@h/\"\n[apj]\n[log]\nformat = \"jsn\"\n[security]\nlog_dirs = [\"x\"]\n[code]\nfallback = 1\n";
     let (_, diagnostics) = read(text);
     let found: Vec<&str> = diagnostics.iter().filter_map(|text| text.lines().next()).collect();
     assert_eq!(
@@ -150,11 +161,11 @@ fn faults_come_all_at_once_with_their_places() {
             "c.toml:5:10: listen \":9860\" has no address: write \"127.0.0.1:9860\", or \"0.0.0.0:9860\" for every interface",
             "c.toml:6:16: external_url has a user or a password in it: write it like \"https://cpra.example.com\"",
             "c.toml:8:15: max_workers 0 is out of range: 1 to 1000000",
-            "c.toml:9:12: hook_file is missing: slack needs hook_file",
+            "c.toml:10:7: url has a user or a password in it: say who asks with the keys for that",
             "c.toml:11:2: unknown key \"apj\", did you mean \"api\"?",
             "c.toml:13:10: format \"jsn\" is unknown, did you mean \"json\"?",
             "c.toml:15:12: log_dirs \"x\" is not absolute: write the whole path, without \"..\"",
-            "c.toml:17:12: fallback \"1\" is unknown: write log",
+            "c.toml: [code] fallback \"1\" is unknown: write log, or the name of a [providers.NAME]",
         ]
     );
     assert_eq!(diagnostics[0].lines().nth(2), Some("   | ^^^^^^^^^^"));
@@ -317,33 +328,4 @@ fn a_missing_file_is_an_error() {
         diagnostics.to_string(),
         "/nonexistent/c.toml: there is no such file: check the path given with --config\n"
     );
-}
-
-#[test]
-fn providers_have_their_own_keys_and_no_secrets() {
-    for (text, expected) in [
-        ("type = \"slak\"", "c.toml:2:8: type \"slak\" is unknown, did you mean \"slack\"?"),
-        ("url = \"x\"", "c.toml:1:12: type is missing: add \"type = \\\"slack\\\"\", or another"),
-        (
-            "type = \"slack\"\nhook = \"https://h\"\nhook_file = \"/s\"",
-            "c.toml:3:1: hook is a secret, and does not stand here: put it into a file, and name that with hook_file",
-        ),
-        ("type = \"slack\"\nhook_fle = \"/s\"", "c.toml:3:1: unknown key \"hook_fle\", did you mean \"hook_file\"?"),
-        (
-            "type = \"pagerduty\"\nrouting_key_file = \"key\"",
-            "c.toml:3:20: routing_key_file \"key\" is not absolute: write the whole path, without \"..\"",
-        ),
-        ("type = \"telegram\"\nbot_token_file = \"/s\"", "c.toml:1:12: chat_id is missing: telegram needs chat_id"),
-        (
-            "type = \"webhook\"\nurl_file = \"/s\"",
-            "c.toml:1:12: warning: webhook is not in this version: no effect, notices go to the fallback",
-        ),
-    ] {
-        let (settings, said) = read(&format!("[providers.x]\n{text}"));
-        let found: Vec<&str> = said.iter().filter_map(|text| text.lines().next()).collect();
-        assert_eq!(found, [expected], "{text}");
-        assert_eq!(settings.providers.len(), usize::from(expected.contains("warning")), "{text}");
-    }
-    let (_, said) = read("[providers.slack]\ntype = \"log\"");
-    assert!(said[0].contains("is the name of a type"), "{said:?}");
 }

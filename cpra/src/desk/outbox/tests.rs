@@ -1,10 +1,10 @@
 //! The outbox by itself.
 
 use super::*;
-use crate::domain::monitor::About;
-use crate::domain::notice::EpisodeId;
 use crate::domain::destination::{Pace, Slack};
+use crate::domain::monitor::About;
 use crate::domain::monitor::Secret;
+use crate::domain::notice::EpisodeId;
 use crate::domain::{Color, DeliveryKey, Incident, Provider};
 use crate::units::limits::{DELIVERY_PAUSE_MAX, PAUSE_MAX, PROBE_AFTER, THROTTLE_PAUSE_MIN};
 use crate::units::{MonitorId, Timestamp};
@@ -335,8 +335,9 @@ fn what_may_have_arrived_is_tried_twice_more_and_what_fails_for_a_day_is_dead() 
 #[test]
 fn what_a_person_drops_is_gone_and_what_is_on_its_way_is_not_tried_again() {
     let mut outbox = Outbox::default();
-    let ids: Vec<_> =
-        [Raise::Yellow, Raise::Red, Raise::Resolve].map(|raise| outbox.add(notice(0, 1, raise), 1, at(0), at(0))).into();
+    let ids: Vec<_> = [Raise::Yellow, Raise::Red, Raise::Resolve]
+        .map(|raise| outbox.add(notice(0, 1, raise), 1, at(0), at(0)))
+        .into();
     assert_eq!(leaving(&mut outbox, at(0)), [ids[0]]);
     assert!(outbox.drop_one(ids[1], at(0)) && outbox.drop_one(ids[0], at(0)));
     assert!(!outbox.drop_one(ids[0], at(0)) && !outbox.drop_one(NoticeId(99), at(0)));
