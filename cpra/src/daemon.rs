@@ -403,7 +403,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         interval: plan.watchdog.interval,
         whom: plan.watchdog.url.as_ref().map(watchdog::host_of).unwrap_or_default(),
     };
-    let watchdog = watchdog::spawn(watch, plan.watchdog.url).map_err(|error| StartError::Thread { thread: watchdog::THREAD, error })?;
+    let watchdog = watchdog::spawn(watch, plan.watchdog.url)
+        .map_err(|error| StartError::Thread { thread: watchdog::THREAD, error })?;
     if let Some(supervisor) = &plan.supervisor {
         supervisor.ready("checks begin");
     }

@@ -22,8 +22,8 @@ use crate::queueing::Report;
 use crate::queueing::meter::Percentiles;
 use crate::shard::ShardStats;
 use crate::shard::protocol::{BUCKETS_US, EchoStats, Histogram, PACKETS, STATES};
-use crate::units::Instant;
 use crate::store::StoreStats;
+use crate::units::Instant;
 
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 

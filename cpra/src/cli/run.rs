@@ -152,10 +152,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         syn_ports,
         privilege,
         supervisor: supervisor()?,
-        watchdog: watchdog::Settings {
-            url: settings.watchdog.url.clone(),
-            interval: settings.watchdog.interval,
-        },
+        watchdog: watchdog::Settings { url: settings.watchdog.url.clone(), interval: settings.watchdog.interval },
     };
     let daemon = daemon::start(plan)?;
     // A clean end is a success even where a notice was left behind: that was told, loudly, and is not undone by 1.
