@@ -250,11 +250,13 @@ async fn transmit(connection: &mut AsyncSmtpConnection, letter: &Letter, to: &[&
     connection.command(Data).await?;
     // From here on it may have arrived, whatever is heard of it: no second try over another connection.
     let reply = connection.message(&letter.text).await.map_err(|error| {
-        let mut fault = Fault::from(error);
-        if std::mem::take(&mut fault.gone) {
-            fault.said = format!("the answer to the message was lost: {}", fault.said);
+        let no_answer = error.status().is_none();
+        let fault = Fault { gone: false, ..Fault::from(error) };
+        if no_answer {
+            Fault { said: format!("the answer to the message was lost: {}", fault.said), ..fault }
+        } else {
+            fault
         }
-        fault
     })?;
     let reply = format!("{} {}", reply.code(), reply.first_line().unwrap_or_default());
     Ok(Sent { reply, done, later, never })
