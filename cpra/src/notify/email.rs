@@ -199,7 +199,8 @@ impl EmailOutlet {
         {
             let username = self.email.username.as_deref().unwrap_or_default();
             let plain = format!("\0{username}\0{password}");
-            for secret in [password.to_owned(), BASE64_STANDARD.encode(password), BASE64_STANDARD.encode(plain)] {
+            // The longest first: it may hold the others.
+            for secret in [BASE64_STANDARD.encode(plain), BASE64_STANDARD.encode(password), password.to_owned()] {
                 said = said.replace(&secret, "(secret)");
             }
         }
