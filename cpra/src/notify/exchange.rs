@@ -37,7 +37,9 @@ impl std::fmt::Debug for Secrets {
     }
 }
 
-/// A part of an address that is shorter says nothing, and is a word like any other.
+/// What is shorter is a word like any other: to take each `a` out would say more than it hides.
+const SECRET_MIN: usize = 4;
+/// The same for a part of an address.
 const SECRET_PART_MIN: usize = 8;
 
 impl Secrets {
@@ -51,7 +53,7 @@ impl Secrets {
                 all.extend(parts.filter(|part| part.len() >= SECRET_PART_MIN).map(str::to_owned));
             }
         }
-        all.retain(|secret| !secret.is_empty());
+        all.retain(|secret| secret.len() >= SECRET_MIN);
         // The longest first: they may hold others.
         all.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Self(all)

@@ -24,6 +24,7 @@ pub(super) fn note_shard_event(trace: &mut Trace, now: Instant, shard: u8, event
         shard::Event::Echoed { slot, generation, sequence, .. } => {
             (slot.0, generation.0, 18, Some(Ok(u32::from(*sequence))), None, false)
         }
+        shard::Event::Reloaded(reload) => (reload.changes.len() as u32, 0, 21, None, None, false),
         shard::Event::Pushed { index, ok, .. } => (*index, 0, 19, None, None, *ok),
     };
     trace.note(now, (3_u8, shard, value), || match event {
@@ -70,6 +71,7 @@ pub(super) fn note_desk_event(trace: &mut Trace, now: Instant, event: &desk::Eve
         desk::Event::Read { token, .. } => (10, *token),
         desk::Event::Outbox { token, .. } => (11, *token),
         desk::Event::Test { token, .. } => (12, *token),
+        desk::Event::Reloaded { changes, .. } => (13, changes.len() as u64),
     };
     trace.note(now, (5_u8, value), || format!("desk    ◀ {event:?}"));
 }

@@ -12,11 +12,13 @@ mod icmp;
 mod pace;
 mod pulse;
 mod raw;
+mod reload;
 mod report;
 mod ring;
 mod scripts;
 mod sizing;
 mod steps;
+mod store;
 mod syn;
 mod target;
 mod tls;
@@ -65,6 +67,10 @@ pub(crate) enum Bench {
     Sizing(sizing::Options),
     /// Pulse sizes itself: through steps of the rate and of the time that answers take, with a plot
     Steps(steps::Options),
+    /// How long a commit of the store takes beside a bare fdatasync, and how fast a storm is written
+    Store(store::Options),
+    /// Lag and missed checks while the files change and are read again
+    Reload(reload::Options),
     /// The server that is checked (started by `pulse`)
     #[command(hide = true)]
     Target(target::Options),
@@ -97,7 +103,9 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::TlsTarget => tls::target(),
         Bench::TlsLoop(load) => tls::check(load),
         Bench::Scripts(options) => scripts::run(options),
+        Bench::Reload(options) => reload::run(options),
         Bench::Steps(options) => steps::run(options),
+        Bench::Store(options) => store::run(options),
         Bench::SpawnLoop(load) => scripts::spawn_loop(load),
         Bench::SpawnDaemon(load) => scripts::spawn_daemon(load),
         Bench::Sizing(options) => sizing::run(options),

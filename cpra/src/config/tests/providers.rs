@@ -344,6 +344,10 @@ fn what_a_daemon_file_has_wrong_is_said_with_its_place() {
         ),
         ("type = \"slack\"\nhook_env = \"HOOK\"\ntext.red = \"\"", "4:12: text.red is empty"),
         (
+            "type = \"slack\"\nhook_env = \"HOOK\"\ntext = \"{{ monitr }}\"",
+            "4:8: text is no template that can be used: there is no \"monitr\"",
+        ),
+        (
             "type = \"slack\"\nhook_env = \"HOOK\"\ntitle = \"a\\nb\"",
             "4:9: title contains the control character U+000A",
         ),

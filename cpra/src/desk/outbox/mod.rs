@@ -673,7 +673,8 @@ impl Entry {
             DeliveryResult::Failed => {}
         }
         let failing = now.since(*self.failing_since.get_or_insert(now));
-        if self.unsure >= UNSURE_MAX && delivered.result == DeliveryResult::Unsure {
+        let is_enough = self.unsure >= UNSURE_MAX && !planted::is(Bug::UnsureForEver);
+        if is_enough && delivered.result == DeliveryResult::Unsure {
             return Some(format!("it may have arrived, {} times: {}", self.unsure, delivered.said).into());
         }
         (failing >= DEAD_LETTER_AGE).then(|| format!("failed for {failing}: {}", delivered.said).into())

@@ -61,7 +61,8 @@ impl Pacer {
 
     /// How many may be on their way.
     pub(super) fn limit(&self) -> usize {
-        if self.in_doubt() { 1 } else { self.pace.concurrency.max(1) as usize }
+        let beyond = usize::from(planted::is(Bug::ConcurrencyIgnored));
+        if self.in_doubt() { 1 } else { (self.pace.concurrency.max(1) as usize).saturating_add(beyond) }
     }
 
     /// When the next one may leave; not later than `now` is now.

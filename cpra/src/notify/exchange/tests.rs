@@ -135,7 +135,7 @@ fn no_secret_is_said_whatever_the_other_side_repeats() {
 fn what_goes_unanswered_may_have_arrived_where_a_second_one_is_not_known() {
     for (reply, words) in [
         (Reply::Last(String::new()), ": the connection was closed before the answer"),
-        (Reply::Hang(Duration::from_secs(5)), ": no answer within 1 s"),
+        (Reply::Hang(String::new(), Duration::from_secs(5)), ": no answer within 1 s"),
     ] {
         let (result, said, after) = means(slack, reply);
         assert_eq!((result, after), (DeliveryResult::Unsure, None), "{said}");

@@ -37,8 +37,8 @@ pub(crate) enum Reply {
     Say(String),
     /// These bytes, and the end.
     Last(String),
-    /// Nothing for so long, and the end.
-    Hang(Duration),
+    /// These bytes, then nothing for so long, and the end.
+    Hang(String, Duration),
 }
 
 /// A status, headers (each with its line's end) and a body.
@@ -109,7 +109,9 @@ fn serve(
                 let _ = stream.flush();
                 return;
             }
-            Reply::Hang(span) => {
+            Reply::Hang(bytes, span) => {
+                let _ = stream.write_all(bytes.as_bytes());
+                let _ = stream.flush();
                 std::thread::sleep(span);
                 return;
             }
@@ -197,7 +199,7 @@ fn a_fault_says_whether_anything_has_left() {
     assert!(matches!(&fault, Fault::Unanswered(words) if words.ends_with("does not speak HTTP")), "{fault:?}");
 
     let short = Transport { timeout: Span::from_millis(300), ..transport() };
-    let server = Server::new(|_, _| Reply::Hang(Duration::from_secs(5)));
+    let server = Server::new(|_, _| Reply::Hang(String::new(), Duration::from_secs(5)));
     let words = format!("http://{}: no answer within 300 ms", server.address);
     assert_eq!(send(&short, &server.url("/tellnobody")), Err(Fault::Unanswered(words)));
 
@@ -253,6 +255,11 @@ fn an_answer_is_bounded_and_its_end_is_noticed() {
     let server = Server::new(|_, _| Reply::Last("HTTP/1.1 200 X\r\ncontent-length: 9\r\n\r\nok".into()));
     let got = send(&transport(), &server.url("/")).unwrap();
     assert_eq!((&*got.body, got.is_cut), (&b"ok"[..], true));
+    let head = "HTTP/1.1 202 X\r\ncontent-length: 9\r\n\r\nok";
+    let server = Server::new(move |_, _| Reply::Hang(head.into(), Duration::from_secs(5)));
+    let short = Transport { timeout: Span::from_millis(300), ..transport() };
+    let got = send(&short, &server.url("/")).unwrap();
+    assert_eq!((got.status, &*got.body, got.is_cut), (202, &b"ok"[..], true), "the status has come");
 }
 
 #[test]
@@ -283,7 +290,10 @@ fn a_pause_is_seconds_or_a_date() {
 fn a_proxy_is_given_the_whole_address() {
     let proxy = Server::new(|_, _| answer(200, "", "ok"));
     let through = Transport { proxy: Some(Secret::new(format!("http://me:pw@{}", proxy.address))), ..transport() };
-    assert_eq!(send(&through, "http://hooks.example/T0?a").unwrap().body, b"ok");
+    let connections = Connections::new(&Web::default(), &through, Again::Known);
+    let got = block_on(Disk::Blocking, connections.send(&post("http://hooks.example/T0?a"))).unwrap();
+    let shown = format!("{connections:?}");
+    assert!(got.body == b"ok" && !shown.contains("pw"), "{shown}");
     let seen = proxy.seen();
     assert!(seen[0].head.starts_with("POST http://hooks.example/T0?a HTTP/1.1\r\n"), "{}", seen[0].head);
     assert_eq!(seen[0].header("proxy-authorization"), Some("Basic bWU6cHc="));
