@@ -100,7 +100,10 @@ fn reloads(page: &mut Page<'_>, reloads: &reload::Board) -> fmt::Result {
     page.counters(
         "cpra_reloads",
         "Times that the files were read again, by what came of it; a dry run is none",
-        reload::Outcome::ALL.into_iter().zip(reloads.counts).map(|(outcome, count)| ([("result", outcome.as_str())], count)),
+        reload::Outcome::ALL
+            .into_iter()
+            .zip(reloads.counts)
+            .map(|(outcome, count)| ([("result", outcome.as_str())], count)),
     )?;
     page.gauge(
         "cpra_config_last_reload_successful",

@@ -36,7 +36,10 @@ pub(super) struct Again {
 impl Files for Again {
     fn read(&mut self, running: &Catalog) -> Result<Fresh, Refused> {
         if self.args.yaml.iter().any(|path| path.as_os_str() == "-") {
-            return refuse("the standard input can be read once only", "name files with --yaml, and restart the daemon");
+            return refuse(
+                "the standard input can be read once only",
+                "name files with --yaml, and restart the daemon",
+            );
         }
         let (settings, diagnostics) = self.args.settings();
         if diagnostics.errors() > 0 {
@@ -44,7 +47,10 @@ impl Files for Again {
         }
         let (report, catalog) = self.read_still(&settings, running)?;
         if report.diagnostics.errors() > 0 {
-            return Err(of_diagnostics(&report.diagnostics, "mend the file; cpra --check-config shows all that is wrong"));
+            return Err(of_diagnostics(
+                &report.diagnostics,
+                "mend the file; cpra --check-config shows all that is wrong",
+            ));
         }
         let catalog = catalog.map_err(|error| refused(&error.to_string(), "mend the file"))?;
         if !self.scripts && run::runs_scripts(&catalog) {
@@ -76,8 +82,7 @@ impl Again {
         running: &Catalog,
     ) -> Result<(Report, Result<Catalog, CatalogError>), Refused> {
         let Folders { working, state, socket, log_dirs, secret_dirs, is_root, .. } = self.folders.clone();
-        let folders =
-            Folders { working, state, socket, log_dirs, secret_dirs, is_root, ..self.args.folders(settings) };
+        let folders = Folders { working, state, socket, log_dirs, secret_dirs, is_root, ..self.args.folders(settings) };
         for _ in 0..RELOAD_READS_MAX {
             let before = stamps(&self.args.yaml);
             let mut builder = CatalogBuilder::new(running.shards());

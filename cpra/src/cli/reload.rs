@@ -44,7 +44,8 @@ fn told(answer: &Value) -> String {
     let mut text = format!("{}: {counts}\n", if is_dry { "would be reloaded" } else { "reloaded" });
     for (kind, names) in answer["examples"].as_object().into_iter().flatten() {
         let count = changes.and_then(|changes| changes.get(kind)?.as_u64()).unwrap_or(0);
-        let names: Vec<String> = names.as_array().into_iter().flatten().filter_map(Value::as_str).map(printable).collect();
+        let names: Vec<String> =
+            names.as_array().into_iter().flatten().filter_map(Value::as_str).map(printable).collect();
         let more = if count > names.len() as u64 { ", ..." } else { "" };
         let _ = writeln!(text, "  {:<10} {}{more}", printable(kind), names.join(", "));
     }

@@ -191,7 +191,12 @@ impl Desk {
     /// When the next step is due, were nothing to happen before.
     pub fn next_deadline(&self) -> Option<Instant> {
         let outbox = self.outbox.next_deadline(self.durability(), self.settings.queue_capacity);
-        let others = [self.void.next_deadline(), self.silence_deadline(), self.repeats.next_deadline(), self.bundles.next_deadline()];
+        let others = [
+            self.void.next_deadline(),
+            self.silence_deadline(),
+            self.repeats.next_deadline(),
+            self.bundles.next_deadline(),
+        ];
         others.into_iter().chain([outbox]).flatten().min()
     }
 

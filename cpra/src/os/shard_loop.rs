@@ -240,7 +240,10 @@ impl ShardLoop {
     /// # Errors
     /// When the kernel has no random bytes.
     pub fn open_knocker(&mut self, catalog: &Catalog) -> io::Result<()> {
-        if self.knocker.is_none() && self.signals.is_some() && catalog.policies().iter().any(|policy| policy.check.is_half_open()) {
+        if self.knocker.is_none()
+            && self.signals.is_some()
+            && catalog.policies().iter().any(|policy| policy.check.is_half_open())
+        {
             self.knocker = Some(Knocker::open()?);
         }
         Ok(())

@@ -109,7 +109,8 @@ impl Core {
         }
         entry.returned();
         if let State::Flight(flight) = &mut entry.state {
-            let request = request(&self.definitions, flight.monitor, &flight.policy, flight.address, flight.leg.as_deref());
+            let request =
+                request(&self.definitions, flight.monitor, &flight.policy, flight.address, flight.leg.as_deref());
             let judgement = flight.probe.returned(&request, end, now);
             self.attempt_ended(c, slot, judgement, now, effects);
         }

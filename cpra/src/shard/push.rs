@@ -115,7 +115,9 @@ impl Core {
 
     /// The interval of a monitor on the wheel is another one. Nobody is late by a rule that came after the fact.
     pub(super) fn await_call_anew(&mut self, c: &mut Components<'_>, index: u32, now: Instant) {
-        let (Some(patience), Some(&wait)) = (patience(self.policy(index)), self.pushes.waits.get(&index)) else { return };
+        let (Some(patience), Some(&wait)) = (patience(self.policy(index)), self.pushes.waits.get(&index)) else {
+            return;
+        };
         let since_the_last = wait.since + patience;
         let deadline = if since_the_last > now { since_the_last } else { now + patience };
         self.pushes.waits.insert(index, Wait { deadline, ..wait });

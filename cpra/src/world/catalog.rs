@@ -338,7 +338,8 @@ impl Roster {
         }
         kept.shrink_to_fit();
         self.holes = kept.len() - order.len();
-        let is_sorted = self.holes == 0 && order.iter().enumerate().all(|(position, &index)| position == index as usize);
+        let is_sorted =
+            self.holes == 0 && order.iter().enumerate().all(|(position, &index)| position == index as usize);
         self.order = (!is_sorted).then(|| order.into_boxed_slice());
         self.records = kept;
         Ok(())

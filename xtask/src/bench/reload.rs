@@ -160,19 +160,10 @@ mod tests {
 
     #[test]
     fn each_round_changes_as_many_as_it_should() {
-        let options = Options {
-            binary: None,
-            built: true,
-            monitors: 900,
-            interval: 60,
-            percent: 1.0,
-            every: 5.0,
-            seconds: 1.0,
-        };
+        let options =
+            Options { binary: None, built: true, monitors: 900, interval: 60, percent: 1.0, every: 5.0, seconds: 1.0 };
         let [first, second, third] = [0, 1, 2].map(|round| text(&options, round));
-        let differ = |a: &str, b: &str| {
-            a.split("  - ").zip(b.split("  - ")).filter(|(a, b)| a != b).count()
-        };
+        let differ = |a: &str, b: &str| a.split("  - ").zip(b.split("  - ")).filter(|(a, b)| a != b).count();
         assert_eq!((differ(&first, &second), differ(&second, &third)), (9, 9));
     }
 }
