@@ -11,9 +11,17 @@
 
 mod counterparts;
 
+#[path = "providers/alertmanager.rs"]
+mod alertmanager;
+#[path = "providers/clients.rs"]
+mod clients;
 #[path = "providers/lane.rs"]
 mod lane;
 #[path = "providers/mail.rs"]
 mod mail;
+#[path = "providers/modes.rs"]
+mod modes;
 #[path = "providers/rules.rs"]
 mod rules;
+#[path = "providers/web.rs"]
+mod web;

@@ -201,6 +201,7 @@ pub struct Daemon {
     desk_board: Arc<DeskBoard>,
     desk_bell: Bell,
     code: JoinHandle<()>,
+    store: JoinHandle<()>,
     dumps: histograms::Writer,
     histograms: JoinHandle<()>,
     control: JoinHandle<io::Result<()>>,
@@ -433,6 +434,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         desk_board,
         desk_bell,
         code: code.thread,
+        store: store.thread,
         dumps,
         histograms,
         control,
@@ -651,6 +653,12 @@ impl Daemon {
         match wait_until(&hurry, DRAIN_NOTICES, ended) {
             Waited::Done => {}
             Waited::Late => tracing::error!("the desk or the code lane hangs and is left behind"),
+            Waited::Hurried => return exit_at_once(&self.scripts),
+        }
+        // What is committed is durable already; this is its log.
+        match wait_until(&hurry, DRAIN_NOTICES, || !self.desk.is_finished() || self.store.is_finished()) {
+            Waited::Done => {}
+            Waited::Late => tracing::error!("the store hangs and is left behind"),
             Waited::Hurried => return exit_at_once(&self.scripts),
         }
         // Those of checks have been ending since the last shard ended, those of notices since the lane did.

@@ -23,7 +23,6 @@ use TransitionKind::{Fail1, FirstOk, Rise, Threshold};
 const INTERVAL: Span = Span::from_secs(10);
 const START: Instant = Instant::from_nanos(1_000_000_000_000);
 
-
 fn log(name: &str) -> Arc<Destination> {
     Arc::new(Destination::new(name, Provider::Log { file: Some(format!("/{name}").into()) }))
 }
@@ -211,7 +210,9 @@ impl Office {
     /// Color, destination and number of the reminder of what has left since the last time.
     fn sent(&mut self) -> Vec<(Color, String, u32)> {
         let left = std::mem::take(&mut self.left);
-        left.into_iter().map(|(_, notice)| (notice.color, notice.key.destination.name.to_string(), notice.key.n)).collect()
+        left.into_iter()
+            .map(|(_, notice)| (notice.color, notice.key.destination.name.to_string(), notice.key.n))
+            .collect()
     }
 
     fn outbox_states(&mut self) -> Vec<(OutboxState, Box<str>)> {
@@ -283,7 +284,9 @@ fn rows_1b_and_39_another_definition_keeps_the_episode_and_knows_nothing() {
     let mut office = Office::new(vec![monitor("web", 1, &told)]);
     office.hear("web", 0, &[FirstOk, Fail1]);
     let episode = office.left[0].1.key.episode;
-    for (at, (kinds, sent)) in [(&[Fail1][..], vec![]), (&[Fail1, Threshold], vec![to("log", Red)])].into_iter().enumerate() {
+    for (at, (kinds, sent)) in
+        [(&[Fail1][..], vec![]), (&[Fail1, Threshold], vec![to("log", Red)])].into_iter().enumerate()
+    {
         office.restart(Some(vec![monitor("web", 2 + u16::try_from(at).expect("few"), &told)]));
         assert_eq!(office.commands, [CommandKind::Resume { epoch: 1, resumed: Resumed::Unproven }]);
         office.hear("web", 1, kinds);

@@ -85,7 +85,7 @@ impl AlertmanagerOutlet {
                         waiting.push_front(range.start..middle);
                         continue;
                     }
-                    Ok(answer) => self.exchange.usual(&answer, words(&answer)),
+                    Ok(answer) => self.exchange.usual_of_machines(&answer, words(&answer)),
                 }
             };
             results[range].fill(delivered);

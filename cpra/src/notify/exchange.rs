@@ -143,6 +143,15 @@ impl Exchange {
         }
     }
 
+    /// The same where machines answer each other: a page with 200 is of a proxy or a login in between, which says so to
+    /// everything.
+    pub fn usual_of_machines(&self, answer: &Answer, words: &str) -> Delivered {
+        if matches!(answer.status, 200..=299) && answer.body.trim_ascii_start().starts_with(b"<") {
+            return self.said(DeliveryResult::Failed, answer, "with a page: somebody else answers there");
+        }
+        self.usual(answer, words)
+    }
+
     /// Not this time, and nothing else before the other side wants it.
     pub fn again(&self, answer: &Answer, words: &str) -> Delivered {
         let delivered = Delivered { after: answer.retry_after, ..self.said(DeliveryResult::Failed, answer, words) };

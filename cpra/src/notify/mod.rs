@@ -64,9 +64,9 @@ impl Outlet {
             Provider::Alertmanager(to) => {
                 Self::Alertmanager(alertmanager::AlertmanagerOutlet::new(to, destination, web))
             }
-            Provider::Email(email) => Self::Email(Box::new(email::EmailOutlet::new(destination, email))),
+            Provider::Email(email) => Self::Email(Box::new(email::EmailOutlet::new(email, destination, web))),
             Provider::Script(script) => {
-                Self::Script(script::ScriptOutlet::new(destination, script, surroundings.scripts.clone()))
+                Self::Script(script::ScriptOutlet::new(script, destination, surroundings.scripts.clone()))
             }
         }
     }

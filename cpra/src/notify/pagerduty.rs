@@ -44,7 +44,7 @@ impl PagerDutyOutlet {
         let headers = vec![("content-type", "application/json".into())];
         let request = Request { method: "POST", url: &self.settings.url, headers, body };
         match self.exchange.send(request).await {
-            Ok(answer) => self.exchange.usual(&answer, &said(&answer)),
+            Ok(answer) => self.exchange.usual_of_machines(&answer, &said(&answer)),
             Err(delivered) => delivered,
         }
     }

@@ -329,7 +329,8 @@ impl hyper::body::Body for Outgoing {
 }
 
 /// The system's resolver, one name at a time for each destination.
-struct Lookup {
+#[derive(Clone, Debug)]
+pub struct Lookup {
     turn: Arc<Semaphore>,
     lookups: Arc<AtomicUsize>,
 }
@@ -345,20 +346,33 @@ impl Drop for Underway {
 
 #[derive(Debug, thiserror::Error)]
 #[error("the name is not found: {}", .0.to_string().trim_start_matches("failed to lookup address information: "))]
-struct NameFault(io::Error);
+pub struct NameFault(io::Error);
+
+impl Lookup {
+    pub fn new(web: &Web) -> Self {
+        Self { turn: Arc::new(Semaphore::new(1)), lookups: Arc::clone(&web.lookups) }
+    }
+
+    /// # Errors
+    /// When there are none.
+    pub async fn addresses(&self, host: String, port: u16) -> Result<Vec<SocketAddr>, NameFault> {
+        let turn = Arc::clone(&self.turn).acquire_owned().await;
+        let turn = turn.map_err(|closed| NameFault(io::Error::other(closed)))?;
+        self.lookups.fetch_add(1, Ordering::AcqRel);
+        let underway = Underway(Arc::clone(&self.lookups));
+        let look_up = move || {
+            let _until_it_ends = (turn, underway);
+            (host, port).to_socket_addrs().map(Iterator::collect)
+        };
+        aside(look_up).await.map_err(NameFault)
+    }
+}
 
 impl Resolve for Lookup {
     fn resolve(&self, name: Name) -> Resolving {
-        let (turn, lookups) = (Arc::clone(&self.turn), Arc::clone(&self.lookups));
+        let lookup = self.clone();
         Box::pin(async move {
-            let turn = turn.acquire_owned().await?;
-            lookups.fetch_add(1, Ordering::AcqRel);
-            let underway = Underway(lookups);
-            let look_up = move || {
-                let _until_it_ends = (turn, underway);
-                (name.as_str(), 0).to_socket_addrs().map(Iterator::collect::<Vec<SocketAddr>>)
-            };
-            let addresses = aside(look_up).await.map_err(NameFault)?;
+            let addresses = lookup.addresses(name.as_str().to_owned(), 0).await?;
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }

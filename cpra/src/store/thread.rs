@@ -344,6 +344,7 @@ fn mended(file: &mut Database, fault: &Fault) -> Option<Result<Option<Box<str>>,
     use super::FaultKind::{Busy, Corrupt, Denied, Full, Io, Other, ReadOnly};
     match fault.kind {
         Corrupt => Some(file.replace(fault).map(Some)),
+        _ if !file.is_there() => Some(file.replace(fault).map(Some)),
         Io | ReadOnly | Denied | Other => Some(file.reopen().map(|()| None)),
         Full | Busy => None,
     }

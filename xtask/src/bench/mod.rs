@@ -18,6 +18,7 @@ mod ring;
 mod scripts;
 mod sizing;
 mod steps;
+mod store;
 mod syn;
 mod target;
 mod tls;
@@ -66,6 +67,8 @@ pub(crate) enum Bench {
     Sizing(sizing::Options),
     /// Pulse sizes itself: through steps of the rate and of the time that answers take, with a plot
     Steps(steps::Options),
+    /// How long a commit of the store takes beside a bare fdatasync, and how fast a storm is written
+    Store(store::Options),
     /// Lag and missed checks while the files change and are read again
     Reload(reload::Options),
     /// The server that is checked (started by `pulse`)
@@ -102,6 +105,7 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::Scripts(options) => scripts::run(options),
         Bench::Reload(options) => reload::run(options),
         Bench::Steps(options) => steps::run(options),
+        Bench::Store(options) => store::run(options),
         Bench::SpawnLoop(load) => scripts::spawn_loop(load),
         Bench::SpawnDaemon(load) => scripts::spawn_daemon(load),
         Bench::Sizing(options) => sizing::run(options),

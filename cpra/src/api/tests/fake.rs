@@ -247,26 +247,6 @@ impl Source for Fake {
         ResolverStats { found: 5, not_found: 2, failed: 1, stale: 9, latency }
     }
 
-    fn store_stats(&self) -> StoreStats {
-        let mut commit = Histogram::default();
-        commit.record(Span::from_millis(3));
-        let (commits, failures, bytes) = (7, 1, 4_096);
-        StoreStats {
-            commits,
-            commit,
-            failures,
-            is_durable: true,
-            bytes,
-            waiting: 2,
-            queued: 1,
-            ..StoreStats::default()
-        }
-    }
-
-    fn history(&self) -> Option<Reader> {
-        None
-    }
-
     fn pipelines(&self) -> Vec<Pipeline> {
         let ShardStats { in_flight, sizing, .. } = self.shard_stats();
         let pulse = Pipeline {

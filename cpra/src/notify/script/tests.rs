@@ -54,7 +54,7 @@ fn deliver(disk: Disk, program: &Path, out: &Path, notices: u32, timeout: Span) 
     let mailbox = Mailbox { scripts: ends.pop().unwrap(), door, bell };
     let result = block_on(disk, async move {
         let runner = Rc::new(Runner::start(mailbox).unwrap());
-        let mut outlet = ScriptOutlet::new(&destination, &script, Some(Rc::clone(&runner)));
+        let mut outlet = ScriptOutlet::new(&script, &destination, Some(Rc::clone(&runner)));
         let notices: Vec<Notice> = (0..notices).map(|n| notice(n, None)).collect();
         let began = crate::os::clock::Clock.now();
         let delivered = outlet.deliver(&notices.iter().collect::<Vec<_>>()).await;
@@ -155,7 +155,7 @@ fn what_cannot_run_is_refused_and_many_run_beside_each_other() {
 fn without_anybody_who_runs_scripts_notices_come_again() {
     let script = Script { argv: ["/bin/true".into()].into(), env: [].into() };
     let destination = Destination::new("script", Provider::Script(script.clone()));
-    let mut outlet = ScriptOutlet::new(&destination, &script, None);
+    let mut outlet = ScriptOutlet::new(&script, &destination, None);
     let delivered = block_on(Disk::Blocking, async move { outlet.deliver(&[&notice(0, None)]).await });
     assert_eq!(delivered[0].result, DeliveryResult::Failed);
 }

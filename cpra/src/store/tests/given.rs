@@ -69,6 +69,7 @@ fn episode_record(rng: &mut Rng, id: EpisodeId) -> EpisodeRecord {
         State::Down(DownWhy::Exhausted),
         State::Down(DownWhy::Blocked),
         State::Unreachable,
+        State::Unproven,
         State::Disabled,
         State::Unknown,
         State::Up,
