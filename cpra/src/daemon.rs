@@ -38,7 +38,7 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::oneshot;
 
-use self::reload::{Files, Loaded, Loader, Order, Parts};
+use self::reload::{Ends, Files, Loaded, Loader};
 use self::running::Running;
 use self::watchdog::Watch;
 use crate::api;
@@ -68,10 +68,10 @@ use crate::store;
 use crate::units::Span;
 use crate::units::limits::{
     API_CONNECTION_GRACE, DRAIN_CHECKS, DRAIN_NOTICES, HISTOGRAM_DUMP_WAIT, QUEUE_ASKS, QUEUE_CALLS, QUEUE_COMMANDS,
-    QUEUE_TRANSITIONS, RELOADS_WAITING_MAX, SCRIPT_GRACE, SCRIPT_KILL_WAIT, SIGNAL_ECHO,
+    QUEUE_TRANSITIONS, SCRIPT_GRACE, SCRIPT_KILL_WAIT, SIGNAL_ECHO,
 };
 use crate::wire::tls::{Contexts, Unloaded};
-use crate::world::{Catalog, Tokens};
+use crate::world::Catalog;
 
 /// What the daemon runs with, once files and flags are settled.
 pub struct Plan {
@@ -377,29 +377,14 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let desk = spawn("cpra-desk", move || driver.run())?;
 
     let stopping = Arc::new(AtomicBool::new(false));
-    let key = [seed(), seed()];
-    let tokens = Tokens::of(&catalog, key);
-    let loaded = Arc::new(Mutex::new(Arc::new(Loaded { catalog, tokens, providers: plan.providers, findings })));
-    let (reload_orders, orders) = mpsc::sync_channel(RELOADS_WAITING_MAX);
-    let reloads = Arc::default();
-    let parts = Parts {
-        files: plan.files,
-        orders,
-        desk: desk_reloads,
-        desk_board: Arc::clone(&desk_board),
-        loaded: Arc::clone(&loaded),
-        board: Arc::clone(&reloads),
-        stopping: Arc::clone(&stopping),
-        key,
-    };
-    let loader = Loader::new(parts, shard_reloads, &shards);
+    let loaded = Loaded::new(catalog, plan.providers, findings, [seed(), seed()]);
+    let ends = Ends { shards: shard_reloads, desk: desk_reloads, desk_board: Arc::clone(&desk_board) };
+    let (loader, reloads) = Loader::new(plan.files, loaded, ends, &shards, Arc::clone(&stopping));
     spawn("cpra-load", move || loader.run())?;
     let source = Arc::new(Running {
         instance: plan.instance,
-        loaded,
         found: plan.loaded,
         reloads,
-        reload_orders,
         started: now,
         pulse_setup: plan.pulse,
         code_setup: plan.code,
@@ -597,7 +582,7 @@ impl Daemon {
             match signals.wait(None) {
                 Some(Wish::End) => break,
                 Some(Wish::Dump) => self.dumps.dump_and_tell(),
-                Some(Wish::Reload) => self.reload(),
+                Some(Wish::Reload) => self.source.reload_by("SIGHUP"),
                 None => {}
             }
         }
@@ -613,14 +598,6 @@ impl Daemon {
             // There is nothing to read for any more.
             Some(Wish::Reload) | None => false,
         })
-    }
-
-    /// Wishes that the files are read again; what comes of it is told by who does it.
-    fn reload(&self) {
-        let wish = api::reload::Wish { who: "SIGHUP".into(), ..api::reload::Wish::default() };
-        if let Err(error) = self.source.order(Order { wish, reply: None }) {
-            tracing::warn!("SIGHUP: no reload: {error}");
-        }
     }
 
     /// Ends in order, within the bounds of [`DRAIN_CHECKS`] and [`DRAIN_NOTICES`].
