@@ -25,32 +25,30 @@
 //! what follows the first within [`SIGNAL_ECHO`] is the same wish, sent twice. SIGUSR1 wants a dump of the histograms, SIGHUP
 //! that the files are read again; they end nothing.
 
+mod plan;
 pub mod reload;
 mod running;
 pub mod watchdog;
 
 use std::io;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::oneshot;
 
-use self::reload::{Ends, Files, Loaded, Loader};
+pub use self::plan::Plan;
+use self::reload::{Ends, Loaded, Loader};
 use self::running::Running;
 use self::watchdog::Watch;
 use crate::api;
-use crate::api::access::Token;
 use crate::desk::{self, Desk};
-use crate::domain::Destination;
 use crate::notify::{LogDirs, lane};
 use crate::os::clock::Clock;
 use crate::os::desk_loop::{self, DeskBoard, DeskLoop};
 use crate::os::ebpf::{self, ShardSignals, Signals as KernelSignals};
 use crate::os::histograms::{self, SharedRecording};
-use crate::os::local::LocalSocket;
 use crate::os::privilege::{self, Privilege, PrivilegeError};
 use crate::os::resolve;
 use crate::os::shard_loop::{self, ShardBoard, ShardLoop};
@@ -62,7 +60,6 @@ use crate::os::syn::Ports;
 use crate::os::uring::{self, UringRing};
 use crate::os::wake::WakeFd;
 use crate::pipeline::{Bell, bounded};
-use crate::queueing::Setup;
 use crate::shard::{self, Shard};
 use crate::store;
 use crate::units::Span;
@@ -70,102 +67,8 @@ use crate::units::limits::{
     API_CONNECTION_GRACE, DRAIN_CHECKS, DRAIN_NOTICES, HISTOGRAM_DUMP_WAIT, QUEUE_ASKS, QUEUE_CALLS, QUEUE_COMMANDS,
     QUEUE_TRANSITIONS, SCRIPT_GRACE, SCRIPT_KILL_WAIT, SIGNAL_ECHO,
 };
-use crate::wire::tls::{Contexts, Unloaded};
+use crate::wire::tls::Contexts;
 use crate::world::Catalog;
-
-/// What the daemon runs with, once files and flags are settled.
-pub struct Plan {
-    pub instance: Box<str>,
-    pub catalog: Catalog,
-    /// Whether a monitors file was read; without one the daemon runs, and is not ready.
-    pub loaded: bool,
-    /// `[providers.NAME]`: those that people can ask for by name.
-    pub providers: Vec<Arc<Destination>>,
-    /// Who hears what nobody else can receive, and of the daemon itself.
-    pub fallback: Arc<Destination>,
-    /// How often people are reminded of what is still down; `None`: not at all.
-    pub repeat_interval: Option<Span>,
-    /// Whether many raises at one destination are told together where people read or are woken.
-    pub merges: bool,
-    /// Of the intervention and code queues.
-    pub queue_capacity: usize,
-    /// How many checks are in flight, over all shards, and for what promise.
-    pub pulse: Setup,
-    /// How many destinations are written to at the same time, and for what promise.
-    pub code: Setup,
-    /// Most operations handed to the kernel at a time.
-    pub batch_size: usize,
-    /// The most packets a second of checks that nothing else slows down, over all shards.
-    pub rates: shard::Rates,
-    pub log_dirs: Vec<PathBuf>,
-    pub state_dir: PathBuf,
-    pub store: store::Settings,
-    pub resolver: resolve::Settings,
-    pub api: TcpListener,
-    pub profile: Option<TcpListener>,
-    /// The command line's way in.
-    pub local: Option<LocalSocket>,
-    /// What changes over TCP are made with.
-    pub token: Option<Token>,
-    /// Host names to answer to, beside the loopback ones.
-    pub names: Vec<String>,
-    pub findings: Vec<api::Finding>,
-    /// What the monitors come from, to be read again; `None` where there is no such thing.
-    pub files: Option<Box<dyn Files>>,
-    /// What TLS is made from, shared by the shards.
-    pub contexts: Arc<dyn Contexts>,
-    pub scripts: spawn::Settings,
-    pub histograms: histograms::Settings,
-    /// What programs in the kernel see.
-    pub signals: KernelSignals,
-    /// Those of which `signals` knows, for half-open checks; held for as long as the daemon runs.
-    pub syn_ports: Option<Ports>,
-    /// What the process keeps of the powers that it was started with.
-    pub privilege: Privilege,
-    /// Who is told that the daemon does its work.
-    pub supervisor: Option<Arc<Supervisor>>,
-    pub watchdog: watchdog::Settings,
-}
-
-impl Plan {
-    /// With what is needed, and with a small measure of everything else: for those who run the daemon inside a process of
-    /// their own (tests, benches).
-    pub fn new(catalog: Catalog, api: TcpListener, folder: PathBuf) -> Self {
-        Self {
-            instance: "cpra".into(),
-            catalog,
-            loaded: true,
-            providers: Vec::new(),
-            fallback: Arc::new(Destination::log(None)),
-            repeat_interval: None,
-            merges: true,
-            queue_capacity: 1024,
-            pulse: Setup::fixed(1024),
-            code: lane::default_sizing(),
-            batch_size: 1024,
-            rates: shard::Rates::default(),
-            log_dirs: vec![folder.clone()],
-            state_dir: folder,
-            store: store::Settings::Memory,
-            resolver: resolve::Settings::default(),
-            api,
-            profile: None,
-            local: None,
-            token: None,
-            names: Vec::new(),
-            findings: Vec::new(),
-            files: None,
-            contexts: Arc::new(Unloaded),
-            scripts: spawn::Settings::default(),
-            histograms: histograms::Settings::default(),
-            signals: KernelSignals::Off,
-            syn_ports: None,
-            privilege: Privilege::default(),
-            supervisor: None,
-            watchdog: watchdog::Settings::default(),
-        }
-    }
-}
 
 /// The API's thread.
 const CONTROL: &str = "cpra-control";
