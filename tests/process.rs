@@ -20,6 +20,8 @@ mod manners;
 mod notices;
 #[path = "process/privilege.rs"]
 mod privilege;
+#[path = "process/reload.rs"]
+mod reload;
 #[path = "process/signals.rs"]
 mod signals;
 #[path = "process/sources.rs"]

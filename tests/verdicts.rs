@@ -93,6 +93,7 @@ impl Bench {
             queue_capacity: 16,
             fallback: log,
             repeat_interval: None,
+            merges: false,
             seed: 1,
         };
         let mut bench = Self {

@@ -11,6 +11,7 @@
 //! | `cpra-spawn` | scripts ([`crate::os::spawn`]) | its bell, what they write, their ends | when the shards and the code lane have gone, after its scripts |
 //! | `cpra-histogram` | writes histograms down ([`crate::os::histograms`]) | its queue, its interval | when told, after a last dump |
 //! | `cpra-ebpf` | programs in the kernel, at interfaces that come and go ([`crate::os::ebpf`]) | netlink | when the shards have gone |
+//! | `cpra-load` | reads the files again ([`reload`]) | wishes | with the process |
 //! | `cpra-watchdog` | tells others that the daemon does its work ([`watchdog`]); only where somebody wants to know | its interval | when told |
 //! | `cpra-control` | API on TCP and the unix socket, metrics, profiles (tokio) | epoll | when told |
 //!
@@ -21,9 +22,10 @@
 //!
 //! The end (SIGTERM, SIGINT): checks stop starting and those in flight end within a bound, then the desk lets its
 //! notices out within another, then the process exits with 0. A second signal exits at once;
-//! what follows the first within [`SIGNAL_ECHO`] is the same wish, sent twice. SIGUSR1 wants a dump of the histograms, and
-//! ends nothing.
+//! what follows the first within [`SIGNAL_ECHO`] is the same wish, sent twice. SIGUSR1 wants a dump of the histograms, SIGHUP
+//! that the files are read again; they end nothing.
 
+pub mod reload;
 mod running;
 pub mod watchdog;
 
@@ -36,6 +38,7 @@ use std::thread::{self, JoinHandle};
 
 use tokio::sync::oneshot;
 
+use self::reload::{Ends, Files, Loaded, Loader};
 use self::running::Running;
 use self::watchdog::Watch;
 use crate::api;
@@ -68,7 +71,7 @@ use crate::units::limits::{
     QUEUE_TRANSITIONS, SCRIPT_GRACE, SCRIPT_KILL_WAIT, SIGNAL_ECHO,
 };
 use crate::wire::tls::{Contexts, Unloaded};
-use crate::world::{Catalog, Tokens};
+use crate::world::Catalog;
 
 /// What the daemon runs with, once files and flags are settled.
 pub struct Plan {
@@ -82,6 +85,8 @@ pub struct Plan {
     pub fallback: Arc<Destination>,
     /// How often people are reminded of what is still down; `None`: not at all.
     pub repeat_interval: Option<Span>,
+    /// Whether many raises at one destination are told together where people read or are woken.
+    pub merges: bool,
     /// Of the intervention and code queues.
     pub queue_capacity: usize,
     /// How many checks are in flight, over all shards, and for what promise.
@@ -105,6 +110,8 @@ pub struct Plan {
     /// Host names to answer to, beside the loopback ones.
     pub names: Vec<String>,
     pub findings: Vec<api::Finding>,
+    /// What the monitors come from, to be read again; `None` where there is no such thing.
+    pub files: Option<Box<dyn Files>>,
     /// What TLS is made from, shared by the shards.
     pub contexts: Arc<dyn Contexts>,
     pub scripts: spawn::Settings,
@@ -131,6 +138,7 @@ impl Plan {
             providers: Vec::new(),
             fallback: Arc::new(Destination::log(None)),
             repeat_interval: None,
+            merges: true,
             queue_capacity: 1024,
             pulse: Setup::fixed(1024),
             code: lane::default_sizing(),
@@ -146,6 +154,7 @@ impl Plan {
             token: None,
             names: Vec::new(),
             findings: Vec::new(),
+            files: None,
             contexts: Arc::new(Unloaded),
             scripts: spawn::Settings::default(),
             histograms: histograms::Settings::default(),
@@ -270,6 +279,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let mut shard_asks = Vec::new();
     let mut shard_calls = Vec::new();
     let mut exchanges = Vec::new();
+    let mut shard_reloads = Vec::new();
     let mut transitions = Vec::new();
     let mut commands = Vec::new();
     let sizing = plan.pulse.shared_by(u32::from(shard_count));
@@ -279,6 +289,8 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         let (ask_sender, ask_receiver) = bounded(QUEUE_ASKS, bell.clone());
         let (call_sender, call_receiver) = bounded(QUEUE_CALLS, bell.clone());
         let (exchange_sender, exchange_receiver) = bounded(1, bell.clone());
+        let (reload_sender, reload_receiver) = bounded(1, bell.clone());
+        shard_reloads.push(reload_sender);
         exchanges.push(exchange_sender);
         shard_calls.push(Mutex::new(call_sender));
         transitions.push(transition_receiver);
@@ -288,6 +300,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
             commands: command_receiver,
             asks: ask_receiver,
             calls: call_receiver,
+            reloads: reload_receiver,
             exchanges: exchange_receiver,
             resolutions: resolver.answers,
             names: resolver.requests,
@@ -334,6 +347,7 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let code = lane::spawn(code_settings, desk_bell.clone())?;
     let (store, stored) = opened.spawn(QUEUE_COMMANDS, desk_bell.clone())?;
     let (ask_sender, asks) = bounded(QUEUE_ASKS, desk_bell.clone());
+    let (desk_reloads, reload_receiver) = bounded(1, desk_bell.clone());
     let code_depth = code.jobs.gauge();
     let mailbox = desk_loop::Mailbox {
         transitions,
@@ -343,12 +357,14 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
         notices: code.jobs,
         delivered: code.results,
         asks,
+        reloads: reload_receiver,
     };
     let settings = desk::Settings {
         instance: plan.instance.clone(),
         queue_capacity: plan.queue_capacity,
         fallback: plan.fallback,
         repeat_interval: plan.repeat_interval,
+        merges: plan.merges,
         seed: seed(),
     };
     let desk_board = Arc::new(DeskBoard::default());
@@ -361,13 +377,14 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let desk = spawn("cpra-desk", move || driver.run())?;
 
     let stopping = Arc::new(AtomicBool::new(false));
+    let loaded = Loaded::new(catalog, plan.providers, findings, [seed(), seed()]);
+    let ends = Ends { shards: shard_reloads, desk: desk_reloads, desk_board: Arc::clone(&desk_board) };
+    let (loader, reloads) = Loader::new(plan.files, loaded, ends, &shards, Arc::clone(&stopping));
+    spawn("cpra-load", move || loader.run())?;
     let source = Arc::new(Running {
         instance: plan.instance,
-        tokens: Tokens::of(&catalog, [seed(), seed()]),
-        catalog,
-        loaded: plan.loaded,
-        providers: plan.providers,
-        findings,
+        found: plan.loaded,
+        reloads,
         started: now,
         pulse_setup: plan.pulse,
         code_setup: plan.code,
@@ -565,6 +582,7 @@ impl Daemon {
             match signals.wait(None) {
                 Some(Wish::End) => break,
                 Some(Wish::Dump) => self.dumps.dump_and_tell(),
+                Some(Wish::Reload) => self.source.reload_by("SIGHUP"),
                 None => {}
             }
         }
@@ -577,7 +595,8 @@ impl Daemon {
                 dumps.dump_and_tell();
                 false
             }
-            None => false,
+            // There is nothing to read for any more.
+            Some(Wish::Reload) | None => false,
         })
     }
 

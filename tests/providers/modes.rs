@@ -76,7 +76,8 @@ fn errors_of_the_server_come_again() {
 
 #[test]
 fn what_would_be_wrong_again_does_not_come_again() {
-    for (who, status) in [(Who::Slack, 404), (Who::Slack, 410), (Who::Webhook, 410), (Who::PagerDuty, 400), (Who::Sms, 403)]
+    for (who, status) in
+        [(Who::Slack, 404), (Who::Slack, 410), (Who::Webhook, 410), (Who::PagerDuty, 400), (Who::Sms, 403)]
     {
         let (fake, results) = attempts(who, [Mode::Status(status)]);
         assert_eq!(results, [Refused], "{who:?} {status}");

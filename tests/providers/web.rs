@@ -40,8 +40,7 @@ impl Who {
             }),
             Self::Slack => Kind::Slack(Slack { hook: Secret::new(fake.url(HOOK)), channel: None, username: None }),
             Self::Sms => {
-                let (sid, token) =
-                    fake.vendors(|vendors| (vendors.account_sid.clone(), vendors.auth_token.clone()));
+                let (sid, token) = fake.vendors(|vendors| (vendors.account_sid.clone(), vendors.auth_token.clone()));
                 Kind::Sms(Box::new(Sms {
                     url: fake.url("").into(),
                     account_sid: sid.into(),

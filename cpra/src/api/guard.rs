@@ -86,7 +86,7 @@ enum Purpose {
     Reading,
     /// `/api/v1/push/...`: a job calls, with its own token.
     Calling,
-    /// `/api/v1/monitors/{name}/check` and the like.
+    /// `/api/v1/monitors/{name}/check` and the like, `/api/v1/reload`.
     Changing,
     /// `/api/v1/histograms/dump`, `/api/v1/outbox/retry` and the like: the same, and there is nothing to look at.
     Ordering,
@@ -99,6 +99,9 @@ impl Purpose {
         }
         if [super::histograms::DUMP, super::outbox::RETRY, super::outbox::DROP, super::notify::TEST].contains(&path) {
             return Self::Ordering;
+        }
+        if path == super::reload::PATH {
+            return Self::Changing;
         }
         match super::change::split(path) {
             Some(_) => Self::Changing,

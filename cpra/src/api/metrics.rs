@@ -12,6 +12,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::process::Process;
+use super::reload;
 use super::source::{PINGS, Pipeline, Source};
 use crate::desk::DeskStats;
 use crate::desk::protocol::{DeliveryResult, OutboxState};
@@ -82,6 +83,7 @@ impl Collector for Snapshot {
             "Dumps of histograms by result; what could not be written is part of the next one",
             results.map(|(result, count)| ([("result", result)], count)),
         )?;
+        reloads(&mut page, &self.source.reloads())?;
         page.counters(
             "cpra_watchdog_pings",
             "Pings of the dead man's switch by result; withheld are those that were due while the daemon was not healthy",
@@ -92,6 +94,29 @@ impl Collector for Snapshot {
         let started = self.source.wall_of(self.source.started());
         process(&mut page, Process::read(), started.as_micros() as f64 / 1e6)
     }
+}
+
+fn reloads(page: &mut Page<'_>, reloads: &reload::Board) -> fmt::Result {
+    page.counters(
+        "cpra_reloads",
+        "Times that the files were read again, by what came of it; a dry run is none",
+        reload::Outcome::ALL
+            .into_iter()
+            .zip(reloads.counts)
+            .map(|(outcome, count)| ([("result", outcome.as_str())], count)),
+    )?;
+    page.gauge(
+        "cpra_config_last_reload_successful",
+        "1: what runs is what the files said when they were read last; 0: they were refused",
+        u64::from(reloads.is_current()),
+    )?;
+    let Some(at) = reloads.last_success else { return Ok(()) };
+    page.gauge_in(
+        "cpra_config_last_reload",
+        "When the files that run now were read, since 1970; absent until there was a reload",
+        &Unit::Seconds,
+        &(at.as_micros() as f64 / 1e6),
+    )
 }
 
 fn monitors(page: &mut Page<'_>, shards: &ShardStats) -> fmt::Result {

@@ -30,6 +30,7 @@ mod pipelines;
 pub mod process;
 pub mod profile;
 mod push;
+pub mod reload;
 pub mod source;
 mod status;
 #[cfg(test)]
@@ -157,6 +158,7 @@ fn routes(source: Arc<dyn Source>, door: Arc<Door>) -> Router {
         .route("/api/v1/destinations", get(notify::destinations))
         .route(notify::TEST, post(notify::test))
         .route(histograms::DUMP, post(histograms::dump))
+        .route(reload::PATH, get(reload::last).post(reload::reload))
         .route("/api/v1/push/{*token}", post(push::call))
         .route("/demo/flaky", get(demo::flaky))
         .fallback(nothing)

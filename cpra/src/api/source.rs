@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::reload;
 use crate::desk::DeskStats;
 use crate::desk::protocol::{Answer, OutboxChange, Question, Selection};
 use crate::domain::{Color, Destination};
@@ -92,6 +93,13 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// When the wish cannot be handed over.
     fn check_now(&self, monitor: MonitorId) -> Result<(), AskError>;
+    /// Reads the files again, after those who wished it before.
+    ///
+    /// # Errors
+    /// When the wish cannot be handed over.
+    fn reload(&self, wish: reload::Wish) -> Asked<reload::Report>;
+    /// What came of it so far.
+    fn reloads(&self) -> reload::Board;
     /// Watch this monitor, or do not. Done before the desk answers what it is asked afterwards.
     ///
     /// # Errors

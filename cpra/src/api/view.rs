@@ -577,8 +577,7 @@ impl MonitorView {
 
 /// A monitor's name. An id can be of a newer catalog than the one in hand, for the length of a reload.
 pub fn name_of(catalog: &Catalog, id: MonitorId) -> &str {
-    let known = id.shard() < catalog.shards() && (id.index() as usize) < catalog.roster(id.shard()).len();
-    if known { catalog.name(id) } else { "?" }
+    if catalog.knows(id) { catalog.name(id) } else { "?" }
 }
 
 /// One of the states of `cpra_monitors`.

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{Args, NOT_DONE};
 use crate::domain::outcome::bounded_text;
+use crate::units::Span;
 use crate::units::limits::{API_ASK_MAX, CLIENT_ANSWER_MAX};
 
 /// Why a daemon did not do what it was asked for.
@@ -49,6 +50,8 @@ const SERVICE: &str = "/run/cpra/cpra.sock";
 #[derive(Debug)]
 pub(super) struct Client {
     path: PathBuf,
+    /// How long an answer may take.
+    patience: Duration,
 }
 
 impl Client {
@@ -61,12 +64,19 @@ impl Client {
         let own = || args.folders(&settings).socket;
         // Who is not root has another default, and means the service all the same where nothing of their own runs.
         let default = || [own(), PathBuf::from(SERVICE)].into_iter().find(|path| path.exists()).unwrap_or_else(own);
-        Ok(Self { path: settings.api.socket.clone().unwrap_or_else(default) })
+        // The daemon itself gives a shard or the desk API_ASK_MAX for each of its questions.
+        let patience = Duration::from(API_ASK_MAX) * 10;
+        Ok(Self { path: settings.api.socket.clone().unwrap_or_else(default), patience })
+    }
+
+    /// For what takes the daemon so long.
+    pub(super) fn patient(self, span: Span) -> Self {
+        Self { patience: self.patience + Duration::from(span), ..self }
     }
 
     /// The JSON of an answer.
     pub(super) fn ask(&self, method: &str, path: &str) -> Result<Value, ClientError> {
-        let answer = exchange(&self.path, method, path).map_err(|error| self.fault(error))?;
+        let answer = exchange(&self.path, self.patience, method, path).map_err(|error| self.fault(error))?;
         let (status, body) = split(&answer).map_err(|error| self.fault(error))?;
         let value: Value = serde_json::from_slice(body).map_err(|error| self.fault(io::Error::other(error)))?;
         if (200..300).contains(&status) {
@@ -97,10 +107,8 @@ pub(super) fn printable(text: &str) -> String {
     bounded_text(text, 1_024).into()
 }
 
-fn exchange(socket: &Path, method: &str, path: &str) -> io::Result<Vec<u8>> {
+fn exchange(socket: &Path, patience: Duration, method: &str, path: &str) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket)?;
-    // The daemon itself gives a shard or the desk API_ASK_MAX for each of its questions.
-    let patience = Duration::from(API_ASK_MAX) * 10;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")?;

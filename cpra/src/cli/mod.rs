@@ -9,7 +9,7 @@
 //! | `cpra monitors` | 0 listed, 1 refused, 3 nobody answers |
 //! | `cpra histogram` | 0 shown, 3 not: a file cannot be read, or has no such series |
 //! | `cpra incident` | 0 shown, 1 no such monitor, 3 nobody answers |
-//! | `cpra disable`, `cpra enable` | 0 done, 1 refused, 3 nobody answers |
+//! | `cpra disable`, `cpra enable`, `cpra reload` | 0 done, 1 refused, 3 nobody answers |
 //! | `cpra outbox` | 0 listed or done, 1 refused or not confirmed, 3 nobody answers |
 //! | `cpra notify test` | 0 sent, 1 not sent, 3 nobody answers or nobody was named |
 //!
@@ -17,12 +17,14 @@
 
 mod check;
 mod client;
+mod files;
 mod generate;
 mod histogram;
 mod incident;
 mod monitors;
 mod notify;
 mod outbox;
+mod reload;
 mod run;
 mod status;
 mod summary;
@@ -103,6 +105,8 @@ pub enum Command {
     Disable(switch::Args),
     /// Watch it again
     Enable(switch::Args),
+    /// Have the running daemon read its files again
+    Reload(reload::Args),
     /// Alerts that are still to be delivered or could not be: list, retry, drop
     Outbox(outbox::Args),
     /// Send a test to a destination, and show what it answers
@@ -147,6 +151,7 @@ pub fn obey(args: &Args) -> ExitCode {
         Some(Command::Incident(command)) => told(incident::incident(args, command)),
         Some(Command::Disable(command)) => told(switch::switch(args, command, "disable")),
         Some(Command::Enable(command)) => told(switch::switch(args, command, "enable")),
+        Some(Command::Reload(command)) => told(reload::reload(args, command)),
         Some(Command::Outbox(command)) => told(outbox::outbox(args, command)),
         Some(Command::Notify(command)) => told(notify::notify(args, command)),
         Some(Command::Histogram(command)) => histogram::histogram(command),
@@ -226,6 +231,7 @@ pub fn check_config(args: &Args) -> ExitCode {
     let text = summary::of(&report, &args.yaml);
     let notes = summary::notes(&report);
     diagnostics.append(report.diagnostics);
+    diagnostics.append(report.unused);
     // A closed pipe behind us changes nothing about the answer.
     let _ = write!(std::io::stderr().lock(), "{diagnostics}");
     let _ = write!(std::io::stdout().lock(), "{text}: {}\n{notes}", summary::findings(&diagnostics));

@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use super::files::Again;
 use super::{Args, plural, summary};
 use crate::api;
 use crate::api::access::Token;
 use crate::config::daemon::LogFormat;
 use crate::config::{self, Diagnostics, Folders, Report, Settings};
+use crate::daemon::reload::Files;
 use crate::daemon::{self, Plan, watchdog};
 use crate::domain::Check;
 use crate::os::clock::Clock;
@@ -74,10 +76,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
     let instance = settings.instance.clone().unwrap_or_else(host_name);
     let (pulse, code) = (pulse(&settings), code(&settings));
     let presize = presize(&pulse, &loaded.catalog);
-    let demand = Demand::of(&loaded.catalog, settings.pulse.max_workers);
-    let mut findings = findings(&demand, files);
-    findings.extend(short_of_packets(&demand, &settings.pulse));
-    findings.extend(short_of_workers(&presize));
+    let findings = host_findings(&loaded.catalog, &settings, files);
     for finding in &findings {
         tracing::warn!("{}: {}; {}", finding.subject, finding.text, finding.remedy);
     }
@@ -117,6 +116,13 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
             findings: findings.len(),
         },
     );
+    let again = Again {
+        args: args.clone(),
+        settings: settings.clone(),
+        folders: folders.clone(),
+        open_files: files,
+        scripts: runs_scripts(&loaded.catalog) || Privilege::decide(&wish(&settings, true)).as_ref() == Ok(&privilege),
+    };
     for notice in privilege.notices() {
         tracing::info!("{notice}");
     }
@@ -127,6 +133,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         providers: loaded.report.receivers.named,
         fallback: loaded.report.receivers.fallback,
         repeat_interval: settings.code.repeat_interval,
+        merges: settings.code.merge,
         queue_capacity: settings.queue_capacity,
         pulse,
         code,
@@ -142,6 +149,7 @@ fn try_run(args: &Args, began: Instant) -> anyhow::Result<ExitCode> {
         token,
         names: outer_name(&settings).into_iter().collect(),
         findings,
+        files: (!args.yaml.is_empty()).then(|| Box::new(again) as Box<dyn Files>),
         contexts,
         scripts: scripts(&settings),
         histograms: histograms::Settings {
@@ -306,7 +314,7 @@ fn store(settings: &Settings, folders: &Folders) -> store::FileSettings {
     store::FileSettings { path, max_age: *max_age, max_size: *max_size }
 }
 
-fn runs_scripts(catalog: &Catalog) -> bool {
+pub(super) fn runs_scripts(catalog: &Catalog) -> bool {
     catalog.policies().iter().any(|policy| matches!(policy.check, Check::Script(_)))
 }
 
@@ -325,11 +333,12 @@ struct Loaded {
 fn load(args: &Args, settings: &Settings, shards: u8) -> anyhow::Result<Loaded> {
     let mut builder = CatalogBuilder::new(shards);
     let mut refused = None;
-    let report = config::read_all(&args.yaml, &args.folders(settings), &mut |monitor| {
+    let mut report = config::read_all(&args.yaml, &args.folders(settings), &mut |monitor| {
         if refused.is_none() {
             refused = builder.add(monitor).err();
         }
     });
+    report.diagnostics.append(std::mem::take(&mut report.unused));
     if report.provider_errors > 0 {
         tell(&report.diagnostics);
         let errors = plural(report.provider_errors, "error");
@@ -433,6 +442,15 @@ fn banner(args: &Args, settings: &Settings, loaded: &Loaded, took: Span, stand: 
         url = api::url_of(settings.api.listen),
     );
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// Where this host is near its limits with these monitors, and the settings are.
+pub(super) fn host_findings(catalog: &Catalog, settings: &Settings, files: NofileLimit) -> Vec<api::Finding> {
+    let demand = Demand::of(catalog, settings.pulse.max_workers);
+    let mut findings = findings(&demand, files);
+    findings.extend(short_of_packets(&demand, &settings.pulse));
+    findings.extend(short_of_workers(&presize(&pulse(settings), catalog)));
+    findings
 }
 
 /// Where this host is near its limits, for people.

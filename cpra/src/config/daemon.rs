@@ -79,6 +79,32 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// Keys and sections that say something else than they did in `old`, but for the providers.
+    pub fn changed_since(&self, old: &Self) -> Vec<&'static str> {
+        let Self { instance, queue_capacity, batch_size, api, pulse, intervention, code, log, .. } = self;
+        let Self { security, store, resolver, blind, ebpf, watchdog, histograms, .. } = self;
+        let keys = [
+            ("instance", *instance != old.instance),
+            ("queue_capacity", *queue_capacity != old.queue_capacity),
+            ("batch_size", *batch_size != old.batch_size),
+            ("[api]", *api != old.api),
+            ("[pulse]", *pulse != old.pulse),
+            ("[intervention]", *intervention != old.intervention),
+            ("[code]", *code != old.code),
+            ("[log]", *log != old.log),
+            ("[security]", *security != old.security),
+            ("[store]", *store != old.store),
+            ("[resolver]", *resolver != old.resolver),
+            ("[blind]", *blind != old.blind),
+            ("[ebpf]", *ebpf != old.ebpf),
+            ("[watchdog]", *watchdog != old.watchdog),
+            ("[histograms]", *histograms != old.histograms),
+        ];
+        keys.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
+    }
+}
+
 /// What the command line says about the settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
@@ -109,7 +135,7 @@ pub const SCHEMA: [(&str, &[&str]); 13] = [
         "intervention",
         &["max_workers", "cooldown", "actions_per_minute", "red_after", "startup_grace", "breaker", "allow", "dry_run"],
     ),
-    ("code", &["fallback", "repeat_interval", "min_workers", "max_workers", "slo"]),
+    ("code", &["fallback", "repeat_interval", "merge", "min_workers", "max_workers", "slo"]),
     ("log", &["format"]),
     ("security", &["user", "drop_capabilities", "script_user", "log_dirs", "secret_dirs"]),
     ("store", &["path", "max_age", "max_size"]),

@@ -335,11 +335,7 @@ impl<'a> Form<'_, 'a> {
         Wording::new(words.into_iter().filter(|(_, words)| *words != Words::default()))
     }
 
-    fn by_color(
-        &mut self,
-        keys: &[&str],
-        parse: fn(&mut Templates, &Node) -> Result<Box<str>, String>,
-    ) -> ByColor {
+    fn by_color(&mut self, keys: &[&str], parse: fn(&mut Templates, &Node) -> Result<Box<str>, String>) -> ByColor {
         let Self { section, findings, templates, .. } = self;
         let Some(field) = section.find(findings, keys) else { return Vec::new() };
         if !matches!(field.value.kind, Kind::Map(_)) {

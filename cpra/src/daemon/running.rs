@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::oneshot;
 
+use super::reload::{Loaded, Order, Reloads};
 use super::watchdog::health::Inputs;
 use super::watchdog::{Patient, WatchdogBoard};
 use crate::api::view::OutboxCount;
-use crate::api::{self, Source as _};
+use crate::api::{self, Source as _, reload};
 use crate::desk::DeskStats;
 use crate::desk::protocol::{Answer, OutboxChange, Question, Selection};
 use crate::domain::{Color, Destination};
@@ -25,16 +26,14 @@ use crate::shard::protocol::{MonitorState, STATES, SUSPECTS};
 use crate::store::{Reader, StoreBoard, StoreStats};
 use crate::units::limits::HEARTBEAT_MAX;
 use crate::units::{Instant, MonitorId, Span, Timestamp};
-use crate::world::{Catalog, Tokens};
+use crate::world::Catalog;
 
 pub(super) struct Running {
     pub(super) instance: Box<str>,
-    pub(super) catalog: Arc<Catalog>,
-    /// Of the catalog.
-    pub(super) tokens: Tokens,
-    pub(super) loaded: bool,
-    pub(super) providers: Vec<Arc<Destination>>,
-    pub(super) findings: Vec<api::Finding>,
+    /// Whether a monitors file was read.
+    pub(super) found: bool,
+    /// What runs, and how to change it.
+    pub(super) reloads: Reloads,
     pub(super) started: Instant,
     pub(super) pulse_setup: Setup,
     pub(super) code_setup: Setup,
@@ -61,7 +60,7 @@ impl api::Source for Running {
     }
 
     fn catalog(&self) -> Arc<Catalog> {
-        Arc::clone(&self.catalog)
+        Arc::clone(&self.loaded().catalog)
     }
 
     fn shard_stats(&self) -> ShardStats {
@@ -98,7 +97,7 @@ impl api::Source for Running {
             in_flight: shards.in_flight,
             waiting: shards.ready,
             // A monitor waits once at most.
-            capacity: self.catalog.len(),
+            capacity: self.loaded().catalog.len(),
             classes: shards.sizing,
         };
         let code = api::Pipeline {
@@ -121,14 +120,21 @@ impl api::Source for Running {
 
     fn readiness(&self) -> api::Readiness {
         let mut reasons = Vec::new();
-        if !self.loaded {
+        if !self.found {
             reasons.push("no monitors are loaded: start with --yaml FILE".to_owned());
         }
         if self.stopping.load(Ordering::Relaxed) {
             reasons.push("the daemon is stopping".to_owned());
         }
         reasons.extend(self.alive().err());
-        api::Readiness { ready: reasons.is_empty(), reasons, findings: self.findings.clone() }
+        let mut findings = self.loaded().findings.clone();
+        let reloads = self.reloads();
+        // What runs does its work, so that it is ready; but it is not what the files say.
+        if let Some(last) = reloads.last.filter(|last| last.outcome == reload::Outcome::Refused) {
+            let text = format!("refused at {}, older monitors run: {}", last.at, last.errors.join("; "));
+            findings.push(api::Finding { subject: "the last reload".to_owned(), text, remedy: last.remedy });
+        }
+        api::Readiness { ready: reasons.is_empty(), reasons, findings }
     }
 
     fn started(&self) -> Instant {
@@ -170,7 +176,7 @@ impl api::Source for Running {
     }
 
     fn providers(&self) -> Vec<Arc<Destination>> {
-        self.providers.clone()
+        self.loaded().providers.clone()
     }
 
     fn dump_histograms(&self) -> api::Asked<Result<Dump, DumpError>> {
@@ -189,7 +195,8 @@ impl api::Source for Running {
     }
 
     fn push_target(&self, token: &str) -> Option<MonitorId> {
-        self.tokens.find(&self.catalog, token)
+        let loaded = self.loaded();
+        loaded.tokens.find(&loaded.catalog, token)
     }
 
     fn push(&self, monitor: MonitorId, ok: bool, message: Box<str>) -> Result<(), api::AskError> {
@@ -198,6 +205,17 @@ impl api::Source for Running {
 
     fn check_now(&self, monitor: MonitorId) -> Result<(), api::AskError> {
         self.call(monitor, shard_loop::Call::CheckNow(monitor))
+    }
+
+    fn reload(&self, wish: reload::Wish) -> api::Asked<reload::Report> {
+        let (sender, receiver) = oneshot::channel();
+        let reply: Box<dyn FnOnce(reload::Report) + Send> = Box::new(move |report| drop(sender.send(report)));
+        self.reloads.order(Order { wish, reply: Some(reply) })?;
+        Ok(receiver)
+    }
+
+    fn reloads(&self) -> reload::Board {
+        self.reloads.board()
     }
 
     fn switch(&self, monitor: MonitorId, enabled: bool) -> Result<(), api::AskError> {
@@ -239,6 +257,18 @@ impl Patient for Running {
 }
 
 impl Running {
+    fn loaded(&self) -> Arc<Loaded> {
+        self.reloads.loaded()
+    }
+
+    /// Reads the files again; what comes of it is told by who does it.
+    pub(super) fn reload_by(&self, who: &str) {
+        let wish = reload::Wish { who: who.into(), ..reload::Wish::default() };
+        if let Err(error) = self.reloads.order(Order { wish, reply: None }) {
+            tracing::warn!("{who}: no reload: {error}");
+        }
+    }
+
     /// How long ago each shard and the desk last turned. Without the desk checks go on, and nobody is told what they find.
     fn heartbeats(&self, now: Instant) -> Vec<(String, Span)> {
         let shards = self.shards.iter().enumerate();

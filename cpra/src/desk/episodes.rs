@@ -43,7 +43,7 @@ impl Episode {
             yellow: self.yellow,
             red: self.red,
             reminders: self.reminders,
-            told: self.told.clone(),
+            told: if planted::is(Bug::ToldNotRecorded) { Vec::new() } else { self.told.clone() },
         }
     }
 }
@@ -172,8 +172,11 @@ impl Desk {
     fn raise(&mut self, color: Color, subject: &Subject<'_>, episode: &mut Episode) {
         let raise = if color == Color::Red { Raise::Red } else { Raise::Yellow };
         for destination in subject.policy.codes.destinations(color) {
-            self.send(color, raise, destination, subject, episode);
-            episode.told.push(Told { destination: Arc::clone(destination), color, bundle: None });
+            let bundle = self.join(color, destination, subject, episode);
+            if bundle.is_none() {
+                self.send(color, raise, destination, subject, episode);
+            }
+            episode.told.push(Told { destination: Arc::clone(destination), color, bundle });
         }
     }
 
@@ -183,9 +186,15 @@ impl Desk {
         if episode.told.is_empty() && color == Color::Green {
             return;
         }
+        self.leave_bundles(&episode.told, episode.id, subject.at);
         let mut destinations: Vec<&Arc<Destination>> = Vec::new();
         let own = subject.policy.codes.destinations(color);
-        for destination in episode.told.iter().map(|told| &told.destination).chain(own) {
+        // Who was told by bundles alone hears of the end by them, too.
+        let bundled = episode.told.iter().filter(|told| told.bundle.is_some());
+        let bundled: Vec<&Arc<Destination>> = bundled.map(|told| &told.destination).collect();
+        let own = own.iter().filter(|destination| !bundled.contains(destination));
+        let told = episode.told.iter().filter(|told| told.bundle.is_none()).map(|told| &told.destination);
+        for destination in told.chain(own) {
             if !destinations.contains(&destination) {
                 destinations.push(destination);
             }

@@ -17,12 +17,15 @@
 //! Memory: one record per open episode, per disabled monitor and per monitor that cannot be judged; the outbox holds
 //! what has not been delivered. Healthy monitors cost one bit here.
 
+mod bundles;
 mod episodes;
+mod merging;
 mod notices;
 mod outbox;
 mod own;
 pub mod protocol;
 mod questions;
+mod reload;
 mod repeats;
 mod restore;
 mod seen;
@@ -39,6 +42,7 @@ use hashbrown::HashMap;
 pub use protocol::{DeskStats, Effect, Event};
 use rustc_hash::FxBuildHasher;
 
+use self::bundles::Bundles;
 use self::outbox::{Durability, Outbox};
 use self::own::Own;
 use self::protocol::{Answer, Batch, Change, Record, Stored, Told};
@@ -63,6 +67,8 @@ pub struct Settings {
     pub fallback: Arc<Destination>,
     /// How often people are reminded of what is still down; `None`: not at all.
     pub repeat_interval: Option<Span>,
+    /// Whether many raises at one destination are told together where people read or are woken.
+    pub merges: bool,
     /// For the random part of ULIDs, and for pauses.
     pub seed: u64,
 }
@@ -86,6 +92,7 @@ pub struct Desk {
     own: Vec<Own>,
     void: VoidWatch,
     repeats: Repeats,
+    bundles: Bundles,
     outbox: Outbox,
     records: Vec<Record>,
     sequence: u64,
@@ -152,6 +159,7 @@ impl Desk {
             own: Vec::new(),
             void: VoidWatch::default(),
             repeats: Repeats::default(),
+            bundles: Bundles::default(),
             outbox: Outbox::default(),
             records: Vec::new(),
             sequence: 0,
@@ -171,6 +179,7 @@ impl Desk {
         self.watch_store(now, effects);
         self.watch_outbox(now, effects);
         self.repeat(now);
+        self.tell_together(now);
         self.commit(now, effects);
         self.deliver(now, effects);
         self.stats.outstanding = self.outbox.outstanding() as u64;
@@ -182,7 +191,12 @@ impl Desk {
     /// When the next step is due, were nothing to happen before.
     pub fn next_deadline(&self) -> Option<Instant> {
         let outbox = self.outbox.next_deadline(self.durability(), self.settings.queue_capacity);
-        let others = [self.void.next_deadline(), self.silence_deadline(), self.repeats.next_deadline()];
+        let others = [
+            self.void.next_deadline(),
+            self.silence_deadline(),
+            self.repeats.next_deadline(),
+            self.bundles.next_deadline(),
+        ];
         others.into_iter().chain([outbox]).flatten().min()
     }
 
@@ -214,10 +228,14 @@ impl Desk {
             Event::Delivered { notice, delivered } => self.delivered(notice, delivered, now, effects),
             Event::Disable(monitor) => self.switch(monitor, episode::Event::Disabled, now, effects),
             Event::Enable(monitor) => self.switch(monitor, episode::Event::Enabled, now, effects),
+            Event::Reloaded { catalog, changes, fallback, who } => {
+                self.reloaded(catalog, &changes, fallback, who, now, effects);
+            }
             Event::Wall { .. } => {}
             Event::Drain => {
                 self.draining = true;
                 self.repeats.forget_all();
+                self.bundles.hurry(now);
                 self.outbox.release_all();
             }
             Event::Outbox { token, change, selection, who } => {
@@ -263,8 +281,7 @@ impl Desk {
     }
 
     fn knows(&self, monitor: MonitorId) -> bool {
-        monitor.shard() < self.catalog.shards()
-            && (monitor.index() as usize) < self.catalog.roster(monitor.shard()).len()
+        self.catalog.knows(monitor)
     }
 
     fn is_enabled_by_file(&self, monitor: MonitorId) -> bool {
@@ -302,8 +319,7 @@ impl Desk {
     }
 
     fn new_episode_id(&mut self, at: Instant) -> EpisodeId {
-        let random = u128::from(self.rng.u64(..)) << 64 | u128::from(self.rng.u64(..));
-        EpisodeId(ulid::Ulid::from_parts(self.wall_of(at).as_millis_unsigned(), random).into())
+        episode_id(self.wall_of(at), &mut self.rng)
     }
 
     fn wall_of(&self, at: Instant) -> Timestamp {
@@ -311,4 +327,10 @@ impl Desk {
         let ahead = at.since(known).as_micros().cast_signed() - known.since(at).as_micros().cast_signed();
         Timestamp::from_micros(shows.as_micros().saturating_add(ahead))
     }
+}
+
+/// A ULID of this time.
+fn episode_id(at: Timestamp, rng: &mut fastrand::Rng) -> EpisodeId {
+    let random = u128::from(rng.u64(..)) << 64 | u128::from(rng.u64(..));
+    EpisodeId(ulid::Ulid::from_parts(at.as_millis_unsigned(), random).into())
 }

@@ -7,6 +7,7 @@ use crate::domain::notice::EpisodeId;
 use crate::domain::{Color, Destination, Notice, Provider};
 use crate::shard::protocol::{Command, Transition};
 use crate::units::{Instant, MonitorId, Span, Timestamp};
+use crate::world::{Catalog, Changes};
 
 #[derive(Debug)]
 pub enum Event {
@@ -21,6 +22,15 @@ pub enum Event {
     /// A person's or the reload's word.
     Disable(MonitorId),
     Enable(MonitorId),
+    /// The files were read again. Every transition that the shards said by the old catalog has come before this, and they go
+    /// by the new one.
+    Reloaded {
+        catalog: Arc<Catalog>,
+        changes: Arc<Changes>,
+        /// Who hears of the daemon itself from now on.
+        fallback: Arc<Destination>,
+        who: Box<str>,
+    },
     /// What the wall clock showed at an instant. Comes before anything else, and when the clock was stepped.
     Wall {
         at: Instant,
@@ -224,7 +234,7 @@ pub struct Delivered {
     pub result: DeliveryResult,
     /// In the other side's words, or in ours: `202 Event processed`, `connection refused`. Bounded, without secrets.
     pub said: Box<str>,
-    /// Nothing at all is wanted there for so long.
+    /// Nothing at all is wanted there for so long. Zero: it was too much at once, and nobody said for how long.
     pub after: Option<Span>,
 }
 

@@ -34,14 +34,15 @@ use crate::units::{Instant, MonitorId};
 
 impl Desk {
     pub(super) fn restore(&mut self, stored: Stored, now: Instant, effects: &mut Vec<Effect>) {
-        // Bundles belong to those who merge notices.
-        let Stored { is_new: _, trouble, seen_ok, episodes, bundles: _, switched, outbox, next_notice } = stored;
+        let Stored { is_new: _, trouble, seen_ok, episodes, bundles, switched, outbox, next_notice } = stored;
         for (name, enabled) in switched {
             self.restore_word(name, enabled, effects);
         }
         for (name, definition) in seen_ok {
             let known = self.catalog.find(&name).filter(|monitor| self.catalog.definition(*monitor) == definition);
-            if let Some(monitor) = known.filter(|monitor| self.state(*monitor) != State::Disabled) {
+            if let Some(monitor) = known.filter(|monitor| self.state(*monitor) != State::Disabled)
+                && !planted::is(Bug::SeenOkRewritten)
+            {
                 self.seen.insert(monitor);
             }
         }
@@ -50,21 +51,35 @@ impl Desk {
         for StoredNotice { id, mut notice, attempts, dead } in outbox {
             notice.monitor = self.catalog.find(&notice.monitor_name);
             notice.key.destination = self.outbox.known(&notice.key.destination);
+            if planted::is(Bug::ResolveLostAtCrash) && notice.key.raise == Raise::Resolve {
+                continue;
+            }
+            if planted::is(Bug::SecondKeyAfterRestart) {
+                notice.key.n += 1;
+            }
             self.outbox.restore(id, notice, attempts, dead, now);
         }
+        self.restore_bundles(bundles, &episodes, now);
         for mut record in episodes {
+            if planted::is(Bug::EpisodesForgottenAtRestart) {
+                break;
+            }
             for told in &mut record.told {
                 told.destination = self.outbox.known(&told.destination);
             }
             self.restore_episode(record, now, effects);
         }
         match trouble {
+            Some(_) if planted::is(Bug::DamageUntold) => {}
             Some(trouble) => self.raise_own(Kind::StoreDamaged, &trouble, now, effects),
             None => self.resolve_own(Kind::StoreDamaged, "the store is in order", now, effects),
         }
     }
 
     fn restore_word(&mut self, name: Box<str>, enabled: bool, effects: &mut Vec<Effect>) {
+        if planted::is(Bug::SwitchForgottenAtRestart) {
+            return;
+        }
         let monitor = self.catalog.find(&name).filter(|monitor| self.is_enabled_by_file(*monitor) != enabled);
         let Some(monitor) = monitor else {
             return self.records.push(Record::SwitchForgotten { monitor: name });
@@ -171,6 +186,7 @@ impl Desk {
             let notice = self.notice(&draft, destination);
             self.queue(notice, now, now);
         }
+        self.leave_bundles(&record.told, record.id, now);
         self.records.push(Record::EpisodeClosed { episode: record.id, at });
         self.narrate(monitor, now, StoryKind::Color(Color::Gray), &draft.summary, effects);
     }

@@ -8,6 +8,7 @@ use super::own::SELF;
 use super::protocol::{Audit, NoticeId, OutboxChange, OutboxState, Record, Selection};
 use crate::domain::notice::EpisodeId;
 use crate::domain::{Color, Destination, Notice, Raise};
+use crate::units::planted::{self, Bug};
 use crate::units::{Instant, Span};
 
 impl Desk {
@@ -30,6 +31,9 @@ impl Desk {
             match change {
                 OutboxChange::Drop => {
                     if self.outbox.drop_one(id, now) {
+                        if planted::is(Bug::DroppedComesBack) {
+                            continue;
+                        }
                         self.records.push(Record::NoticeDone { id, at });
                         changed += 1;
                     }

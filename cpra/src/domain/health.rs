@@ -116,6 +116,10 @@ impl Health {
         self.oks
     }
 
+    pub const fn is_disabled(self) -> bool {
+        matches!(self.phase, Phase::Disabled)
+    }
+
     pub const fn is_degraded(self) -> bool {
         self.degraded
     }
@@ -232,6 +236,17 @@ impl Health {
 
     fn become_up(&mut self) {
         *self = Self { phase: Phase::Up, epoch: self.epoch, ..Self::default() };
+    }
+
+    /// Other thresholds. What was counted stays, as far as it does not reach them: the next outcome decides.
+    pub fn adjust(&mut self, policy: &Policy) {
+        if self.phase == Phase::Suspect {
+            self.fails = self.fails.min(policy.unhealthy_threshold - 1);
+        }
+        if !self.degraded {
+            self.warns = self.warns.min(policy.unhealthy_threshold - 1);
+        }
+        self.oks = self.oks.min(policy.healthy_threshold - 1);
     }
 
     /// The desk's word: nobody watches this monitor any more.

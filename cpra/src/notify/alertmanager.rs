@@ -85,7 +85,7 @@ impl AlertmanagerOutlet {
                         waiting.push_front(range.start..middle);
                         continue;
                     }
-                    Ok(answer) => self.exchange.usual(&answer, words(&answer)),
+                    Ok(answer) => self.exchange.usual_of_machines(&answer, words(&answer)),
                 }
             };
             results[range].fill(delivered);
@@ -210,4 +210,147 @@ fn label_name(name: &str) -> String {
         sound.insert(0, '_');
     }
     sound
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::exchange::tests::{deliver, means, of};
+    use super::super::line::tests::notice;
+    use super::*;
+    use crate::domain::Provider;
+    use crate::domain::monitor::Secret;
+    use crate::os::web::tests::{Reply, Seen, answer};
+
+    fn settings(url: String) -> Alertmanager {
+        Alertmanager {
+            url: url.into(),
+            authorization: Some(Authorization::Bearer(Secret::new("tellnobody"))),
+            labels: [("team".into(), "ops".into()), ("9 lives".into(), "x".into())].into(),
+            annotations: [("dashboard".into(), "https://d.example".into())].into(),
+            generator_url: Some("https://cpra.example".into()),
+        }
+    }
+
+    fn provider(url: String) -> Provider {
+        Provider::Alertmanager(settings(url))
+    }
+
+    fn told(notice: &Notice, settings: &Alertmanager) -> serde_json::Value {
+        serde_json::from_str(&format!("[{}]", alerts(notice, settings, NOW))).expect("it is JSON")
+    }
+
+    const NOW: Timestamp = Timestamp::from_micros(1_795_316_500_000_000);
+
+    #[test]
+    fn a_raise_is_an_alert_that_ends_soon() {
+        let notice = of(Color::Red);
+        let labels = json!({
+            "alertname": "MonitorFailing", "monitor": "shop/web", "instance": "mon-1", "severity": "critical",
+            "groups": "shop,frontend", "team": "ops", "cost_centre": "7", "_9_lives": "x",
+        });
+        let annotations = json!({
+            "title": "CRITICAL ALERT: shop/web", "summary": "shop/web is down: <503> & \"more\"",
+            "description": render(&notice, &notice.key.destination).text, "outcome": "L7STS",
+            "incident": "mon-1/shop/web/0000000000000000000000001A",
+            "runbook_url": "https://wiki.example.com/shop-web", "dashboard": "https://d.example",
+        });
+        let expected = json!([{
+            "labels": labels, "annotations": annotations,
+            "startsAt": "2026-11-22T02:59:53.500042Z", "endsAt": "2026-11-22T03:05:40.000000Z",
+            "generatorURL": "https://cpra.example",
+        }]);
+        assert_eq!(told(&notice, &settings(String::new())), expected);
+    }
+
+    #[test]
+    fn a_resolve_ends_both_severities_and_a_fixed_one_once() {
+        let mut resolve = of(Color::Green);
+        let both = told(&resolve, &settings(String::new()));
+        let severity = |alert: &serde_json::Value| alert["labels"]["severity"].as_str().unwrap().to_owned();
+        let alerts = both.as_array().unwrap();
+        assert_eq!(alerts.iter().map(severity).collect::<Vec<_>>(), ["warning", "critical"]);
+        assert!(alerts.iter().all(|alert| alert["endsAt"] == "2026-11-22T03:01:40.000000Z"), "{both}");
+        let page = [("severity".into(), "page".into())].into();
+        let fixed = Alertmanager { labels: page, ..settings(String::new()) };
+        assert_eq!(told(&resolve, &fixed).as_array().unwrap().len(), 1);
+        // Set back: an alert does not end before it began.
+        resolve.at = Timestamp::from_micros(NOW.as_micros() + 60_000_000);
+        let alert = &told(&resolve, &fixed)[0];
+        assert_eq!(alert["startsAt"], alert["endsAt"]);
+        resolve.test = true;
+        let alert = &told(&resolve, &fixed)[0];
+        assert_eq!(
+            (&alert["labels"]["test"], alert["annotations"]["summary"].as_str().unwrap().get(..6)),
+            (&json!("true"), Some("[TEST]"))
+        );
+        assert_eq!(told(&of(Color::Cyan), &fixed), json!([]));
+    }
+
+    #[test]
+    fn one_request_holds_a_batch() {
+        let url = |url: String| provider(format!("{url}/am/"));
+        let notices = vec![of(Color::Red), of(Color::Cyan), of(Color::Green)];
+        let (delivered, seen) = deliver(url, |_, _| answer(200, "", ""), notices);
+        assert!(delivered.iter().all(|delivered| delivered.result == DeliveryResult::Sent), "{delivered:?}");
+        let [seen] = &seen[..] else { panic!("one request") };
+        assert!(seen.head.starts_with("POST /am/api/v2/alerts HTTP/1.1"), "{}", seen.head);
+        assert_eq!(seen.header("authorization"), Some("Bearer tellnobody"));
+        assert_eq!(seen.json().as_array().unwrap().len(), 3);
+        let whole = |url: String| provider(format!("{url}/api/v2/alerts"));
+        let (_, seen) = deliver(whole, |_, _| answer(200, "", ""), vec![of(Color::Red)]);
+        assert!(seen[0].head.starts_with("POST /api/v2/alerts HTTP/1.1"), "{}", seen[0].head);
+        let basic = Authorization::Basic { username: "me".into(), password: Secret::new("pw") };
+        assert_eq!(authorization(&basic), "Basic bWU6cHc=");
+        let (delivered, seen) = deliver(provider, |_, _| answer(200, "", ""), vec![of(Color::Cyan)]);
+        assert_eq!((delivered[0].result, seen.len()), (DeliveryResult::Sent, 0));
+    }
+
+    fn refuses_bad(_: usize, seen: &Seen) -> Reply {
+        match String::from_utf8_lossy(&seen.body).contains("bad") {
+            true => answer(400, "", "start time must be before end time"),
+            false => answer(200, "", ""),
+        }
+    }
+
+    #[test]
+    fn a_bad_one_is_found_and_the_others_arrive() {
+        let mut notices: Vec<Notice> = (0..9).map(|n| notice(n, None)).collect();
+        notices[6].summary = "bad".into();
+        let (delivered, seen) = deliver(provider, refuses_bad, notices);
+        for (at, delivered) in delivered.iter().enumerate() {
+            let expected = if at == 6 { DeliveryResult::Refused } else { DeliveryResult::Sent };
+            assert_eq!(delivered.result, expected, "{at}: {}", delivered.said);
+        }
+        assert!(seen.len() <= 9, "{} requests", seen.len());
+        // Where most are bad, it ends all the same; those that were not looked at come again.
+        let mut all: Vec<Notice> = (0..200).map(|n| notice(n, None)).collect();
+        all.iter_mut().for_each(|notice| notice.summary = "bad".into());
+        let (delivered, seen) = deliver(provider, refuses_bad, all);
+        assert_eq!(seen.len(), ALERTMANAGER_REQUESTS_MAX);
+        let of = |result| delivered.iter().filter(|delivered| delivered.result == result).count();
+        assert!(of(DeliveryResult::Refused) > 10, "{delivered:?}");
+        assert_eq!(of(DeliveryResult::Refused) + of(DeliveryResult::Failed), 200);
+    }
+
+    #[test]
+    fn what_is_about_the_request_is_not_looked_for_in_the_batch() {
+        let (delivered, seen) =
+            deliver(provider, |_, _| answer(401, "", "who is tellnobody"), vec![of(Color::Red), of(Color::Red)]);
+        assert_eq!(seen.len(), 1);
+        assert!(delivered.iter().all(|told| *told == Delivered::new(DeliveryResult::Refused, "401 who is (secret)")));
+        assert_eq!(means(provider, answer(503, "", "")).0, DeliveryResult::Failed);
+        assert_eq!(means(provider, Reply::Last(String::new())).0, DeliveryResult::Failed, "told again, it is the same");
+    }
+
+    #[test]
+    fn a_request_is_bounded() {
+        let alerts: Vec<String> = (0..10).map(|_| "x".repeat(ALERTMANAGER_BODY_MAX / 4)).collect();
+        let ranges = requests(&alerts);
+        assert!(ranges.iter().all(|range| range.len() == 3 || range.end == 10), "{ranges:?}");
+        assert_eq!((ranges[0].start, ranges.back().unwrap().end), (0, 10));
+        assert_eq!(requests(&["x".repeat(2 * ALERTMANAGER_BODY_MAX)]), [0..1], "alone it goes all the same");
+        assert!(requests(&[]).is_empty());
+    }
 }

@@ -38,7 +38,9 @@ use crate::desk::protocol::{Delivered, DeliveryResult};
 use crate::domain::destination::{Email, MailSecurity};
 use crate::domain::{DeliveryKey, Destination, Notice, Raise};
 use crate::os::lane::aside;
+use crate::os::web::{Lookup, Web};
 use crate::units::limits::{EVIDENCE_MAX, MAIL_PARTLY_SENT_MAX, MAIL_QUIT_WAIT, MAIL_SUBJECT_MAX, TLS_FILE_MAX};
+use crate::wording::{Rendered, cut, line, render};
 
 /// "Not any more": the server closes the connection.
 const CLOSING: u16 = 421;
@@ -50,6 +52,7 @@ const INSTANCE_MAX: usize = 253;
 pub struct EmailOutlet {
     destination: Destination,
     email: Email,
+    lookup: Lookup,
     /// Read from files at the first connection.
     tls: Option<TlsParameters>,
     connection: Option<AsyncSmtpConnection>,
@@ -60,8 +63,9 @@ pub struct EmailOutlet {
 }
 
 impl EmailOutlet {
-    pub fn new(destination: &Destination, email: &Email) -> Self {
+    pub fn new(email: &Email, destination: &Destination, web: &Web) -> Self {
         Self {
+            lookup: Lookup::new(web),
             destination: destination.clone(),
             email: email.clone(),
             tls: None,
@@ -118,11 +122,12 @@ impl EmailOutlet {
         let security = self.email.security;
         let tls = if security == MailSecurity::Plain { None } else { Some(self.tls().await.map_err(Fault::failed)?) };
         let wrapped = tls.clone().filter(|_| security == MailSecurity::Tls);
-        let server = (&*self.email.host, self.email.port);
+        let found = self.lookup.addresses(self.email.host.to_string(), self.email.port).await;
+        let server = found.map_err(|fault| Fault::failed(fault.to_string()))?;
         // Of one address: that there is time left for another one.
         let wait = Duration::from(self.destination.transport.timeout) / 2;
         let hello = ClientId::Domain(instance.to_owned());
-        let mut connection = AsyncSmtpConnection::connect_tokio1(server, Some(wait), &hello, wrapped, None).await?;
+        let mut connection = AsyncSmtpConnection::connect_tokio1(&*server, Some(wait), &hello, wrapped, None).await?;
         if let Some(tls) = tls.filter(|_| security == MailSecurity::StartTls) {
             if !connection.can_starttls() {
                 return Err(Fault::failed("the server does not offer STARTTLS, and nothing is sent without".into()));
@@ -188,16 +193,18 @@ impl EmailOutlet {
 
     /// Without what must not be told: a server may repeat what it was sent.
     fn bounded(&self, said: &str) -> Box<str> {
-        let mut said = said.replace(char::is_control, " ");
-        if let Some(password) = self.email.password.as_ref().map(|password| password.expose()).filter(|it| !it.is_empty()) {
+        let mut said = line(said);
+        if let Some(password) =
+            self.email.password.as_ref().map(|password| password.expose()).filter(|it| !it.is_empty())
+        {
             let username = self.email.username.as_deref().unwrap_or_default();
             let plain = format!("\0{username}\0{password}");
-            for secret in [password.to_owned(), BASE64_STANDARD.encode(password), BASE64_STANDARD.encode(plain)] {
+            // The longest first: it may hold the others.
+            for secret in [BASE64_STANDARD.encode(plain), BASE64_STANDARD.encode(password), password.to_owned()] {
                 said = said.replace(&secret, "(secret)");
             }
         }
-        cut(&mut said, EVIDENCE_MAX);
-        said.into()
+        cut(said, EVIDENCE_MAX).into()
     }
 }
 
@@ -244,11 +251,13 @@ async fn transmit(connection: &mut AsyncSmtpConnection, letter: &Letter, to: &[&
     connection.command(Data).await?;
     // From here on it may have arrived, whatever is heard of it: no second try over another connection.
     let reply = connection.message(&letter.text).await.map_err(|error| {
-        let mut fault = Fault::from(error);
-        if std::mem::take(&mut fault.gone) {
-            fault.said = format!("the answer to the message was lost: {}", fault.said);
+        let no_answer = error.status().is_none();
+        let fault = Fault { gone: false, ..Fault::from(error) };
+        if no_answer {
+            Fault { said: format!("the answer to the message was lost: {}", fault.said), ..fault }
+        } else {
+            fault
         }
-        fault
     })?;
     let reply = format!("{} {}", reply.code(), reply.first_line().unwrap_or_default());
     Ok(Sent { reply, done, later, never })
@@ -337,11 +346,11 @@ impl Letter {
             }
         }
         let at = Duration::from_micros(u64::try_from(notice.at.as_micros()).unwrap_or(0).min(DATE_MAX));
-        let (title, text) = words(notice, destination);
+        let Rendered { title, text } = render(notice, destination);
         let message = builder
             .message_id(Some(own.clone()))
             .date(UNIX_EPOCH + at)
-            .subject(one_line(&title))
+            .subject(cut(title, MAIL_SUBJECT_MAX))
             .raw_header(HeaderValue::new(HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated".into()))
             .singlepart(SinglePart::plain(text))
             .map_err(|error| error.to_string())?;
@@ -354,7 +363,8 @@ const DATE_MAX: u64 = 253_402_300_799_000_000;
 
 /// `Operations <ops@example.com>` or the address alone. Line breaks are in none: it cannot be parsed then.
 fn mailbox(text: &str) -> Result<Mailbox, String> {
-    text.parse().map_err(|error| format!("{:?} is no mail address: {error}", text.chars().take(100).collect::<String>()))
+    text.parse()
+        .map_err(|error| format!("{:?} is no mail address: {error}", text.chars().take(100).collect::<String>()))
 }
 
 /// What may have been told to the same people before, of the same incident. Which of them was is not known here: those that
@@ -384,27 +394,6 @@ fn domain(instance: &str) -> String {
     let text: String = instance.chars().take(INSTANCE_MAX).map(sound).collect();
     let labels: Vec<&str> = text.split('.').map(|label| label.trim_matches('-')).filter(|it| !it.is_empty()).collect();
     if labels.is_empty() { NO_INSTANCE.to_owned() } else { labels.join(".") }
-}
-
-/// As a header may hold it: what would begin another header is a space.
-fn one_line(text: &str) -> String {
-    let mut line = text.replace(char::is_control, " ");
-    cut(&mut line, MAIL_SUBJECT_MAX);
-    line
-}
-
-fn cut(text: &mut String, max: usize) {
-    if text.len() > max {
-        text.truncate(text.floor_char_boundary(max.saturating_sub('\u{2026}'.len_utf8())));
-        text.push('\u{2026}');
-    }
-}
-
-/// Subject and text.
-fn words(notice: &Notice, _destination: &Destination) -> (String, String) {
-    let title = format!("{}: {}", notice.color.title(), notice.monitor_name);
-    let text = format!("{}\n\nincident: {}\nat: {}\n", notice.summary, notice.incident.0, notice.at);
-    (title, text)
 }
 
 #[cfg(test)]

@@ -37,7 +37,9 @@ impl std::fmt::Debug for Secrets {
     }
 }
 
-/// A part of an address that is shorter says nothing, and is a word like any other.
+/// What is shorter is a word like any other: to take each `a` out would say more than it hides.
+const SECRET_MIN: usize = 4;
+/// The same for a part of an address.
 const SECRET_PART_MIN: usize = 8;
 
 impl Secrets {
@@ -51,7 +53,7 @@ impl Secrets {
                 all.extend(parts.filter(|part| part.len() >= SECRET_PART_MIN).map(str::to_owned));
             }
         }
-        all.retain(|secret| !secret.is_empty());
+        all.retain(|secret| secret.len() >= SECRET_MIN);
         // The longest first: they may hold others.
         all.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Self(all)
@@ -141,6 +143,15 @@ impl Exchange {
         }
     }
 
+    /// The same where machines answer each other: a page with 200 is of a proxy or a login in between, which says so to
+    /// everything.
+    pub fn usual_of_machines(&self, answer: &Answer, words: &str) -> Delivered {
+        if matches!(answer.status, 200..=299) && answer.body.trim_ascii_start().starts_with(b"<") {
+            return self.said(DeliveryResult::Failed, answer, "with a page: somebody else answers there");
+        }
+        self.usual(answer, words)
+    }
+
     /// Not this time, and nothing else before the other side wants it.
     pub fn again(&self, answer: &Answer, words: &str) -> Delivered {
         let delivered = Delivered { after: answer.retry_after, ..self.said(DeliveryResult::Failed, answer, words) };
@@ -184,3 +195,6 @@ async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     .await;
     waiting.into_iter().filter_map(|(_, output)| output).collect()
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -24,8 +24,8 @@ pub use stderr::Stderr;
 use crate::desk::protocol::Delivered;
 use crate::domain::{Destination, Notice, Provider};
 use crate::os::lane::Disk;
-use crate::os::web::Web;
 use crate::os::spawn::Runner;
+use crate::os::web::Web;
 
 /// What all providers of a lane share.
 #[derive(Clone, Debug)]
@@ -64,9 +64,9 @@ impl Outlet {
             Provider::Alertmanager(to) => {
                 Self::Alertmanager(alertmanager::AlertmanagerOutlet::new(to, destination, web))
             }
-            Provider::Email(email) => Self::Email(Box::new(email::EmailOutlet::new(destination, email))),
+            Provider::Email(email) => Self::Email(Box::new(email::EmailOutlet::new(email, destination, web))),
             Provider::Script(script) => {
-                Self::Script(script::ScriptOutlet::new(destination, script, surroundings.scripts.clone()))
+                Self::Script(script::ScriptOutlet::new(script, destination, surroundings.scripts.clone()))
             }
         }
     }

@@ -44,7 +44,7 @@ impl PagerDutyOutlet {
         let headers = vec![("content-type", "application/json".into())];
         let request = Request { method: "POST", url: &self.settings.url, headers, body };
         match self.exchange.send(request).await {
-            Ok(answer) => self.exchange.usual(&answer, &said(&answer)),
+            Ok(answer) => self.exchange.usual_of_machines(&answer, &said(&answer)),
             Err(delivered) => delivered,
         }
     }
@@ -134,5 +134,136 @@ fn said(answer: &Answer) -> String {
         Ok(Said { message, errors }) if errors.is_empty() => message,
         Ok(Said { message, errors }) => format!("{message}: {}", errors.join(", ")),
         Err(_) => words(answer).to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::exchange::tests::{deliver, means, of};
+    use super::*;
+    use crate::domain::Color;
+    use crate::domain::destination::{Provider, Wording, Words};
+    use crate::domain::monitor::Secret;
+    use crate::os::web::tests::{Reply, answer};
+    use crate::units::limits::WORDING_TITLE_MAX;
+
+    const KEY: &str = "0123456789abcdef0123456789abcdef";
+    const INCIDENT: &str = "mon-1/shop/web/0000000000000000000000001A";
+
+    fn provider(url: String) -> Provider {
+        Provider::PagerDuty(settings(&format!("{url}/v2/enqueue")))
+    }
+
+    fn settings(url: &str) -> PagerDuty {
+        PagerDuty { routing_key: Secret::new(KEY), url: url.into(), severity: None }
+    }
+
+    fn event(notice: &Notice) -> serde_json::Value {
+        serde_json::from_slice(&body(notice, &settings("")).expect("an event")).expect("it is JSON")
+    }
+
+    #[test]
+    fn a_red_is_a_trigger_that_says_everything() {
+        let notice = of(Color::Red);
+        let text = render(&notice, &notice.key.destination).text;
+        let (delivered, seen) = deliver(provider, |_, _| answer(202, "", ACCEPTED), vec![notice]);
+        assert_eq!(delivered, [Delivered::new(DeliveryResult::Sent, "202 Event processed")]);
+        assert!(seen[0].head.starts_with("POST /v2/enqueue HTTP/1.1"), "{}", seen[0].head);
+        assert_eq!(seen[0].header("content-type"), Some("application/json"));
+        let expected = json!({
+            "routing_key": KEY,
+            "event_action": "trigger",
+            "dedup_key": INCIDENT,
+            "client": "cpra",
+            "links": [{"href": "https://wiki.example.com/shop-web", "text": "Runbook"}],
+            "payload": {
+                "summary": "CRITICAL ALERT: shop/web: shop/web is down: <503> & \"more\"",
+                "source": "shop/web",
+                "severity": "critical",
+                "timestamp": "2026-11-22T03:00:00.000042Z",
+                "group": "shop",
+                "class": "L7STS",
+                "custom_details": {
+                    "monitor": "shop/web",
+                    "color": "red",
+                    "status": "FAILED",
+                    "outcome": "L7STS",
+                    "incident": INCIDENT,
+                    "instance": "mon-1",
+                    "groups": ["shop", "frontend"],
+                    "labels": {"cost centre": "7", "team": "shop"},
+                    "description": "The shop's\nfront door",
+                    "lasted_seconds": 6.5,
+                    "test": false,
+                    "text": text,
+                },
+            },
+        });
+        assert_eq!(seen[0].json(), expected);
+    }
+
+    const ACCEPTED: &str = r#"{"status":"success","message":"Event processed","dedup_key":"x"}"#;
+
+    #[test]
+    fn one_incident_is_raised_and_resolved_under_one_key() {
+        let yellow = event(&of(Color::Yellow));
+        assert_eq!((&yellow["event_action"], &yellow["dedup_key"]), (&json!("trigger"), &json!(INCIDENT)));
+        assert_eq!(yellow["payload"]["severity"], "warning");
+        for color in [Color::Green, Color::Gray] {
+            let resolve = json!({"routing_key": KEY, "event_action": "resolve", "dedup_key": INCIDENT});
+            assert_eq!(event(&of(color)), resolve, "{color}");
+        }
+        let (delivered, seen) = deliver(provider, |_, _| Reply::Last(String::new()), vec![of(Color::Cyan)]);
+        assert_eq!((delivered[0].result, seen.len()), (DeliveryResult::Sent, 0), "there is nothing to tell");
+        let severe = PagerDuty { severity: Some(Severity::Error), ..settings("") };
+        let red: serde_json::Value = serde_json::from_slice(&body(&of(Color::Red), &severe).unwrap()).unwrap();
+        assert_eq!(red["payload"]["severity"], "error");
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_or_hashed() {
+        let mut notice = of(Color::Red);
+        notice.summary = "🛒".repeat(400).into();
+        notice.incident.0 = "i".repeat(256).into();
+        let long = event(&notice);
+        let summary = long["payload"]["summary"].as_str().unwrap();
+        assert!(summary.len() <= PAGERDUTY_SUMMARY_MAX && summary.ends_with("🛒…"), "{}", summary.len());
+        let key = long["dedup_key"].as_str().unwrap().to_owned();
+        assert_eq!((key.len(), &key[..5]), (69, "cpra-"));
+        notice.incident.0 = "i".repeat(255).into();
+        assert_eq!(event(&notice)["dedup_key"].as_str().unwrap().len(), 255);
+        notice.incident.0 = format!("{}j", "i".repeat(255)).into();
+        assert_ne!(event(&notice)["dedup_key"], key);
+    }
+
+    #[test]
+    fn a_test_and_a_persons_words_are_seen() {
+        let mut notice = of(Color::Red);
+        notice.test = true;
+        let words = Words { title: Some("{{ monitor }} broke{{ 'x' * 600 }}".into()), text: None };
+        let destination = Destination { wording: Wording::new([(Color::Red, words)]), ..Destination::log(None) };
+        notice.key.destination = destination.into();
+        let event = event(&notice);
+        let summary = event["payload"]["summary"].as_str().unwrap();
+        assert!(summary.starts_with("[TEST] shop/web brokexx") && summary.len() == WORDING_TITLE_MAX, "{summary}");
+        assert_eq!(event["payload"]["custom_details"]["test"], true);
+    }
+
+    #[test]
+    fn answers_mean_what_the_contract_says() {
+        let refusal = r#"{"status":"invalid event","message":"Event object is invalid","errors":["a","b"]}"#;
+        let cases = [
+            (answer(202, "", ACCEPTED), DeliveryResult::Sent, "202 Event processed"),
+            (Reply::Last("HTTP/1.1 202 X\r\ncontent-length: 9\r\n\r\n{".into()), DeliveryResult::Sent, "202 {"),
+            (answer(400, "", refusal), DeliveryResult::Refused, "400 Event object is invalid: a, b"),
+            (answer(403, "", KEY), DeliveryResult::Refused, "403 (secret)"),
+            (answer(429, "", "slow down"), DeliveryResult::Failed, "429 slow down"),
+            (answer(500, "", "oops"), DeliveryResult::Failed, "500 oops"),
+        ];
+        for (reply, result, said) in cases {
+            assert_eq!(means(provider, reply), (result, said.to_owned(), None));
+        }
+        let (result, said, _) = means(provider, Reply::Last(String::new()));
+        assert_eq!(result, DeliveryResult::Failed, "{said}: the key tells a second one");
     }
 }

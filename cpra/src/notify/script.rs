@@ -42,7 +42,7 @@ pub struct ScriptOutlet {
 }
 
 impl ScriptOutlet {
-    pub fn new(destination: &Destination, script: &Script, runner: Option<Rc<Runner>>) -> Self {
+    pub fn new(script: &Script, destination: &Destination, runner: Option<Rc<Runner>>) -> Self {
         Self { script: script.clone(), timeout: destination.transport.timeout, runner }
     }
 

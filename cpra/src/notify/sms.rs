@@ -138,3 +138,102 @@ fn fitted(message: &str) -> String {
     });
     fits.chain(DOTS.chars()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::exchange::tests::{deliver, means, of};
+    use super::*;
+    use crate::domain::destination::{Wording, Words};
+    use crate::domain::monitor::Secret;
+    use crate::domain::{Color, Provider};
+    use crate::os::web::tests::{Reply, answer};
+    use crate::units::Span;
+
+    fn settings(url: String) -> Sms {
+        Sms {
+            url: url.into(),
+            account_sid: "AC0".into(),
+            auth_token: Secret::new("tellnobody"),
+            sender: SmsSender::Number("+15550001".into()),
+            to: "+15550002".into(),
+        }
+    }
+
+    fn provider(url: String) -> Provider {
+        Provider::Sms(settings(url).into())
+    }
+
+    fn form(body: &[u8]) -> Vec<(String, String)> {
+        form_urlencoded::parse(body).into_owned().collect()
+    }
+
+    #[test]
+    fn a_message_is_a_form_with_basic_authentication() {
+        let (delivered, seen) = deliver(provider, |_, _| answer(201, "", r#"{"sid":"SM7"}"#), vec![of(Color::Red)]);
+        assert_eq!(delivered, [Delivered::new(DeliveryResult::Sent, "201 SM7")]);
+        let seen = &seen[0];
+        assert!(seen.head.starts_with("POST /2010-04-01/Accounts/AC0/Messages.json HTTP/1.1"), "{}", seen.head);
+        assert_eq!(seen.header("authorization"), Some("Basic QUMwOnRlbGxub2JvZHk="));
+        assert_eq!(seen.header("content-type"), Some("application/x-www-form-urlencoded"));
+        let message = "CRITICAL ALERT: shop/web: shop/web is down: <503> & \"more\"";
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(form(&seen.body), [pair("To", "+15550002"), pair("From", "+15550001"), pair("Body", message)]);
+        let service = Sms { sender: SmsSender::Service("MG9".into()), ..settings(String::new()) };
+        assert_eq!(form(&body(&of(Color::Red), &service))[1], pair("MessagingServiceSid", "MG9"));
+    }
+
+    #[test]
+    fn a_persons_text_is_all_there_is() {
+        let mut notice = of(Color::Red);
+        notice.test = true;
+        let words = Words { title: None, text: Some("{{ monitor }}!".into()) };
+        let destination = Destination { wording: Wording::new([(Color::Red, words)]), ..Destination::log(None) };
+        notice.key.destination = destination.into();
+        let message = &form(&body(&notice, &settings(String::new())))[2].1;
+        assert!(message.starts_with("TEST: nothing has happened") && message.ends_with("\nshop/web!"), "{message}");
+    }
+
+    #[test]
+    fn a_message_has_four_parts_at_most() {
+        let exact = "x".repeat(SMS_SEPTETS_MAX);
+        assert_eq!(fitted(&exact), exact);
+        assert_eq!(fitted(&format!("{exact}x")), format!("{}...", &exact[3..]));
+        assert_eq!(fitted(&"€".repeat(300)).chars().count(), 238 + 3, "two septets each, and the dots");
+        let exact = "🛒".repeat(SMS_UNITS_MAX / 2);
+        assert_eq!(fitted(&exact), exact);
+        let cut = fitted(&format!("{exact}x"));
+        assert_eq!((cut.encode_utf16().count(), cut.ends_with("🛒...")), (263, true), "whole characters only");
+        assert!(septets('ç').is_none() && septets('`').is_none() && septets('\t').is_none());
+    }
+
+    #[test]
+    fn answers_mean_what_the_contract_says() {
+        use DeliveryResult::{Failed, Refused, Sent, Unsure};
+        let cases = [
+            (answer(201, "", r#"{"sid":"SM7","status":"queued"}"#), Sent, "201 SM7", None),
+            (answer(200, "", r#"{"sid":"SM7"}"#), Sent, "200 SM7", None),
+            (answer(201, "", ""), Sent, "201 without a SID", None),
+            (answer(200, "", "<html>log in"), Failed, "200 without a SID: not Twilio's answer", None),
+            (
+                answer(400, "", r#"{"code":21211,"message":"The 'To' number is not valid","status":400}"#),
+                Refused,
+                "400 21211 The 'To' number is not valid",
+                None,
+            ),
+            (answer(401, "", r#"{"code":20003,"message":"Authenticate"}"#), Refused, "401 20003 Authenticate", None),
+            (
+                answer(429, "Retry-After: 2\r\n", r#"{"code":20429,"message":"Too Many Requests"}"#),
+                Failed,
+                "429 20429 too many requests",
+                Some(Span::from_secs(2)),
+            ),
+            (answer(503, "", "tellnobody"), Failed, "503 (secret)", None),
+            (answer(500, "", ""), Unsure, "500", None),
+            (answer(502, "", ""), Unsure, "502", None),
+        ];
+        for (reply, result, said, after) in cases {
+            assert_eq!(means(provider, reply), (result, said.to_owned(), after));
+        }
+        assert_eq!(means(provider, Reply::Last(String::new())).0, Unsure);
+    }
+}

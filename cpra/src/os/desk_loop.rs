@@ -17,8 +17,9 @@ use crate::domain::{Color, Destination, Notice};
 use crate::pipeline::{Bell, Receiver, Sender};
 use crate::queueing::recording::Measure;
 use crate::shard::protocol::{Command, Transition};
+use crate::units::limits::QUEUE_TRANSITIONS;
 use crate::units::{Instant, MonitorId, Span};
-use crate::world::Catalog;
+use crate::world::{Catalog, Changes};
 
 /// Transitions taken in one step: a mass outage must not keep acknowledgements waiting.
 const TRANSITIONS_PER_STEP: usize = 4096;
@@ -37,6 +38,8 @@ pub struct DeskBoard {
     pub drain: AtomicBool,
     pub drained: AtomicBool,
     pub stop: AtomicBool,
+    /// The catalog that the desk goes by.
+    pub generation: AtomicU64,
 }
 
 /// Where an answer goes.
@@ -66,6 +69,15 @@ pub enum Ask {
     },
 }
 
+/// Another catalog, which the shards have taken already: what they said by the old one lies in the queues.
+#[derive(Debug)]
+pub struct Reload {
+    pub catalog: Arc<Catalog>,
+    pub changes: Arc<Changes>,
+    pub fallback: Arc<Destination>,
+    pub who: Box<str>,
+}
+
 /// The desk's ends of its queues.
 pub struct Mailbox {
     pub transitions: Vec<Receiver<Box<Transition>>>,
@@ -75,6 +87,7 @@ pub struct Mailbox {
     pub notices: Sender<(NoticeId, Box<Notice>)>,
     pub delivered: Receiver<(NoticeId, Delivered)>,
     pub asks: Receiver<Ask>,
+    pub reloads: Receiver<Reload>,
 }
 
 impl Mailbox {
@@ -83,6 +96,7 @@ impl Mailbox {
             && self.durable.is_empty()
             && self.delivered.is_empty()
             && self.asks.is_empty()
+            && self.reloads.is_empty()
     }
 }
 
@@ -95,6 +109,8 @@ pub struct DeskLoop {
     board: Arc<DeskBoard>,
     story: Teller,
     catalog: Arc<Catalog>,
+    /// The one before, for the names of those who are gone.
+    before: Arc<Catalog>,
     /// For receivers that had no room.
     commands: Vec<VecDeque<Command>>,
     commits: VecDeque<Batch>,
@@ -131,6 +147,7 @@ impl DeskLoop {
             bell,
             board,
             story,
+            before: Arc::clone(&catalog),
             catalog,
             commands: (0..shards).map(|_| VecDeque::new()).collect(),
             commits: VecDeque::new(),
@@ -208,11 +225,18 @@ impl DeskLoop {
                 }
             });
         }
+        // All that was said by the old catalog comes before the new one.
+        let reload = mail.reloads.recv();
+        let most = if reload.is_some() { QUEUE_TRANSITIONS } else { TRANSITIONS_PER_STEP };
         for transitions in &mut mail.transitions {
-            for _ in 0..TRANSITIONS_PER_STEP {
+            for _ in 0..most {
                 let Some(transition) = transitions.recv() else { break };
                 events.push(Event::Transition(transition));
             }
+        }
+        if let Some(Reload { catalog, changes, fallback, who }) = reload {
+            self.before = std::mem::replace(&mut self.catalog, Arc::clone(&catalog));
+            events.push(Event::Reloaded { catalog, changes, fallback, who });
         }
         // Last: what the shards said before they ended is taken first.
         if !self.drain_told
@@ -239,7 +263,8 @@ impl DeskLoop {
             }
             Effect::Command(command) => self.commands[usize::from(command.monitor.shard())].push_back(command),
             Effect::Story(story) => {
-                let name = story.monitor.map_or("cpra", |monitor| self.catalog.name(monitor));
+                let known = |monitor| [&self.catalog, &self.before].into_iter().find(|catalog| catalog.knows(monitor));
+                let name = story.monitor.map_or("cpra", |monitor| known(monitor).map_or("?", |of| of.name(monitor)));
                 self.story.tell(now, &story, name);
             }
             Effect::Report { token, answer } => {
@@ -265,6 +290,10 @@ impl DeskLoop {
     }
 
     fn publish(&self) {
+        // What the new catalog makes of the shards has been handed over to them.
+        if self.commands.iter().all(VecDeque::is_empty) {
+            self.board.generation.store(self.catalog.generation(), Ordering::Release);
+        }
         if let Ok(mut stats) = self.board.stats.lock() {
             stats.clone_from(self.desk.stats());
         }

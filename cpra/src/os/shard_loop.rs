@@ -28,7 +28,7 @@ use crate::pipeline::{Bell, Receiver, Sender};
 use crate::probe::errand::{Echo, Errand, ErrandEnd};
 use crate::queueing::recording::Recording;
 use crate::ring::{Errno, Op, Ring as _, Wait};
-use crate::shard::protocol::{Command, CommandKind, MonitorState, Resolution, SynStats, Transition};
+use crate::shard::protocol::{Command, CommandKind, MonitorState, Reload, Resolution, SynStats, Transition};
 use crate::shard::{Effect, Effects, Event, Shard, ShardStats};
 use crate::units::limits::{CALLS_PER_TURN_MAX, TRANSITIONS_BACKLOG_MAX};
 use crate::units::{Instant, MonitorId, Span};
@@ -50,6 +50,8 @@ pub struct ShardBoard {
     pub drained: AtomicBool,
     /// Set from outside: return.
     pub stop: AtomicBool,
+    /// The catalog by which all of the shard's monitors go by now, and all that went by older ones has been handed over.
+    pub generation: AtomicU64,
     /// What the last checks took: there once the loop has returned.
     pub last_recording: Mutex<Option<Recording>>,
 }
@@ -95,6 +97,7 @@ pub struct Mailbox {
     pub asks: Receiver<Ask>,
     pub exchanges: Receiver<Exchange>,
     pub calls: Receiver<Call>,
+    pub reloads: Receiver<Reload>,
     pub resolutions: Receiver<(Box<str>, Resolution)>,
     pub names: Sender<Box<str>>,
     pub scripts: Scripts,
@@ -111,6 +114,7 @@ impl Mailbox {
             && self.commands.is_empty()
             && self.asks.is_empty()
             && self.exchanges.is_empty()
+            && self.reloads.is_empty()
             && self.resolutions.is_empty()
             && self.scripts.news.is_empty()
             && self.returns.is_empty()
@@ -123,6 +127,7 @@ pub struct ShardLoop {
     clock: Clock,
     host: HostCounters,
     pinger: Pinger,
+    pinger_opened: bool,
     /// What programs in the kernel see.
     signals: Option<ShardSignals>,
     /// Where there are half-open checks.
@@ -173,6 +178,7 @@ impl ShardLoop {
             clock: Clock,
             host: HostCounters::new(Path::new("/proc")),
             pinger: Pinger::new()?,
+            pinger_opened: false,
             signals: None,
             knocker: None,
             half_open: false,
@@ -219,9 +225,10 @@ impl ShardLoop {
     /// # Errors
     /// If a socket cannot be watched.
     pub fn open_pinger(&mut self, catalog: &Catalog) -> io::Result<Option<[Means; 2]>> {
-        if !catalog.policies().iter().any(|policy| matches!(policy.check, Check::Icmp(_))) {
+        if self.pinger_opened || !catalog.policies().iter().any(|policy| matches!(policy.check, Check::Icmp(_))) {
             return Ok(None);
         }
+        self.pinger_opened = true;
         let means = self.pinger.open();
         self.pinger.sockets().try_for_each(|socket| self.ring.watch_socket(socket))?;
         Ok(Some(means))
@@ -233,10 +240,24 @@ impl ShardLoop {
     /// # Errors
     /// When the kernel has no random bytes.
     pub fn open_knocker(&mut self, catalog: &Catalog) -> io::Result<()> {
-        if self.signals.is_some() && catalog.policies().iter().any(|policy| policy.check.is_half_open()) {
+        if self.knocker.is_none()
+            && self.signals.is_some()
+            && catalog.policies().iter().any(|policy| policy.check.is_half_open())
+        {
             self.knocker = Some(Knocker::open()?);
         }
         Ok(())
+    }
+
+    /// Sockets that a new catalog needs, and the old one did not. What takes powers that were given up at the start cannot be
+    /// had any more; checks that need it say so, as they do where it never could be had.
+    fn prepare_for(&mut self, catalog: &Catalog) {
+        let opened = self.open_knocker(catalog).and_then(|()| self.open_pinger(catalog));
+        match opened {
+            Ok(None) => {}
+            Ok(Some([v4, v6])) => tracing::info!(ipv4 = %v4, ipv6 = %v6, "how echo requests leave"),
+            Err(error) => tracing::warn!(%error, "sockets of new checks cannot be had: restart the daemon"),
+        }
     }
 
     /// Whether half-open checks can be had now, if that has changed.
@@ -274,6 +295,10 @@ impl ShardLoop {
             }
             // After what was seen so far: that is as good as ever.
             let half_open = self.half_open_changed();
+            let reload = self.mailbox.reloads.recv();
+            if let Some(reload) = &reload {
+                self.prepare_for(&reload.catalog);
+            }
             self.pinger.receive(&mut answers);
             // Some came while the last ones were sent. What else is among the answers is rare.
             self.echo_wait.observe(now, answers.len());
@@ -291,6 +316,8 @@ impl ShardLoop {
             events.append(&mut lend(mem::take(&mut answers)));
             let full = self.backlog.len() >= TRANSITIONS_BACKLOG_MAX;
             Self::read_mail(&mut self.mailbox, &mut self.replies, &mut self.next_token, full, &mut events);
+            // After the desk's commands: those are about monitors as they were.
+            events.extend(reload.map(Event::Reloaded));
             if let Some(onlooker) = &mut self.onlooker {
                 for event in &events {
                     if let Event::Resolved { name, result } = event {
@@ -443,6 +470,10 @@ impl ShardLoop {
 
     fn publish(&mut self, now: Instant) {
         self.board.turned.store(now.as_nanos(), Ordering::Relaxed);
+        // Whoever waits for this may forget the old catalog: nothing that goes by it comes from here any more.
+        if self.backlog.is_empty() {
+            self.board.generation.store(self.shard.generation(), Ordering::Release);
+        }
         if self.drain_told {
             let drained = self.shard.is_drained() && self.backlog.is_empty();
             self.board.drained.store(drained, Ordering::Release);

@@ -1,4 +1,4 @@
-//! The signals that end the process, and the one that wants something written.
+//! The signals that end the process, the one that wants the files read again, and the one that wants something written.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -12,8 +12,10 @@ use crate::units::Span;
 /// What a signal wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
-    /// SIGTERM, SIGINT, SIGHUP.
+    /// SIGTERM, SIGINT.
     End,
+    /// SIGHUP: read the files again.
+    Reload,
     /// SIGUSR1: write the histograms now.
     Dump,
 }
@@ -28,7 +30,7 @@ impl Signals {
         let mut set = SigSet::empty();
         set.add(Signal::SIGTERM);
         set.add(Signal::SIGINT);
-        // A terminal that closes, until there is a reload for it to mean.
+        // Also when the terminal closes: the daemon goes on without it.
         set.add(Signal::SIGHUP);
         set.add(Signal::SIGUSR1);
         set.thread_block()?;
@@ -42,6 +44,10 @@ impl Signals {
         let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut fds, timeout);
         let signal = self.0.read_signal().ok().flatten()?;
-        Some(if signal.ssi_signo == Signal::SIGUSR1 as u32 { Wish::Dump } else { Wish::End })
+        Some(match signal.ssi_signo {
+            number if number == Signal::SIGUSR1 as u32 => Wish::Dump,
+            number if number == Signal::SIGHUP as u32 => Wish::Reload,
+            _ => Wish::End,
+        })
     }
 }

@@ -108,6 +108,7 @@ impl Solo {
         // Nobody asks and nobody calls.
         let (_, ask_receiver) = bounded(1, shard_bell.clone());
         let (_, call_receiver) = bounded(1, shard_bell.clone());
+        let (_, reload_receiver) = bounded(1, shard_bell.clone());
         let (_, exchange_receiver) = bounded(1, shard_bell.clone());
         let (transition_sender, transitions) = bounded(QUEUE, bell.clone());
         let mailbox = Mailbox {
@@ -115,6 +116,7 @@ impl Solo {
             asks: ask_receiver,
             exchanges: exchange_receiver,
             calls: call_receiver,
+            reloads: reload_receiver,
             resolutions: resolver.answers,
             names: resolver.requests,
             scripts,

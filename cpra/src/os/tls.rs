@@ -186,7 +186,8 @@ impl Roots {
     /// # Errors
     /// With the file and the remedy.
     pub fn client(&self, ca_file: Option<&Path>) -> Result<ClientConfig, TlsFault> {
-        let mut loader = Loader { system: Some(Arc::clone(self.system.get_or_init(system_roots))), ..Loader::default() };
+        let mut loader =
+            Loader { system: Some(Arc::clone(self.system.get_or_init(system_roots))), ..Loader::default() };
         let unusable =
             |error: rustls::Error| TlsFault { file: None, text: error.to_string(), remedy: "see to this host's TLS" };
         let builder = ClientConfig::builder_with_details(Arc::clone(&loader.provider), Arc::new(WallClock))

@@ -29,7 +29,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Body, Client, Method, Proxy, Response, Url, redirect, retry};
 use tokio::sync::{OnceCell, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use url::Position;
 
 use super::clock::Clock;
@@ -82,7 +82,7 @@ pub struct Answer {
     pub elsewhere: Option<String>,
     /// The first [`WEB_BODY_MAX`] bytes.
     pub body: Vec<u8>,
-    /// The connection broke before the body's end.
+    /// The connection broke, or time was up, before the body's end.
     pub is_cut: bool,
 }
 
@@ -109,10 +109,16 @@ pub struct Connections {
     answered: Cell<Option<Instant>>,
 }
 
-#[derive(Debug)]
 struct Clients {
     kept: Option<Client>,
     new: Client,
+}
+
+/// Theirs would show the proxy, which may hold a password.
+impl std::fmt::Debug for Clients {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clients")
+    }
 }
 
 /// How an attempt ended without an answer.
@@ -136,7 +142,8 @@ impl Connections {
         let origin = parts.url.origin().ascii_serialization();
         let begun = Arc::new(AtomicBool::new(false));
         let limit = self.transport.timeout;
-        let fault = match timeout(limit.into(), self.exchange(&parts, &begun)).await {
+        let deadline = Instant::now() + limit.into();
+        let fault = match timeout_at(deadline, self.exchange(&parts, &begun, deadline)).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(words)) => words,
             Err(_) if begun.load(Ordering::Acquire) => format!("no answer within {limit}"),
@@ -146,14 +153,14 @@ impl Connections {
         Err(if begun.load(Ordering::Acquire) { Fault::Unanswered(fault) } else { Fault::NotSent(fault) })
     }
 
-    async fn exchange(&self, parts: &Parts, begun: &Arc<AtomicBool>) -> Result<Answer, String> {
+    async fn exchange(&self, parts: &Parts, begun: &Arc<AtomicBool>, deadline: Instant) -> Result<Answer, String> {
         let clients = self.clients.get_or_try_init(|| self.build()).await?;
         let Some(kept) = &clients.kept else {
-            return attempt(&clients.new, parts, begun).await.map_err(|broken| broken.words);
+            return attempt(&clients.new, parts, begun, deadline).await.map_err(|broken| broken.words);
         };
         let may_be_stale = self.answered.get().is_some_and(|at| at.elapsed() < Duration::from(WEB_IDLE));
-        let answer = match attempt(kept, parts, begun).await {
-            Err(broken) if broken.is_midway && may_be_stale => attempt(&clients.new, parts, begun).await,
+        let answer = match attempt(kept, parts, begun, deadline).await {
+            Err(broken) if broken.is_midway && may_be_stale => attempt(&clients.new, parts, begun, deadline).await,
             answer => answer,
         };
         if answer.is_ok() {
@@ -233,11 +240,12 @@ pub fn address(given: &str) -> Result<Url, &'static str> {
     let sent = &url[Position::BeforePath..Position::AfterQuery];
     let decoded = |text: &str| percent_encoding::percent_decode_str(text).collect::<Vec<u8>>();
     let (given, sent) = (decoded(path), decoded(sent));
-    let is_same = sent == given || sent.strip_prefix(b"/").is_some_and(|sent| sent == given && !given.starts_with(b"/"));
+    let is_same =
+        sent == given || sent.strip_prefix(b"/").is_some_and(|sent| sent == given && !given.starts_with(b"/"));
     is_same.then_some(url).ok_or("the address would be another one on its way; write its path without . and \\")
 }
 
-async fn attempt(client: &Client, parts: &Parts, begun: &Arc<AtomicBool>) -> Result<Answer, Broken> {
+async fn attempt(client: &Client, parts: &Parts, begun: &Arc<AtomicBool>, deadline: Instant) -> Result<Answer, Broken> {
     // A request without a body gives no sign when it leaves: it counts as sent.
     let body = if parts.body.is_empty() {
         begun.store(true, Ordering::Release);
@@ -247,7 +255,7 @@ async fn attempt(client: &Client, parts: &Parts, begun: &Arc<AtomicBool>) -> Res
     };
     let request = client.request(parts.method.clone(), parts.url.clone()).headers(parts.headers.clone()).body(body);
     match request.send().await {
-        Ok(response) => Ok(read(response).await),
+        Ok(response) => Ok(read(response, deadline).await),
         Err(error) => {
             let is_midway = begun.load(Ordering::Acquire) && !error.is_connect();
             Err(Broken { is_midway, words: in_words(&error) })
@@ -255,7 +263,7 @@ async fn attempt(client: &Client, parts: &Parts, begun: &Arc<AtomicBool>) -> Res
     }
 }
 
-async fn read(mut response: Response) -> Answer {
+async fn read(mut response: Response, deadline: Instant) -> Answer {
     let header = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let mut answer = Answer {
         status: response.status().as_u16(),
@@ -266,16 +274,17 @@ async fn read(mut response: Response) -> Answer {
         ..Answer::default()
     };
     loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) => {
+        // The status has come and counts, however long the body takes.
+        match timeout_at(deadline, response.chunk()).await {
+            Ok(Ok(Some(chunk))) => {
                 let room = WEB_BODY_MAX - answer.body.len();
                 answer.body.extend_from_slice(&chunk[..chunk.len().min(room)]);
                 if answer.body.len() == WEB_BODY_MAX {
                     return answer;
                 }
             }
-            Ok(None) => return answer,
-            Err(_) => {
+            Ok(Ok(None)) => return answer,
+            Ok(Err(_)) | Err(_) => {
                 answer.is_cut = true;
                 return answer;
             }
@@ -320,7 +329,8 @@ impl hyper::body::Body for Outgoing {
 }
 
 /// The system's resolver, one name at a time for each destination.
-struct Lookup {
+#[derive(Clone, Debug)]
+pub struct Lookup {
     turn: Arc<Semaphore>,
     lookups: Arc<AtomicUsize>,
 }
@@ -336,20 +346,33 @@ impl Drop for Underway {
 
 #[derive(Debug, thiserror::Error)]
 #[error("the name is not found: {}", .0.to_string().trim_start_matches("failed to lookup address information: "))]
-struct NameFault(io::Error);
+pub struct NameFault(io::Error);
+
+impl Lookup {
+    pub fn new(web: &Web) -> Self {
+        Self { turn: Arc::new(Semaphore::new(1)), lookups: Arc::clone(&web.lookups) }
+    }
+
+    /// # Errors
+    /// When there are none.
+    pub async fn addresses(&self, host: String, port: u16) -> Result<Vec<SocketAddr>, NameFault> {
+        let turn = Arc::clone(&self.turn).acquire_owned().await;
+        let turn = turn.map_err(|closed| NameFault(io::Error::other(closed)))?;
+        self.lookups.fetch_add(1, Ordering::AcqRel);
+        let underway = Underway(Arc::clone(&self.lookups));
+        let look_up = move || {
+            let _until_it_ends = (turn, underway);
+            (host, port).to_socket_addrs().map(Iterator::collect)
+        };
+        aside(look_up).await.map_err(NameFault)
+    }
+}
 
 impl Resolve for Lookup {
     fn resolve(&self, name: Name) -> Resolving {
-        let (turn, lookups) = (Arc::clone(&self.turn), Arc::clone(&self.lookups));
+        let lookup = self.clone();
         Box::pin(async move {
-            let turn = turn.acquire_owned().await?;
-            lookups.fetch_add(1, Ordering::AcqRel);
-            let underway = Underway(lookups);
-            let look_up = move || {
-                let _until_it_ends = (turn, underway);
-                (name.as_str(), 0).to_socket_addrs().map(Iterator::collect::<Vec<SocketAddr>>)
-            };
-            let addresses = aside(look_up).await.map_err(NameFault)?;
+            let addresses = lookup.addresses(name.as_str().to_owned(), 0).await?;
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
@@ -393,4 +416,4 @@ fn known(cause: &(dyn Error + 'static)) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -117,6 +117,11 @@ impl Controller {
         }
     }
 
+    /// Another rate than the one that was known before.
+    pub fn expect(&mut self, rate: f64) {
+        self.rate = rate;
+    }
+
     /// See [`Meter::arrived`].
     pub fn arrived(&mut self, due: Instant) {
         self.meter.arrived(due);

@@ -45,10 +45,9 @@ impl ReadyList {
         self.waiting.front().copied()
     }
 
-    /// Takes one out of the middle: it is watched no more. Linear, and rare.
-    pub fn remove(&mut self, id: u32) -> bool {
-        let position = self.waiting.iter().position(|&waiting| waiting == id);
-        position.is_some_and(|position| self.waiting.remove(position).is_some())
+    /// Takes some out of the middle: they are watched no more. Linear, and rare.
+    pub fn forget(&mut self, leaves: impl Fn(u32) -> bool) {
+        self.waiting.retain(|&waiting| !leaves(waiting));
     }
 
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
@@ -66,7 +65,7 @@ mod tests {
         for id in [3, 1, 2] {
             ready.push(id);
         }
-        assert!(ready.remove(1) && !ready.remove(7));
+        ready.forget(|id| id == 1 || id == 7);
         ready.push_front(9);
         assert_eq!(std::iter::from_fn(|| ready.pop()).collect::<Vec<_>>(), [9, 3, 2]);
     }

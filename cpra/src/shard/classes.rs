@@ -196,14 +196,24 @@ impl Classes {
         (0..CLASSES).any(|index| self.may_start(Class(index as u8), busy))
     }
 
-    /// A monitor is watched no more.
-    pub(super) fn forget_ready(&mut self, index: u32) {
-        let _ = self.lines.iter_mut().any(|line| line.ready.remove(index));
+    /// These monitors are watched no more.
+    pub(super) fn forget_ready(&mut self, leaves: impl Fn(u32) -> bool) {
+        for line in &mut *self.lines {
+            line.ready.forget(&leaves);
+        }
     }
 
-    pub(super) fn forget_resolved(&mut self, index: u32) {
+    pub(super) fn forget_resolved(&mut self, leaves: impl Fn(u32) -> bool) {
         for line in &mut *self.lines {
-            line.resolved.retain(|resolved| resolved.waiting.monitor != index);
+            line.resolved.retain(|resolved| !leaves(resolved.waiting.monitor));
+        }
+    }
+
+    /// Other intervals: what is to be expected of a kind, as far as it is not measured.
+    pub(super) fn expect(&mut self, rates: &[f64; CheckKind::ALL.len()]) {
+        for (line, rate) in self.lines.iter_mut().zip(rates) {
+            line.in_use |= *rate > 0.0;
+            line.controller.expect(*rate);
         }
     }
 

@@ -2,10 +2,8 @@
 
 use super::Core;
 use super::protocol::{Command, CommandKind, Effects};
-use super::slots::State;
+use crate::domain::Health;
 use crate::domain::health::Phase;
-use crate::domain::{Health, HostRef};
-use crate::probe::dialled;
 use crate::units::Instant;
 use crate::units::planted::{self, Bug};
 use crate::world::{Components, Place};
@@ -21,7 +19,7 @@ impl Core {
             CommandKind::Disable { epoch } => {
                 let forgotten = planted::is(Bug::DisabledIsChecked) && c.timing(index).place == Place::Wheel;
                 if !disabled && !forgotten {
-                    self.withdraw(c, index, now, effects);
+                    self.withdraw(c, &[index], now, effects);
                     self.enabled -= 1;
                     self.kept.remove(&index);
                 }
@@ -63,41 +61,40 @@ impl Core {
         self.recount(before, *c.health(index));
         if before.phase() == Phase::Disabled {
             self.enabled += 1;
-            self.admit(c, index, 1, now);
+            let company = self.newcomers.one();
+            self.admit(c, index, company, now);
         }
     }
 
-    /// Takes a monitor from wherever it is. A check in flight is broken off and counts for nothing.
-    fn withdraw(&mut self, c: &mut Components<'_>, index: u32, now: Instant, effects: &mut Effects) {
-        match std::mem::take(&mut c.timing_mut(index).place) {
-            Place::Nowhere => {}
-            Place::Wheel => self.wheel.cancelled(),
-            Place::Ready => self.classes.forget_ready(index),
-            Place::Resolving => {
-                self.classes.forget_resolved(index);
-                let id = self.id(index);
-                if let (HostRef::Name(name), _) = dialled(self.catalog.policy(id), self.catalog.target(id)) {
-                    self.names.forget(name, index);
-                }
+    /// Takes monitors (ascending) from wherever they are. Checks in flight are broken off and count for nothing.
+    pub(super) fn withdraw(&mut self, c: &mut Components<'_>, leaving: &[u32], now: Instant, effects: &mut Effects) {
+        let leaves = |index: u32| leaving.binary_search(&index).is_ok();
+        // What holds them is walked through once for all of them.
+        let mut held_by = [false; Place::COUNT];
+        for &index in leaving {
+            let place = std::mem::take(&mut c.timing_mut(index).place);
+            held_by[place as usize] = true;
+            if place == Place::Wheel {
+                self.wheel.cancelled();
             }
-            Place::Flight | Place::Pause => {
-                let slot = self.slots.iter_mut().find_map(|(slot, entry)| match &entry.state {
-                    State::Flight(flight) | State::Paused(flight) | State::Hopping(flight)
-                        if flight.monitor == index =>
-                    {
-                        Some(slot)
-                    }
-                    _ => None,
-                });
-                if let Some(slot) = slot {
-                    self.leave(slot, effects);
-                    // Of an echo request nothing is pending, and nothing would come to free the slot.
-                    self.settle(c, slot, now, effects);
-                }
-            }
-            Place::Judging => {
-                self.judging.retain(|timed_out| timed_out.monitor != index);
-                self.pushes.forget(index);
+        }
+        let is_held_by = |place: Place| held_by[place as usize];
+        if is_held_by(Place::Ready) {
+            self.classes.forget_ready(leaves);
+        }
+        if is_held_by(Place::Resolving) {
+            self.classes.forget_resolved(leaves);
+            self.names.forget(leaves);
+        }
+        if is_held_by(Place::Judging) {
+            self.judging.retain(|timed_out| !leaves(timed_out.monitor));
+            self.pushes.forget(leaves);
+        }
+        if is_held_by(Place::Flight) || is_held_by(Place::Pause) {
+            for slot in self.slots.held_by(leaves) {
+                self.leave(slot, effects);
+                // Of an echo request nothing is pending, and nothing would come to free the slot.
+                self.settle(c, slot, now, effects);
             }
         }
     }

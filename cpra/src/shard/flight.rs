@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::classes::Class;
 use super::hops::Leg;
 use super::protocol::{Effect, Effects};
+use super::reload::Definitions;
 use super::slots::{Flight, Idle, Origin, State};
 use super::{Core, TimedOut};
 use crate::domain::{Check, Code, HostRef, HttpCheck, Outcome, Policy, Verdict, VoidReason};
@@ -15,9 +16,8 @@ use crate::queueing::recording::Measure;
 use crate::ring::{Completion, Family, Op, OpKind};
 use crate::units::limits::{FIN_WAIT, KEEP_ALIVE_IDLE, RETRY_PAUSE};
 use crate::units::planted::{self, Bug};
-use crate::units::{Generation, Instant, MonitorId, Slot, Span};
-use crate::wire::tls::Contexts;
-use crate::world::{Catalog, Components, Place};
+use crate::units::{Generation, Instant, Slot, Span};
+use crate::world::{Components, Place};
 
 impl Core {
     /// The next attempt of a paused check, on the same slot, which is quiet by now.
@@ -29,11 +29,11 @@ impl Core {
         let State::Paused(mut flight) = self.slots.change(slot, State::Leaving) else {
             unreachable!("only paused checks are relaunched")
         };
-        let policy = Arc::clone(self.policy(flight.monitor));
+        let policy = Arc::clone(&flight.policy);
         self.slots.entry(slot).wired = self.is_wired(&policy.check, flight.whole);
         self.fit_socket(slot, &flight.address, effects);
-        let target = self.catalog.target(self.id(flight.monitor));
-        let (address, contexts) = (flight.address, &*self.contexts);
+        let target = self.definitions.target(flight.monitor);
+        let (address, contexts) = (flight.address, &**self.definitions.contexts(flight.monitor));
         let request = Request { policy: &policy, target, address, hop: None, contexts };
         let mut ops = std::mem::take(&mut self.ops);
         ops.quota = self.bounds.quota(&policy.check);
@@ -88,8 +88,7 @@ impl Core {
         let State::Flight(flight) = &mut entry.state else { return };
         flight.probe.begun();
         flight.attempt_started = at;
-        let policy = self.catalog.policy(MonitorId::new(self.shard, flight.monitor));
-        flight.deadline = at + policy.timeout;
+        flight.deadline = at + flight.policy.timeout;
         let deadline = flight.deadline;
         self.slots.set_deadline(slot, Some(deadline));
     }
@@ -110,8 +109,8 @@ impl Core {
         }
         entry.returned();
         if let State::Flight(flight) = &mut entry.state {
-            let id = MonitorId::new(self.shard, flight.monitor);
-            let request = request(&self.catalog, &*self.contexts, id, flight.address, flight.leg.as_deref());
+            let request =
+                request(&self.definitions, flight.monitor, &flight.policy, flight.address, flight.leg.as_deref());
             let judgement = flight.probe.returned(&request, end, now);
             self.attempt_ended(c, slot, judgement, now, effects);
         }
@@ -144,8 +143,7 @@ impl Core {
     fn note_echo(&mut self, slot: Slot, echo: Echo, now: Instant) {
         let Echo::Reply { rtt } = echo else { return };
         let State::Flight(flight) = &mut self.slots.entry(slot).state else { return };
-        let policy = self.catalog.policy(MonitorId::new(self.shard, flight.monitor));
-        if matches!(&policy.check, Check::Icmp(check) if check.count == 1) {
+        if matches!(&flight.policy.check, Check::Icmp(check) if check.count == 1) {
             flight.ours = flight.ours + (now.since(flight.asked) - rtt);
         }
     }
@@ -174,8 +172,7 @@ impl Core {
         take: impl FnOnce(&mut Probe, &Request<'_>, &mut Ops) -> Option<Judgement>,
     ) {
         let State::Flight(flight) = &mut self.slots.entry(slot).state else { return };
-        let id = MonitorId::new(self.shard, flight.monitor);
-        let request = request(&self.catalog, &*self.contexts, id, flight.address, flight.leg.as_deref());
+        let request = request(&self.definitions, flight.monitor, &flight.policy, flight.address, flight.leg.as_deref());
         let mut ops = std::mem::take(&mut self.ops);
         ops.quota = self.bounds.quota(&request.policy.check);
         let judgement = take(&mut flight.probe, &request, &mut ops);
@@ -230,8 +227,8 @@ impl Core {
                     return;
                 }
                 self.handshakes_left = self.handshakes_left.saturating_sub(usize::from(costly));
-                let id = MonitorId::new(self.shard, flight.monitor);
-                let request = request(&self.catalog, &*self.contexts, id, flight.address, flight.leg.as_deref());
+                let leg = flight.leg.as_deref();
+                let request = request(&self.definitions, flight.monitor, &flight.policy, flight.address, leg);
                 let mut ops = std::mem::take(&mut self.ops);
                 let judgement = flight.probe.on(&request, completion, now, &mut ops);
                 self.went_on(c, slot, judgement, ops, now, effects);
@@ -269,8 +266,7 @@ impl Core {
         let State::Flight(flight) = &mut self.slots.entry(slot).state else { return };
         let Some(since) = flight.probe.behind_since() else { return };
         let held = now.since(since);
-        let interval = self.catalog.policy(MonitorId::new(self.shard, flight.monitor)).interval;
-        let latest = flight.deadline.max(flight.started + interval);
+        let latest = flight.deadline.max(flight.started + flight.policy.interval);
         let deadline = (flight.deadline + held).min(latest);
         flight.stalled |= deadline < flight.deadline + held;
         flight.deadline = deadline;
@@ -292,9 +288,7 @@ impl Core {
             }
             // The pause is over, and only the old connection was in the way.
             State::Paused(flight) if flight.attempt_started <= now => {
-                let monitor = flight.monitor;
-                let policy = Arc::clone(self.policy(monitor));
-                match self.bounds.retry_held_until(&policy.check) {
+                match self.bounds.retry_held_until(&flight.policy.check) {
                     Some(until) => self.hold(slot, until),
                     None => self.relaunch(c, slot, now, effects),
                 }
@@ -337,8 +331,8 @@ impl Core {
                     continue;
                 }
                 State::Flight(flight) => {
-                    let id = MonitorId::new(self.shard, flight.monitor);
-                    let request = request(&self.catalog, &*self.contexts, id, flight.address, flight.leg.as_deref());
+                    let leg = flight.leg.as_deref();
+                    let request = request(&self.definitions, flight.monitor, &flight.policy, flight.address, leg);
                     let outcome = flight.probe.expire(&request, now);
                     let judgement = Judgement { outcome, then: Then::Disconnect };
                     self.attempt_ended(c, slot, judgement, now, effects);
@@ -368,7 +362,7 @@ impl Core {
         outcome.latency.resolve = flight.resolve;
         outcome.latency.total = now.since(flight.attempt_started);
         outcome.attempts = flight.attempt;
-        let policy = Arc::clone(self.policy(flight.monitor));
+        let policy = Arc::clone(&flight.policy);
         if let Some(most) = policy.max_latency
             && !flight.stalled
         {
@@ -398,8 +392,8 @@ impl Core {
             return;
         }
         self.worker_ended(&flight, &policy, outcome.verdict(), now);
-        let (address, contexts) = (flight.address, &*self.contexts);
-        let target = self.catalog.target(self.id(flight.monitor));
+        let (address, contexts) = (flight.address, &**self.definitions.contexts(flight.monitor));
+        let target = self.definitions.target(flight.monitor);
         let request = Request { policy: &policy, target, address, hop: None, contexts };
         let origin = keeps_alive(&policy).then(|| origin(&request));
         self.end_connection(slot, then, origin, flight.probe, now, effects);
@@ -455,8 +449,7 @@ impl Core {
 
     /// One attempt tries one address; the next attempt the next one of its name, if that has several.
     fn other_address(&self, flight: &Flight) -> Option<IpAddr> {
-        let id = self.id(flight.monitor);
-        match dialled(self.catalog.policy(id), self.catalog.target(id)) {
+        match dialled(&flight.policy, self.definitions.target(flight.monitor)) {
             (HostRef::Name(name), _) => self.names.address_after(name, flight.address.ip()),
             (HostRef::Literal(_), _) => None,
         }
@@ -524,8 +517,7 @@ impl Core {
             let (address, deadline) = (flight.address.ip(), flight.deadline);
             let packets = ops.pings.len() + usize::from(ops.syn.is_some());
             if packets > 0 || ops.quota.is_short {
-                let policy = self.catalog.policy(MonitorId::new(self.shard, flight.monitor));
-                self.bounds.sent(&policy.check, packets, ops.quota);
+                self.bounds.sent(&flight.policy.check, packets, ops.quota);
             }
             let pings = ops.pings.drain(..);
             effects.list.extend(pings.map(|sequence| Effect::Ping { slot, generation, address, sequence }));
@@ -558,13 +550,13 @@ pub(super) fn keeps_alive(policy: &Policy) -> bool {
 
 /// What a flight is about.
 pub(super) fn request<'a>(
-    catalog: &'a Catalog,
-    contexts: &'a dyn Contexts,
-    id: MonitorId,
+    definitions: &'a Definitions,
+    monitor: u32,
+    policy: &'a Arc<Policy>,
     address: SocketAddr,
     leg: Option<&'a Leg>,
 ) -> Request<'a> {
-    let (policy, target) = (catalog.policy(id), catalog.target(id));
+    let (target, contexts) = (definitions.target(monitor), &**definitions.contexts(monitor));
     let address = leg.and_then(|leg| leg.address).unwrap_or(address);
     Request { policy, target, address, hop: leg.map(|leg| &leg.hop), contexts }
 }

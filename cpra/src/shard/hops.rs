@@ -29,7 +29,7 @@ use crate::probe::http::redirect::{guarded, is_link_local};
 use crate::probe::{Judgement, Probe, Then, dialled};
 use crate::ring::OpKind;
 use crate::units::limits::HOP_FIN_WAIT;
-use crate::units::{Generation, Instant, MonitorId, Slot};
+use crate::units::{Generation, Instant, Slot};
 use crate::world::{Components, Place};
 
 /// One connection that a redirect led to.
@@ -67,7 +67,7 @@ impl Core {
             unreachable!("an answer comes to a flight")
         };
         let (monitor, deadline) = (flight.monitor, flight.deadline);
-        let (policy, entry) = (self.policy(monitor).clone(), self.slots.entry(slot));
+        let (policy, entry) = (Arc::clone(&flight.policy), self.slots.entry(slot));
         let (generation, receiving) = (entry.generation, entry.is_pending(OpKind::Recv));
         let (host, port) = dialled(&policy, hop.target());
         let address = match host {
@@ -119,9 +119,9 @@ impl Core {
         };
         let entry = self.slots.entry(slot);
         entry.generation = entry.generation.next();
-        let id = MonitorId::new(self.shard, flight.monitor);
         let mut ops = std::mem::take(&mut self.ops);
-        let request = request(&self.catalog, &*self.contexts, id, flight.address, flight.leg.as_deref());
+        let leg = flight.leg.as_deref();
+        let request = request(&self.definitions, flight.monitor, &flight.policy, flight.address, leg);
         let begun = Probe::start(&request, now, &mut ops);
         flight.probe = begun;
         let deadline = flight.deadline;
@@ -146,12 +146,10 @@ impl Core {
                 continue;
             }
             let State::Hopping(flight) = &mut entry.state else { continue };
-            let monitor = flight.monitor;
             let Some(leg) = flight.leg.as_mut().filter(|leg| leg.address.is_none()) else { continue };
             flight.resolve = flight.resolve + now.since(leg.since);
             let url = leg.hop.url();
-            let id = MonitorId::new(self.shard, monitor);
-            let (_, port) = dialled(self.catalog.policy(id), leg.hop.target());
+            let (_, port) = dialled(&flight.policy, leg.hop.target());
             match resolution {
                 Resolution::Found { addresses, .. } if let Some(&address) = addresses.first() => {
                     leg.address = Some(SocketAddr::new(address, port));
@@ -179,12 +177,10 @@ impl Core {
         now: Instant,
         effects: &mut Effects,
     ) {
-        let catalog = Arc::clone(&self.catalog);
         let State::Hopping(flight) = &self.slots.entry(slot).state else { return };
         let Some(leg) = &flight.leg else { return };
         let target = leg.hop.target();
-        let policy = catalog.policy(MonitorId::new(self.shard, flight.monitor));
-        let is_direct = dialled(policy, target) == (target.host, target.port);
+        let is_direct = dialled(&flight.policy, target) == (target.host, target.port);
         if is_direct && is_link_local(address) {
             let text = format!("redirect to {}: {}", leg.hop.url(), guarded(address));
             self.hop_failed(c, slot, Code::L7Rsp, &text, now, effects);

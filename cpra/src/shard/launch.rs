@@ -28,7 +28,7 @@ impl Core {
         now: Instant,
         effects: &mut Effects,
     ) -> bool {
-        let catalog = Arc::clone(&self.catalog);
+        let catalog = Arc::clone(self.definitions.catalog(index));
         let (host, _) = dialled(catalog.policy(self.id(index)), catalog.target(self.id(index)));
         let due = Tick::from_low(c.timing(index).due, self.clock.passed(now));
         let waiting = Waiting { monitor: index, due, left: now };
@@ -126,8 +126,8 @@ impl Core {
         effects: &mut Effects,
     ) -> bool {
         let &Resolved { waiting, address, took } = resolved;
-        let catalog = Arc::clone(&self.catalog);
-        let contexts = Arc::clone(&self.contexts);
+        let catalog = Arc::clone(self.definitions.catalog(waiting.monitor));
+        let contexts = Arc::clone(self.definitions.contexts(waiting.monitor));
         let id = self.id(waiting.monitor);
         let policy = Arc::clone(self.policy(waiting.monitor));
         let (_, port) = dialled(&policy, catalog.target(id));
@@ -159,8 +159,10 @@ impl Core {
         };
         // The name's time counts to the timeout, but not the time without a slot: that was ours.
         let started = now.before(took);
+        let timeout = policy.timeout;
         let flight = Flight {
             monitor: waiting.monitor,
+            policy,
             due: waiting.due,
             class,
             seated: now,
@@ -169,7 +171,7 @@ impl Core {
             attempt_started: started,
             asked: now,
             ours: Span::ZERO,
-            deadline: started + policy.timeout,
+            deadline: started + timeout,
             attempt: 1,
             leg: None,
             reused,
@@ -184,7 +186,7 @@ impl Core {
         c.timing_mut(waiting.monitor).place = Place::Flight;
         self.slots.change(slot, State::Flight(flight));
         let begins = if planted::is(Bug::TimeoutFromQueue) { self.clock.instant(waiting.due) } else { started };
-        self.set_out(slot, now, begins + policy.timeout, &mut ops, effects);
+        self.set_out(slot, now, begins + timeout, &mut ops, effects);
         self.ops = ops;
         true
     }

@@ -34,6 +34,7 @@ mod launch;
 mod names;
 pub mod protocol;
 mod push;
+mod reload;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -44,7 +45,7 @@ use std::sync::Arc;
 
 pub use bounds::Rates;
 use hashbrown::HashMap;
-pub use protocol::{Effect, Effects, Event, ShardStats};
+pub use protocol::{Effect, Effects, Event, Reload, ShardStats};
 use rustc_hash::FxBuildHasher;
 
 use self::bounds::Bounds;
@@ -54,6 +55,7 @@ use self::host::HostDrops;
 use self::names::{Names, Resolved};
 use self::protocol::MonitorState;
 use self::push::Pushes;
+use self::reload::{Definitions, Newcomers};
 use self::slots::{Slots, State};
 use crate::domain::health::Phase;
 use crate::domain::monitor::CheckKind;
@@ -93,7 +95,9 @@ pub struct Shard {
 #[derive(Debug)]
 struct Core {
     shard: u8,
-    catalog: Arc<Catalog>,
+    definitions: Definitions,
+    /// Who is to be watched from now on, after a reload.
+    newcomers: Newcomers,
     clock: TickClock,
     wheel: Wheel,
     classes: Classes,
@@ -105,7 +109,6 @@ struct Core {
     judging: VecDeque<TimedOut>,
     pushes: Pushes,
     host: HostDrops,
-    contexts: Arc<dyn Contexts>,
     /// Steps of handshakes that this step may still make.
     handshakes_left: usize,
     /// Flights with something that was put off, oldest first. One may stand here more than once, or have ended.
@@ -149,13 +152,14 @@ impl Shard {
     pub fn new(settings: &Settings, catalog: Arc<Catalog>, now: Instant) -> Self {
         // Counted from the boot, so that a monitor keeps its phase over a restart of the daemon.
         let clock = TickClock::new(Instant::ZERO);
-        let len = catalog.roster(settings.shard).len() as u32;
+        let len = catalog.roster(settings.shard).index_end();
         let rates = catalog.check_rates(settings.shard);
         let mut shard = Self {
             world: World::new(len),
             core: Core {
                 shard: settings.shard,
-                catalog,
+                definitions: Definitions::new(settings.shard, catalog, Arc::new(Unloaded)),
+                newcomers: Newcomers::default(),
                 clock,
                 wheel: Wheel::new(clock.passed(now)),
                 classes: Classes::new(settings.sizing, &rates, now),
@@ -166,7 +170,6 @@ impl Shard {
                 judging: VecDeque::new(),
                 pushes: Pushes::new(),
                 host: HostDrops::default(),
-                contexts: Arc::new(Unloaded),
                 handshakes_left: HANDSHAKES_PER_STEP_MAX,
                 behind: VecDeque::new(),
                 kept: HashMap::with_hasher(FxBuildHasher),
@@ -192,7 +195,7 @@ impl Shard {
     /// With what TLS is made from; without it every check that needs TLS is void.
     #[must_use]
     pub fn secured_by(mut self, contexts: Arc<dyn Contexts>) -> Self {
-        self.core.contexts = contexts;
+        self.core.definitions.secured_by(contexts);
         self
     }
 
@@ -206,8 +209,18 @@ impl Shard {
     /// Takes what has happened until `now`, which must be read *before* the completions among `events` were drained.
     pub fn step(&mut self, now: Instant, events: &[Event<'_>], effects: &mut Effects) {
         let Self { world, core } = self;
+        for event in events {
+            if let Event::Reloaded(reload) = event {
+                world.grow(reload.catalog.roster(core.shard).index_end());
+            }
+        }
         let mut components = world.components();
         core.step(&mut components, now, events, effects);
+    }
+
+    /// The catalog that all of its monitors are as by now: see [`Event::Reloaded`].
+    pub fn generation(&self) -> u64 {
+        self.core.definitions.generation()
     }
 
     /// When the next step is due, were nothing to happen before.
@@ -270,6 +283,7 @@ impl Core {
         for event in events {
             self.take_event(c, event, now, effects);
         }
+        self.apply_changes(c, now, effects);
         self.let_named_go(c, now, effects);
         self.expire(c, now, effects);
         self.judge_timed_out(c, now, effects);
@@ -318,6 +332,7 @@ impl Core {
                 effects.list.push(Effect::Report { token: *token, states });
             }
             Event::HalfOpen(can) => self.half_open = *can,
+            Event::Reloaded(reload) => self.reloaded(c, reload, now, effects),
             Event::DeskFull(full) => self.desk_full = *full,
             Event::Drain => self.draining = true,
         }
@@ -342,9 +357,9 @@ impl Core {
         if planted::is(Bug::EarlyFire) {
             to.0 += 1;
         }
-        let (catalog, clock) = (&*self.catalog, self.clock);
+        let (definitions, clock) = (&self.definitions, self.clock);
         let (classes, pushes) = (&mut self.classes, &mut self.pushes);
-        let mut due = Due { components: c, catalog, shard: self.shard, clock, classes, pushes, to };
+        let mut due = Due { components: c, definitions, clock, classes, pushes, to };
         self.wheel.advance(to, &mut due);
     }
 
@@ -396,7 +411,6 @@ impl Core {
             return;
         }
         let mut budget = STARTS_PER_STEP_MAX;
-        let catalog = Arc::clone(&self.catalog);
         'classes: for class in self.classes.in_turn() {
             if class == Class::SUSPECTS && planted::is(Bug::SuspectsForgotten) {
                 continue;
@@ -405,13 +419,14 @@ impl Core {
                 && let Some(next) = self.classes.next(class, &self.slots.census().busy)
             {
                 if budget.is_multiple_of(READ_AHEAD) {
-                    self.catalog.roster(self.shard).read_ahead(self.classes.ahead(class).take(READ_AHEAD));
+                    let roster = self.definitions.current().roster(self.shard);
+                    roster.read_ahead(self.classes.ahead(class).take(READ_AHEAD));
                 }
                 let index = match &next {
                     Next::Resolved(resolved) => resolved.waiting.monitor,
                     Next::Ready(index) => *index,
                 };
-                if self.bounds.held_until(&catalog.policy(MonitorId::new(self.shard, index)).check).is_some() {
+                if self.bounds.held_until(&self.definitions.policy(index).check).is_some() {
                     // It looks again when the bound has room; other classes need not wait for that.
                     self.classes.put_back(class, next);
                     continue 'classes;
@@ -431,7 +446,7 @@ impl Core {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        if self.starved || !self.behind.is_empty() || self.has_missed() {
+        if self.starved || !self.behind.is_empty() || self.has_missed() || self.definitions.are_changing() {
             return Some(self.last_step);
         }
         let census = self.slots.census();
@@ -488,10 +503,10 @@ impl Core {
 
     /// Lays every enabled monitor on the wheel, the first checks spread evenly over a short while.
     fn admit_all(&mut self, c: &mut Components<'_>, now: Instant) {
-        let catalog = Arc::clone(&self.catalog);
+        let catalog = Arc::clone(self.definitions.current());
         let roster = catalog.roster(self.shard);
-        let enabled = (0..roster.len() as u32).filter(|&index| roster.is_enabled(index)).count() as u64;
-        for index in 0..roster.len() as u32 {
+        let enabled = roster.indices().filter(|&index| roster.is_enabled(index)).count() as u64;
+        for index in roster.indices() {
             if roster.is_enabled(index) {
                 self.enabled += 1;
                 self.stats.monitors[state_index(c.health(index))] += 1;
@@ -517,7 +532,7 @@ impl Core {
             self.lay(c, index, first, false);
             return;
         }
-        let name = self.catalog.name(self.id(index));
+        let name = self.definitions.name(index);
         let first = self.clock.due(now + phase_of(name, window));
         self.lay(c, index, first, true);
     }
@@ -541,11 +556,11 @@ impl Core {
     }
 
     fn knows(&self, index: u32) -> bool {
-        (index as usize) < self.catalog.roster(self.shard).len()
+        self.definitions.knows(index)
     }
 
     fn policy(&self, index: u32) -> &Arc<Policy> {
-        self.catalog.policy_of(self.catalog.roster(self.shard).policy_id(index))
+        self.definitions.policy(index)
     }
 }
 
@@ -574,8 +589,7 @@ const fn state_index(health: &Health) -> usize {
 /// What the wheel asks and tells.
 struct Due<'a, 'c> {
     components: &'a mut Components<'c>,
-    catalog: &'a Catalog,
-    shard: u8,
+    definitions: &'a Definitions,
     clock: TickClock,
     classes: &'a mut Classes,
     pushes: &'a mut Pushes,
@@ -596,7 +610,6 @@ impl Owner for Due<'_, '_> {
         let timing = self.components.timing_mut(id);
         timing.place = Place::Ready;
         let due = self.clock.instant(Tick::from_low(timing.due, self.to));
-        let policy = self.catalog.policy(MonitorId::new(self.shard, id));
-        self.classes.arrived(class_of(self.components, policy, id), id, due);
+        self.classes.arrived(class_of(self.components, self.definitions.policy(id), id), id, due);
     }
 }

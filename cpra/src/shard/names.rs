@@ -4,7 +4,7 @@
 //! A name that is used shortly before its time is up is asked for ahead, and the old address serves meanwhile: no
 //! check of a busy name waits for it twice.
 //!
-//! Bounded by the names in the catalog, and by its monitors as far as they wait. The resolver behind it always answers
+//! Bounded by the names in the catalog (after reloads, by twice as many and a few), and by its monitors as far as they wait. The resolver behind it always answers
 //! (see [`super::protocol::Event::Resolved`]), so nobody waits for ever. An answer may let a million checks go: it is
 //! kept with those who waited for it, and each step lets go as many as it can bear.
 
@@ -150,15 +150,25 @@ impl Names {
         Some((first?, answer))
     }
 
-    /// Takes one check out: its monitor is watched no more.
-    pub(super) fn forget(&mut self, name: &str, monitor: u32) {
-        let known = self.known.get_mut(name).map(|known| &mut known.waiting);
-        for waiting in known.into_iter().chain(self.answered.iter_mut().map(|(_, waiting)| waiting)) {
+    /// Takes checks out: their monitors are watched no more.
+    pub(super) fn forget(&mut self, leaves: impl Fn(u32) -> bool) {
+        let known = self.known.values_mut().map(|known| &mut known.waiting);
+        for waiting in known.chain(self.answered.iter_mut().map(|(_, waiting)| waiting)) {
             let before = waiting.len();
-            waiting.retain(|waiting| waiting.monitor != monitor);
+            waiting.retain(|waiting| !leaves(waiting.monitor));
             self.waiting -= before - waiting.len();
         }
         self.answered.retain(|(_, waiting)| !waiting.is_empty());
+    }
+
+    /// If there are more names than `most`, those go whose time is up and whom nobody waits for: where one of them is
+    /// still in use, it is asked for again.
+    pub(super) fn forget_unused(&mut self, most: usize, now: Instant) {
+        if self.known.len() <= most {
+            return;
+        }
+        let holds = |name: &Name| name.fresh_until.is_some_and(|until| until > now);
+        self.known.retain(|_, name| name.asked || !name.waiting.is_empty() || holds(name));
     }
 }
 
@@ -188,8 +198,7 @@ mod tests {
         assert!(names.let_go().is_none() && !names.has_answered());
         names.answer("a", &found(&["192.0.2.1"], 80), at(1));
         assert_eq!(names.waiting(), 4, "until they are let go");
-        names.forget("a", 2);
-        names.forget("a", 7);
+        names.forget(|monitor| monitor == 2 || monitor == 7);
         names.answer("b", &Resolution::NotFound, at(2));
         names.answer("nobody asked", &Resolution::NotFound, at(2));
         let gone: Vec<_> = std::iter::from_fn(|| names.let_go()).collect();
@@ -201,8 +210,24 @@ mod tests {
         // The last one of an answer may be taken out, too.
         names.wait("b", waiting(5));
         names.answer("b", &Resolution::NotFound, at(3));
-        names.forget("b", 5);
+        names.forget(|monitor| monitor == 5);
         assert_eq!((names.waiting(), names.has_answered()), (0, false));
+    }
+
+    #[test]
+    fn names_that_nobody_uses_any_more_are_forgotten_when_there_are_too_many() {
+        let mut names = Names::new();
+        for (name, ttl) in [("old", 10), ("fresh", 100)] {
+            names.wait(name, waiting(1));
+            names.answer(name, &found(&["192.0.2.1"], ttl), at(0));
+        }
+        names.wait("asked", waiting(2));
+        names.forget_unused(3, at(50));
+        assert_eq!(names.known.len(), 3);
+        names.forget_unused(2, at(50));
+        let mut left: Vec<&str> = names.known.keys().map(String::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["asked", "fresh"]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::domain::health::{Phase, Resumed};
 use crate::domain::monitor::CheckKind;
@@ -10,6 +11,8 @@ use crate::probe::errand::{Echo, Errand, ErrandEnd};
 use crate::queueing::Report;
 use crate::ring::{Completion, Errno, Family, Op};
 use crate::units::{Generation, Instant, MonitorId, Slot, Span};
+use crate::wire::tls::Contexts;
+use crate::world::{Catalog, Changes};
 
 /// Everything that can happen to a shard.
 #[derive(Debug)]
@@ -58,6 +61,8 @@ pub enum Event<'a> {
         message: Box<str>,
     },
     Command(Command),
+    /// The files were read again. [`super::Shard::generation`] tells when all that has changed is done.
+    Reloaded(Reload),
     /// A question about monitors, answered by [`Effect::Report`] in the same step.
     Read {
         token: u64,
@@ -67,6 +72,16 @@ pub enum Event<'a> {
     DeskFull(bool),
     /// Start no more checks; [`super::Shard::is_drained`] tells when the last one has ended.
     Drain,
+}
+
+/// Another catalog.
+#[derive(Clone, Debug)]
+pub struct Reload {
+    /// The successor of the one that the shard has.
+    pub catalog: Arc<Catalog>,
+    pub changes: Arc<Changes>,
+    /// What TLS is made from: files that it needs may have changed.
+    pub contexts: Arc<dyn Contexts>,
 }
 
 /// Everything that a shard can want done.

@@ -68,8 +68,13 @@ impl Pushes {
         self.missed.len()
     }
 
-    pub(super) fn forget(&mut self, index: u32) {
-        self.missed.retain(|missed| *missed != index);
+    pub(super) fn forget(&mut self, leaves: impl Fn(u32) -> bool) {
+        self.missed.retain(|missed| !leaves(*missed));
+    }
+
+    /// It is not one that calls in any more, or is nobody.
+    pub(super) fn give_up(&mut self, index: u32) {
+        self.waits.remove(&index);
     }
 
     /// A step comes at least with every audit; one that comes much later was kept from running.
@@ -108,6 +113,18 @@ impl Core {
         true
     }
 
+    /// The interval of a monitor on the wheel is another one. Nobody is late by a rule that came after the fact.
+    pub(super) fn await_call_anew(&mut self, c: &mut Components<'_>, index: u32, now: Instant) {
+        let (Some(patience), Some(&wait)) = (patience(self.policy(index)), self.pushes.waits.get(&index)) else {
+            return;
+        };
+        let since_the_last = wait.since + patience;
+        let deadline = if since_the_last > now { since_the_last } else { now + patience };
+        self.pushes.waits.insert(index, Wait { deadline, ..wait });
+        self.wheel.cancelled();
+        self.lay(c, index, self.clock.due(deadline), false);
+    }
+
     /// A job has called. Calls for what is not watched are dropped.
     pub(super) fn called(
         &mut self,
@@ -123,7 +140,7 @@ impl Core {
         }
         match c.timing(index).place {
             Place::Wheel => self.wheel.cancelled(),
-            Place::Judging => self.pushes.forget(index),
+            Place::Judging => self.pushes.forget(|missed| missed == index),
             Place::Nowhere | Place::Ready | Place::Resolving | Place::Flight | Place::Pause => return,
         }
         let Some(patience) = patience(self.policy(index)) else { return };

@@ -21,12 +21,14 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
 use super::classes::{Busy, Class};
 use super::hops::Leg;
+use crate::domain::Policy;
 use crate::probe::{Kept, Probe};
 use crate::ring::{Family, OpKind};
 use crate::schedule::wheel::{Owner, TickClock};
@@ -39,6 +41,8 @@ use crate::units::{Generation, Instant, Slot, Span};
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) monitor: u32,
+    /// By which it was begun, and is ended, whatever a reload makes of it meanwhile.
+    pub(super) policy: Arc<Policy>,
     pub(super) due: Tick,
     /// Whose worker it holds, and since when: that is later than `slotted` where the check is overdue.
     pub(super) class: Class,
@@ -245,6 +249,20 @@ impl Slots {
     /// Slots with something of a check on them.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Slot, &mut Entry)> {
         self.entries.iter_mut().enumerate().map(|(index, entry)| (Slot(index as u32), entry))
+    }
+
+    /// The slots that checks of these monitors hold.
+    pub(super) fn held_by(&self, monitors: impl Fn(u32) -> bool) -> Vec<Slot> {
+        let held = |entry: &Entry| entry.state.flight().is_some_and(|flight| monitors(flight.monitor));
+        (0..).map(Slot).zip(&self.entries).filter(|(_, entry)| held(entry)).map(|(slot, _)| slot).collect()
+    }
+
+    /// The slots of kept connections over TLS.
+    pub(super) fn kept_secured(&self) -> Vec<Slot> {
+        let secured = self.idle.iter().filter(|(origin, _)| origin.identity != 0);
+        let mut slots: Vec<Slot> = secured.flat_map(|(_, kept)| kept.iter().map(|&index| Slot(index))).collect();
+        slots.sort_unstable();
+        slots
     }
 
     /// A quiet slot with a socket of `family`, if there is one or one can be made.

@@ -6,6 +6,7 @@ mod half_open;
 mod handshakes;
 mod kernel;
 mod recording;
+mod reload;
 mod sizing;
 
 use std::sync::Arc;

@@ -146,7 +146,7 @@ impl Core {
     /// The first tick of the monitor's own phase that has not passed and is at least half an interval after `due`.
     pub(super) fn next_on_phase(&self, index: u32, interval: u64, due: Tick, passed: Tick) -> Tick {
         let span = Span::from_nanos(interval * TICK.as_nanos());
-        let phase = phase_of(self.catalog.name(self.id(index)), span).as_nanos() / TICK.as_nanos();
+        let phase = phase_of(self.definitions.name(index), span).as_nanos() / TICK.as_nanos();
         let earliest = (due.0 + interval.div_ceil(2)).max(passed.0 + 1);
         Tick(earliest.saturating_sub(phase).div_ceil(interval) * interval + phase)
     }

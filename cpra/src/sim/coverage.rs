@@ -26,8 +26,26 @@ pub struct Coverage(BTreeMap<(Section, &'static str), u64>);
 pub const TRANSITIONS: [&str; 8] =
     ["FirstOk", "Fail1", "Threshold", "Rise", "VoidBegan", "VoidEnded", "Degraded", "Clean"];
 
-pub const ROWS: [&str; 14] =
-    ["1", "2", "3", "4", "5", "6", "22", "23", "24", "27", "27 ends", "28", "39 with an episode", "39 without one"];
+pub const ROWS: [&str; 18] = [
+    "1",
+    "2",
+    "3",
+    "4",
+    "5",
+    "6",
+    "22",
+    "23",
+    "24",
+    "27",
+    "27 ends",
+    "28",
+    "39 with an episode",
+    "39 without one",
+    "40 suspect",
+    "40 degraded",
+    "40 down",
+    "40 switched by a person",
+];
 
 pub const PLACES: [&str; 7] = ["nowhere", "wheel", "ready", "resolving", "flight", "pause", "judging"];
 
@@ -49,7 +67,7 @@ pub const BEHAVIOURS: [&str; 15] = [
     "half alive",
 ];
 
-pub const TURNS: [&str; 42] = [
+pub const TURNS: [&str; 60] = [
     "a check waited for its packets",
     "a check was overdue",
     "a line was longer than its workers",
@@ -92,6 +110,24 @@ pub const TURNS: [&str; 42] = [
     "a SYN was sent again",
     "an answer to a SYN was not seen",
     "a half-open check was tried again by a connect",
+    "a crash left a commit that nobody knew was durable",
+    "an unsent notice outlived its process",
+    "a notice arrived again after a crash",
+    "a notice arrived again after a doubt",
+    "nobody knew whether a notice had arrived",
+    "a notice was refused",
+    "a notice was given up",
+    "a destination wanted nothing for a while",
+    "a destination wanted nothing, and did not say for how long",
+    "a burst was used",
+    "a notice waited for its destination's pace",
+    "a person brought back what was dead",
+    "a person dropped a notice",
+    "a notice arrived that a person had dropped",
+    "a test arrived",
+    "a raise was refreshed",
+    "a resolve was repeated",
+    "people were reminded",
 ];
 
 impl Coverage {

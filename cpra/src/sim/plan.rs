@@ -97,12 +97,7 @@ fn destinations() -> [Arc<Destination>; DESTINATIONS] {
     };
     let pager = PagerDuty { routing_key: secret(), url: "https://pager/".into(), severity: None };
     let chat = Slack { hook: secret(), channel: None, username: None };
-    let hook = Webhook {
-        url: secret(),
-        method: "POST".into(),
-        headers: Box::default(),
-        secrets: Box::default(),
-    };
+    let hook = Webhook { url: secret(), method: "POST".into(), headers: Box::default(), secrets: Box::default() };
     let sms = Sms {
         url: "https://sms/".into(),
         account_sid: "AC".into(),
@@ -185,7 +180,7 @@ impl Plan {
             faults,
             abrupt,
             destinations: destinations(),
-            repeat_interval: (seed % 2 == 0).then(|| Span::from_secs(2 + seed % 17)),
+            repeat_interval: seed.is_multiple_of(2).then(|| Span::from_secs(2 + seed % 17)),
         }
     }
 

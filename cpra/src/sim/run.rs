@@ -16,8 +16,8 @@ use super::errand::SimDriver;
 use super::fault::Fault;
 use super::host::SimHost;
 use super::jobs::SimJobs;
-use super::network::Network;
 use super::lane::{Happening, SimLane};
+use super::network::Network;
 use super::plan::Plan;
 use super::resolver::SimResolver;
 use super::ring::SimRing;
@@ -555,7 +555,7 @@ impl Run {
                 desk::Event::Outbox { change, selection, .. } => notices.outbox_changes(*change, selection, coverage),
                 desk::Event::Test { destination, color, .. } => notices.tests(destination, *color),
                 desk::Event::Read { .. } => notices.asked(),
-                desk::Event::Wall { .. } => {}
+                desk::Event::Reloaded { .. } | desk::Event::Wall { .. } => {}
             }
             events.push(event);
         }
@@ -630,6 +630,7 @@ fn new_desk(plan: &Plan, catalog: &Arc<Catalog>, stored: Stored, process: u64, n
         queue_capacity: plan.queue_capacity,
         fallback: plan.fallback(),
         repeat_interval: plan.repeat_interval,
+        merges: false,
         seed: plan.seed ^ process << 32,
     };
     Desk::new(settings, Arc::clone(catalog), stored, now)

@@ -24,6 +24,7 @@ pub(super) fn note_shard_event(trace: &mut Trace, now: Instant, shard: u8, event
         shard::Event::Echoed { slot, generation, sequence, .. } => {
             (slot.0, generation.0, 18, Some(Ok(u32::from(*sequence))), None, false)
         }
+        shard::Event::Reloaded(reload) => (reload.changes.len() as u32, 0, 21, None, None, false),
         shard::Event::Pushed { index, ok, .. } => (*index, 0, 19, None, None, *ok),
     };
     trace.note(now, (3_u8, shard, value), || match event {
@@ -70,6 +71,7 @@ pub(super) fn note_desk_event(trace: &mut Trace, now: Instant, event: &desk::Eve
         desk::Event::Read { token, .. } => (10, *token),
         desk::Event::Outbox { token, .. } => (11, *token),
         desk::Event::Test { token, .. } => (12, *token),
+        desk::Event::Reloaded { changes, .. } => (13, changes.len() as u64),
     };
     trace.note(now, (5_u8, value), || format!("desk    ◀ {event:?}"));
 }
@@ -82,7 +84,10 @@ pub(super) fn note_happening(trace: &mut Trace, now: Instant, happening: &Happen
     trace.note(now, (1_u8, value), || match happening {
         Happening::Arrived { id, notice } => {
             let key = &notice.key;
-            format!("lane    {id:?} {:?} {} of {} ARRIVES at {}", key.raise, key.n, notice.monitor_name, key.destination.name)
+            format!(
+                "lane    {id:?} {:?} {} of {} ARRIVES at {}",
+                key.raise, key.n, notice.monitor_name, key.destination.name
+            )
         }
         Happening::Ended { id, notice, delivered } => {
             let key = &notice.key;
@@ -118,7 +123,10 @@ fn record_in_words(record: &desk::protocol::Record) -> String {
     match record {
         desk::protocol::Record::NoticeQueued { id, notice } => {
             let key = &notice.key;
-            format!("NoticeQueued {} {:?} {} of {} to {}", id.0, key.raise, key.n, notice.monitor_name, key.destination.name)
+            format!(
+                "NoticeQueued {} {:?} {} of {} to {}",
+                id.0, key.raise, key.n, notice.monitor_name, key.destination.name
+            )
         }
         desk::protocol::Record::Episode(record) => {
             let told: Vec<&str> = record.told.iter().map(|told| &*told.destination.name).collect();

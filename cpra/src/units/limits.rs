@@ -91,6 +91,23 @@ pub const PROFILE_CONNECTION_LIFE: Span = Span::from_secs(PROFILE_SECONDS_MAX + 
 
 /// Checks started by one step, and effects one step may emit for them.
 pub const STARTS_PER_STEP_MAX: usize = 1024;
+/// What a reload changes, applied by one step.
+pub const CHANGES_PER_STEP_MAX: usize = 512;
+/// Reloads that wait for the one before.
+pub const RELOADS_WAITING_MAX: usize = 8;
+/// A request waits so long for its reload; that goes on all the same.
+pub const RELOAD_ANSWER_MAX: Span = Span::from_secs(60);
+/// Files that change while they are read are read again after this, and so often.
+pub const RELOAD_READ_AGAIN: Span = Span::from_millis(200);
+pub const RELOAD_READS_MAX: usize = 5;
+/// More than so many of a hundred monitors, and more than this number, are not removed without a second thought.
+pub const RELOAD_REMOVED_PERCENT_MAX: usize = 20;
+pub const RELOAD_REMOVED_MAX: usize = 10;
+/// Names told of each kind of change, and errors of one reload.
+pub const RELOAD_NAMES_MAX: usize = 10;
+pub const RELOAD_ERRORS_MAX: usize = 20;
+/// Names that a shard remembers beyond twice those of its monitors, before it forgets those that nobody uses.
+pub const NAMES_UNUSED_MAX: usize = 1024;
 /// As many of the checks to come are looked up at once: about what a processor can wait for at a time.
 pub const READ_AHEAD: usize = 32;
 /// Kept or lingering connections given up by one step for checks that have no slot.

@@ -85,10 +85,30 @@ pub enum Bug {
     RefreshAfterResolve,
     /// Who keeps an incident open by itself is reminded of it.
     ReminderToPager,
+    /// What was open when an older process died is not known to the next one.
+    EpisodesForgottenAtRestart,
+    /// What an older process had not sent goes out under another key.
+    SecondKeyAfterRestart,
+    /// The end of an episode that an older process had not sent is never sent.
+    ResolveLostAtCrash,
+    /// A person's word does not outlive the process.
+    SwitchForgottenAtRestart,
+    /// What was seen ok long ago is written again after each restart.
+    SeenOkRewritten,
+    /// What may have arrived is sent again for ever.
+    UnsureForEver,
+    /// What a person has dropped is back after a restart.
+    DroppedComesBack,
+    /// Nobody hears that the store was put aside.
+    DamageUntold,
+    /// More notices are on their way to a destination than it takes at a time.
+    ConcurrencyIgnored,
+    /// The record of an episode does not say who was told.
+    ToldNotRecorded,
 }
 
 impl Bug {
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 49] = [
         Self::LostGreen,
         Self::DoubledRed,
         Self::OverwrittenNotice,
@@ -128,6 +148,16 @@ impl Bug {
         Self::DeadLetterForgotten,
         Self::RefreshAfterResolve,
         Self::ReminderToPager,
+        Self::EpisodesForgottenAtRestart,
+        Self::SecondKeyAfterRestart,
+        Self::ResolveLostAtCrash,
+        Self::SwitchForgottenAtRestart,
+        Self::SeenOkRewritten,
+        Self::UnsureForEver,
+        Self::DroppedComesBack,
+        Self::DamageUntold,
+        Self::ConcurrencyIgnored,
+        Self::ToldNotRecorded,
     ];
 }
 

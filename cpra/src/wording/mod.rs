@@ -125,7 +125,8 @@ impl Data {
         add("\nAt: ", Some(Cow::from(&self.at)));
         add(", after ", self.lasted.as_ref().map(Cow::from));
         add("\nGroups: ", (!self.groups.is_empty()).then(|| self.groups.join(", ").into()));
-        let labels = || self.labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", ");
+        let labels =
+            || self.labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", ");
         add("\nLabels: ", (!self.labels.is_empty()).then(|| labels().into()));
         add("\n", self.description.as_ref().map(Cow::from));
         add("\nRunbook: ", self.runbook.as_ref().map(Cow::from));

@@ -1,11 +1,11 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::units::limits::TEMPLATE_MAX;
 use crate::domain::destination::{Wording, Words};
 use crate::domain::monitor::About;
 use crate::domain::notice::EpisodeId;
 use crate::domain::{DeliveryKey, Incident, Raise};
+use crate::units::limits::TEMPLATE_MAX;
 use crate::units::{MonitorId, Span};
 
 fn destination(color: Color, title: Option<&str>, text: Option<&str>) -> Destination {
@@ -68,7 +68,9 @@ fn a_template_has_the_data_and_evidence_is_never_template() {
     let to = destination(
         Color::Red,
         Some("{{ status|lower }}: {{ monitor }}\nand more"),
-        Some("{{ summary }} {{ labels.team }}{{ labels.none.at.all }}{% for g in groups %} #{{ g }}{% endfor %} {{ lasted }} <&> "),
+        Some(
+            "{{ summary }} {{ labels.team }}{{ labels.none.at.all }}{% for g in groups %} #{{ g }}{% endfor %} {{ lasted }} <&> ",
+        ),
     );
     let said = render(&notice(Color::Red), &to);
     assert_eq!(said.title, "failed: shop/web and more", "one line");
@@ -89,7 +91,10 @@ fn a_template_that_fails_gives_way_and_says_so() {
         assert!(check(bad).is_err(), "{bad}");
     }
     let said = render(&notice(Color::Red), &destination(Color::Red, Some(" "), Some("{% if test %}x{% endif %}\n")));
-    assert!(said.title == "CRITICAL ALERT: shop/web" && said.text.starts_with("shop/web is down"), "nothing is nothing");
+    assert!(
+        said.title == "CRITICAL ALERT: shop/web" && said.text.starts_with("shop/web is down"),
+        "nothing is nothing"
+    );
 }
 
 #[test]

@@ -3,9 +3,15 @@
 //! A catalog is built once per load and then shared, immutable, by the shards, the desk and the API (an `Arc` per
 //! reload epoch), so that no reader needs a lock and no question about a name disturbs a shard.
 //!
-//! Each shard has a [`Roster`]: its monitors *sorted by name*, so that an index is also a position in the listing
-//! and a look-up is a binary search; no index structure is kept. A record in the byte arena is
+//! Each shard has a [`Roster`]: its monitors, by index. At the start they are *sorted by name*, so that an index is also a
+//! position in the listing and a look-up is a binary search; no index structure is kept. A record in the byte arena is
 //! `name length (1) · name · target kind (1) · host (4, 16 or 4: an interned name) · port (2) · path length (2) · path`.
+//!
+//! **An index is a monitor's for as long as the process knows its name.** A reload makes a new catalog beside the old one
+//! ([`CatalogBuilder::finish_after`]): who stays keeps the index, who goes leaves a *hole*, who comes takes a hole of the
+//! *old* catalog, or a new index. So an index is never one monitor's in the old catalog and another's in the new one, and
+//! whoever still asks by an old index is told that nobody is there. The order of the names is then kept beside the records
+//! (four bytes per monitor, after the first reload that adds or removes any).
 
 use std::hash::{Hash as _, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -20,16 +26,22 @@ use rustc_hash::{FxBuildHasher, FxHasher};
 /// Everything that was loaded.
 #[derive(Debug, Default)]
 pub struct Catalog {
+    /// How many reloads there were before.
+    generation: u64,
     policies: Vec<Arc<Policy>>,
     hosts: Vec<Box<str>>,
     rosters: Vec<Roster>,
 }
 
-/// The monitors of one shard, sorted by name.
+/// The monitors of one shard.
 #[derive(Debug, Default)]
 pub struct Roster {
+    /// By index; some may be holes.
     records: Vec<Record>,
     bytes: Vec<u8>,
+    holes: usize,
+    /// The indices in the order of the names; `None` where that is the order of the records.
+    order: Option<Box<[u32]>>,
 }
 
 /// Eight bytes per monitor, beside its bytes in the arena.
@@ -42,6 +54,15 @@ struct Record {
 
 const _: () = assert!(size_of::<Record>() == 8);
 const ENABLED: u32 = 1 << 31;
+
+impl Record {
+    /// An index that is nobody's. No record has such an offset: an arena ends below it.
+    const HOLE: Self = Self { offset: u32::MAX, policy: 0 };
+
+    const fn is_hole(self) -> bool {
+        self.offset == u32::MAX
+    }
+}
 
 /// Why monitors cannot be put together into one catalog.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -87,7 +108,7 @@ impl Catalog {
     /// The ids of all monitors that are to be watched, roster by roster.
     pub fn enabled_ids(&self) -> impl Iterator<Item = MonitorId> + '_ {
         self.rosters.iter().enumerate().flat_map(|(shard, roster)| {
-            let enabled = (0..roster.len() as u32).filter(|&index| roster.is_enabled(index));
+            let enabled = roster.indices().filter(|&index| roster.is_enabled(index));
             enabled.map(move |index| MonitorId::new(shard as u8, index))
         })
     }
@@ -97,7 +118,7 @@ impl Catalog {
     pub fn check_rates(&self, shard: u8) -> [f64; CheckKind::ALL.len()] {
         let roster = self.roster(shard);
         let mut by_policy = vec![0_u64; self.policies.len()];
-        for index in (0..roster.len() as u32).filter(|&index| roster.is_enabled(index)) {
+        for index in roster.indices().filter(|&index| roster.is_enabled(index)) {
             by_policy[roster.policy_id(index).0 as usize] += 1;
         }
         let mut rates = [0.0; CheckKind::ALL.len()];
@@ -106,6 +127,21 @@ impl Catalog {
         }
         rates[CheckKind::Push as usize] = 0.0;
         rates
+    }
+
+    /// 0 for what was loaded at the start, one more with each reload.
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether the id is that of a monitor.
+    pub fn knows(&self, id: MonitorId) -> bool {
+        self.rosters.get(usize::from(id.shard())).is_some_and(|roster| roster.knows(id.index()))
+    }
+
+    /// How many different host names the targets have.
+    pub fn host_names(&self) -> usize {
+        self.hosts.len()
     }
 
     pub fn shards(&self) -> u8 {
@@ -149,25 +185,28 @@ impl Catalog {
     pub fn find(&self, name: &str) -> Option<MonitorId> {
         let shard = shard_of(name, self.shards())?;
         let roster = self.roster(shard);
-        let index = roster.find(name).ok()?;
-        Some(MonitorId::new(shard, index))
+        let position = roster.position(name).ok()?;
+        Some(MonitorId::new(shard, roster.at(position)))
     }
 
     /// All ids in the order of their names, from the first name that is greater than `after`.
     pub fn ids_after<'a>(&'a self, after: Option<&str>) -> impl Iterator<Item = MonitorId> + use<'a> {
-        let mut next: Vec<u32> = self
+        let mut next: Vec<usize> = self
             .rosters
             .iter()
             .map(|roster| match after {
                 None => 0,
-                Some(name) => roster.find(name).map_or_else(|index| index, |index| index + 1),
+                Some(name) => roster.position(name).map_or_else(|position| position, |position| position + 1),
             })
             .collect();
         std::iter::from_fn(move || {
-            let shard = (0..self.rosters.len())
-                .filter(|&shard| (next[shard] as usize) < self.rosters[shard].len())
-                .min_by_key(|&shard| self.rosters[shard].name(next[shard]))?;
-            let index = next[shard];
+            let shard = (0..self.rosters.len()).filter(|&shard| next[shard] < self.rosters[shard].len()).min_by_key(
+                |&shard| {
+                    let roster = &self.rosters[shard];
+                    roster.name(roster.at(next[shard]))
+                },
+            )?;
+            let index = self.rosters[shard].at(next[shard]);
             next[shard] += 1;
             Some(MonitorId::new(shard as u8, index))
         })
@@ -177,18 +216,36 @@ impl Catalog {
     pub fn heap_bytes(&self) -> usize {
         self.rosters
             .iter()
-            .map(|roster| roster.records.capacity() * size_of::<Record>() + roster.bytes.capacity())
+            .map(|roster| {
+                let order = roster.order.as_ref().map_or(0, |order| size_of_val::<[u32]>(order));
+                roster.records.capacity() * size_of::<Record>() + roster.bytes.capacity() + order
+            })
             .sum()
     }
 }
 
 impl Roster {
+    /// How many monitors there are.
     pub fn len(&self) -> usize {
-        self.records.len()
+        self.records.len() - self.holes
     }
 
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.len() == 0
+    }
+
+    /// Greater than every index, holes included.
+    pub fn index_end(&self) -> u32 {
+        self.records.len() as u32
+    }
+
+    /// The indices of the monitors, ascending.
+    pub fn indices(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.index_end()).filter(|&index| self.knows(index))
+    }
+
+    pub fn knows(&self, index: u32) -> bool {
+        self.records.get(index as usize).is_some_and(|record| !record.is_hole())
     }
 
     pub fn policy_id(&self, index: u32) -> PolicyId {
@@ -207,7 +264,8 @@ impl Roster {
     /// once where it knows of them early; one by one, this wait is a good part of what a check costs us.
     pub fn read_ahead(&self, indices: impl Iterator<Item = u32>) {
         for index in indices {
-            std::hint::black_box(self.bytes[self.records[index as usize].offset as usize]);
+            let offset = self.records.get(index as usize).map_or(u32::MAX, |record| record.offset);
+            std::hint::black_box(self.bytes.get(offset as usize));
         }
     }
 
@@ -233,12 +291,58 @@ impl Roster {
         TargetRef { host, port, path: text(&self.bytes[rest + 4..rest + 4 + length]) }
     }
 
-    /// The index of a name, or where it would stand.
-    fn find(&self, name: &str) -> Result<u32, u32> {
-        self.records
-            .binary_search_by(|record| name_at(&self.bytes, record.offset).cmp(name))
-            .map(|index| index as u32)
-            .map_err(|index| index as u32)
+    /// Where a name stands in the order of the names, or would stand.
+    fn position(&self, name: &str) -> Result<usize, usize> {
+        match &self.order {
+            None => self.records.binary_search_by(|record| name_at(&self.bytes, record.offset).cmp(name)),
+            Some(order) => order.binary_search_by(|&index| self.name(index).cmp(name)),
+        }
+    }
+
+    /// The index of the monitor at a place in the order of the names.
+    fn at(&self, position: usize) -> u32 {
+        self.order.as_ref().map_or(position as u32, |order| order[position])
+    }
+
+    /// Gives the records, which are sorted by name, their indices: those of the same names in `old`, where they were
+    /// there.
+    fn settle(&mut self, old: &Self) -> Result<(), CatalogError> {
+        let mut sorted = std::mem::take(&mut self.records);
+        let mut kept = vec![Record::HOLE; old.records.len()];
+        let mut order = vec![u32::MAX; sorted.len()];
+        let mut next = 0;
+        for (record, place) in sorted.iter_mut().zip(&mut order) {
+            let name = name_at(&self.bytes, record.offset);
+            let was = |next: usize| (next < old.len()).then(|| old.name(old.at(next)).cmp(name));
+            while was(next).is_some_and(std::cmp::Ordering::is_lt) {
+                next += 1;
+            }
+            if was(next).is_some_and(std::cmp::Ordering::is_eq) {
+                *place = old.at(next);
+                kept[*place as usize] = *record;
+                next += 1;
+            }
+        }
+        let mut free = (0..old.index_end()).filter(|&index| old.records[index as usize].is_hole());
+        for (record, place) in sorted.iter().zip(&mut order).filter(|(_, place)| **place == u32::MAX) {
+            if let Some(index) = free.next() {
+                *place = index;
+                kept[index as usize] = *record;
+            } else {
+                *place = kept.len() as u32;
+                kept.push(*record);
+            }
+        }
+        if kept.len() > MonitorId::PER_SHARD_MAX {
+            return Err(CatalogError::TooMany { count: kept.len(), max: MonitorId::PER_SHARD_MAX });
+        }
+        kept.shrink_to_fit();
+        self.holes = kept.len() - order.len();
+        let is_sorted =
+            self.holes == 0 && order.iter().enumerate().all(|(position, &index)| position == index as usize);
+        self.order = (!is_sorted).then(|| order.into_boxed_slice());
+        self.records = kept;
+        Ok(())
     }
 }
 
@@ -322,7 +426,8 @@ impl CatalogBuilder {
         if roster.len() >= MonitorId::PER_SHARD_MAX {
             return Err(CatalogError::TooMany { count: roster.len() + 1, max: MonitorId::PER_SHARD_MAX });
         }
-        let offset = u32::try_from(roster.bytes.len()).map_err(|_| CatalogError::TooLong)?;
+        let offset = u32::try_from(roster.bytes.len()).ok().filter(|offset| *offset != u32::MAX);
+        let offset = offset.ok_or(CatalogError::TooLong)?;
         assert!(!name.is_empty() && name.len() <= limits::MONITOR_NAME_MAX, "names are 1 to 255 bytes");
         let path_length = u16::try_from(target.path.len()).expect("paths are bounded by the configuration");
         let bytes = &mut roster.bytes;
@@ -336,9 +441,29 @@ impl CatalogBuilder {
         Ok(())
     }
 
+    /// The first catalog of a process.
+    ///
     /// # Errors
     /// [`CatalogError::Duplicate`] or [`CatalogError::SharedToken`].
-    pub fn finish(mut self) -> Result<Catalog, CatalogError> {
+    pub fn finish(self) -> Result<Catalog, CatalogError> {
+        self.sorted()
+    }
+
+    /// What follows `old`, with as many shards: every name that is in both keeps its index.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub fn finish_after(self, old: &Catalog) -> Result<Catalog, CatalogError> {
+        debug_assert_eq!(self.rosters.len(), old.rosters.len(), "the shards of a process stay");
+        let mut catalog = self.sorted()?;
+        for (roster, old) in catalog.rosters.iter_mut().zip(&old.rosters) {
+            roster.settle(old)?;
+        }
+        catalog.generation = old.generation + 1;
+        Ok(catalog)
+    }
+
+    fn sorted(mut self) -> Result<Catalog, CatalogError> {
         for roster in &mut self.rosters {
             let bytes = &roster.bytes;
             roster.records.sort_unstable_by(|a, b| name_at(bytes, a.offset).cmp(name_at(bytes, b.offset)));
@@ -350,7 +475,7 @@ impl CatalogBuilder {
             roster.records.shrink_to_fit();
             roster.bytes.shrink_to_fit();
         }
-        let catalog = Catalog { policies: self.policies, hosts: self.hosts, rosters: self.rosters };
+        let catalog = Catalog { generation: 0, policies: self.policies, hosts: self.hosts, rosters: self.rosters };
         let mut jobs: Vec<MonitorId> = catalog.push_ids().collect();
         let key = |id: &MonitorId| (catalog.target(*id).path, catalog.name(*id));
         jobs.sort_unstable_by(|a, b| key(a).cmp(&key(b)));

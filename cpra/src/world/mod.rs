@@ -1,8 +1,8 @@
 //! The monitors as entities of a specs world: the only room that names specs.
 //!
-//! An entity's index is the monitor's index in its shard's roster; entities are created once, in that order, and
-//! never deleted (a disabled monitor keeps its entity), so that an index can be turned into an entity without a
-//! look-up. What many monitors share, and what never changes, is not here but in the [`catalog`].
+//! An entity's index is the monitor's index in its shard's roster; entities are created in that order, at the start and
+//! when a reload brings more monitors than there ever were, and never deleted (a disabled monitor keeps its entity, and a
+//! removed one's waits for the next who gets its index), so that an index can be turned into an entity without a look-up. What many monitors share, and what never changes, is not here but in the [`catalog`].
 //!
 //! | component | bytes | changes |
 //! | --- | --- | --- |
@@ -13,9 +13,11 @@
 //! All storages are plain vectors (`VecStorage`); flagged or dense ones cost 40 bytes and more per entity.
 
 pub mod catalog;
+mod changes;
 mod tokens;
 
 pub use catalog::Catalog;
+pub use changes::{Change, Changes, Counts, What};
 use specs::prelude::*;
 use specs::storage::VecStorage;
 pub use tokens::Tokens;
@@ -125,23 +127,27 @@ impl World {
         specs.register::<Timing>();
         specs.register::<Health>();
         specs.register::<LastOutcome>();
-        specs
-            .create_iter()
-            .take(len as usize)
-            .enumerate()
-            .for_each(|(index, entity)| assert_eq!(entity.id() as usize, index, "a fresh world numbers from zero"));
-        let world = Self { specs, len };
-        {
-            let mut components = world.components();
-            for index in 0..len {
-                let entity = components.entities.entity(index);
-                let fresh = "a fresh entity has no component and is alive";
-                components.timing.insert(entity, Timing::default()).expect(fresh);
-                components.health.insert(entity, Health::default()).expect(fresh);
-                components.last.insert(entity, LastOutcome::default()).expect(fresh);
-            }
-        }
+        let mut world = Self { specs, len: 0 };
+        world.grow(len);
         world
+    }
+
+    /// Makes entities with default components until there are `len`. Those that are there stay as they are.
+    pub fn grow(&mut self, len: u32) {
+        let (first, more) = (self.len, len.saturating_sub(self.len));
+        let entities = self.specs.create_iter().take(more as usize);
+        (first..).zip(entities).for_each(|(index, entity)| {
+            assert_eq!(entity.id(), index, "nobody else makes entities, and none is deleted");
+        });
+        self.len += more;
+        let mut components = self.components();
+        for index in first..first + more {
+            let entity = components.entities.entity(index);
+            let fresh = "a fresh entity has no component and is alive";
+            components.timing.insert(entity, Timing::default()).expect(fresh);
+            components.health.insert(entity, Health::default()).expect(fresh);
+            components.last.insert(entity, LastOutcome::default()).expect(fresh);
+        }
     }
 
     pub const fn len(&self) -> u32 {
@@ -205,5 +211,17 @@ mod tests {
         assert_eq!(components.last(1).code(), Some(Code::L7Sts));
         assert_eq!(components.last(1).at(Tick(50)), Some(Tick(42)));
         assert_eq!(components.last(0).code(), None);
+    }
+
+    #[test]
+    fn a_world_that_grows_keeps_what_it_has() {
+        let mut world = World::new(2);
+        world.components().timing_mut(1).place = Place::Ready;
+        world.grow(1);
+        world.grow(4);
+        let mut components = world.components();
+        components.timing_mut(3).place = Place::Flight;
+        let places = [Place::Nowhere, Place::Ready, Place::Nowhere, Place::Flight];
+        assert_eq!(components.places().collect::<Vec<_>>(), places);
     }
 }

@@ -77,7 +77,7 @@ impl Catalog {
         let any = self.policies().iter().any(|policy| matches!(policy.check, Check::Push(_)));
         // Most catalogs have none, and a walk over a million monitors for that is one too many.
         let shards = if any { 0..self.shards() } else { 0..0 };
-        let ids = shards.flat_map(|shard| (0..self.roster(shard).len() as u32).map(move |i| MonitorId::new(shard, i)));
+        let ids = shards.flat_map(|shard| self.roster(shard).indices().map(move |index| MonitorId::new(shard, index)));
         ids.filter(|&id| matches!(self.policy(id).check, Check::Push(_)))
     }
 }

@@ -15,7 +15,7 @@ use super::report::Figures;
 use super::{Destinations, Kind};
 
 /// Below the probers' source ports: one of those in TIME_WAIT would keep the daemon from listening.
-const API: &str = "127.0.0.1:9860";
+pub(super) const API: &str = "127.0.0.1:9860";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One run of the daemon.
@@ -157,7 +157,7 @@ impl Sample {
 #[derive(Default)]
 pub(super) struct Metrics(Vec<(String, BTreeMap<String, String>, f64)>);
 
-fn metrics() -> anyhow::Result<Metrics> {
+pub(super) fn metrics() -> anyhow::Result<Metrics> {
     metrics_of(API.parse()?)
 }
 
@@ -203,7 +203,7 @@ impl Metrics {
 
     /// The upper bound, in seconds, of the bucket that holds a quantile of what came since `before`. The histogram's name
     /// is given without its unit.
-    fn quantile(&self, before: &Self, histogram: &str, share: f64) -> f64 {
+    pub(super) fn quantile(&self, before: &Self, histogram: &str, share: f64) -> f64 {
         let mut buckets: Vec<(f64, f64)> = Vec::new();
         for (metrics, sign) in [(self, 1.0), (before, -1.0)] {
             for (name, labels, value) in &metrics.0 {
@@ -225,10 +225,10 @@ impl Metrics {
 }
 
 /// A folder of this run, gone with it.
-struct Folder(PathBuf);
+pub(super) struct Folder(pub(super) PathBuf);
 
 impl Folder {
-    fn make() -> anyhow::Result<Self> {
+    pub(super) fn make() -> anyhow::Result<Self> {
         let folder = std::env::temp_dir().join(format!("cpra-bench-{}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
         Ok(Self(folder))

@@ -12,6 +12,7 @@ mod icmp;
 mod pace;
 mod pulse;
 mod raw;
+mod reload;
 mod report;
 mod ring;
 mod scripts;
@@ -68,6 +69,8 @@ pub(crate) enum Bench {
     Steps(steps::Options),
     /// How long a commit of the store takes beside a bare fdatasync, and how fast a storm is written
     Store(store::Options),
+    /// Lag and missed checks while the files change and are read again
+    Reload(reload::Options),
     /// The server that is checked (started by `pulse`)
     #[command(hide = true)]
     Target(target::Options),
@@ -100,6 +103,7 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<()> {
         Bench::TlsTarget => tls::target(),
         Bench::TlsLoop(load) => tls::check(load),
         Bench::Scripts(options) => scripts::run(options),
+        Bench::Reload(options) => reload::run(options),
         Bench::Steps(options) => steps::run(options),
         Bench::Store(options) => store::run(options),
         Bench::SpawnLoop(load) => scripts::spawn_loop(load),

@@ -190,7 +190,7 @@ fn measure(options: &Options, daemon: Option<&Path>) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-fn start_target(kind: Kind, destinations: Destinations) -> anyhow::Result<Process> {
+pub(super) fn start_target(kind: Kind, destinations: Destinations) -> anyhow::Result<Process> {
     let mut arguments = vec!["target".to_owned()];
     if kind != Kind::Tcp {
         arguments.push("--http".into());

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::api::access::Token;
+use crate::api::reload;
 use crate::api::{AskError, Asked, Finding, Listeners, Pipeline, Readiness, Source, run};
 use crate::desk::DeskStats;
 use crate::desk::protocol::{
@@ -30,7 +31,7 @@ use crate::shard::ShardStats;
 use crate::shard::protocol::{Histogram, MonitorState};
 use crate::store::{Reader, StoreStats};
 use crate::units::{Instant, MonitorId, Span, Timestamp};
-use crate::world::Catalog;
+use crate::world::{Catalog, Counts};
 
 pub(super) const DOWN: &str = "shop/web";
 pub(super) const OFF: &str = "net/gateway";
@@ -123,6 +124,22 @@ impl Fake {
             cause: "connection refused".into(),
             raised: vec![(Color::Red, 2)],
         }
+    }
+}
+
+fn report(refused: bool, dry_run: bool, who: Box<str>) -> reload::Report {
+    let outcome = if refused && !dry_run { reload::Outcome::Refused } else { reload::Outcome::Applied };
+    reload::Report {
+        at: Timestamp::from_micros(1_500_000),
+        who,
+        dry_run,
+        outcome,
+        counts: Some(Counts { removed: 30, unchanged: 70, ..Counts::default() }),
+        examples: vec![("removed", vec!["shop/<old>".to_owned()])],
+        errors: if outcome == reload::Outcome::Refused { vec!["30 of 100 monitors go".to_owned()] } else { vec![] },
+        remedy: "use force".to_owned(),
+        notes: vec![],
+        took: Span::from_millis(20),
     }
 }
 
@@ -416,6 +433,21 @@ impl Source for Fake {
 
     fn check_now(&self, monitor: MonitorId) -> Result<(), AskError> {
         self.note(format!("check {}", self.catalog.name(monitor)))
+    }
+
+    fn reload(&self, wish: reload::Wish) -> Asked<reload::Report> {
+        let reload::Wish { dry_run, force, who } = wish;
+        self.note(format!("reload dry_run={dry_run} force={force}"))?;
+        let (sender, receiver) = oneshot::channel();
+        let _ = sender.send(report(!force, dry_run, who));
+        Ok(receiver)
+    }
+
+    fn reloads(&self) -> reload::Board {
+        let mut board = reload::Board::default();
+        board.note(&report(false, false, "SIGHUP".into()));
+        board.note(&report(true, false, "SIGHUP".into()));
+        board
     }
 
     fn switch(&self, monitor: MonitorId, enabled: bool) -> Result<(), AskError> {

@@ -90,6 +90,8 @@ pub struct Code {
     pub fallback: Box<str>,
     /// A red that lasts is told again after this long.
     pub repeat_interval: Option<Span>,
+    /// Whether many alerts at one destination are told together, where people read or are woken.
+    pub merge: bool,
     /// Destinations that are written to at the same time.
     pub min_workers: u32,
     pub max_workers: u32,
@@ -244,6 +246,7 @@ impl Default for Code {
         Self {
             fallback: FALLBACK.into(),
             repeat_interval: Some(Span::from_secs(4 * 3600)),
+            merge: true,
             min_workers: CODE_WORKERS_MIN,
             max_workers: CODE_WORKERS_MAX,
             slo: Span::from_millis(100),
@@ -347,6 +350,7 @@ impl Code {
     pub(super) fn read(&mut self, section: &Section<'_>, findings: &mut Findings) {
         set(&mut self.fallback, section, findings, "fallback", |node| value::line(255)(node).map(Box::from));
         set(&mut self.repeat_interval, section, findings, "repeat_interval", some(value::span(REPEATS)));
+        set(&mut self.merge, section, findings, "merge", value::boolean);
         set(&mut self.min_workers, section, findings, "min_workers", count(CODE_WORKERS));
         set(&mut self.max_workers, section, findings, "max_workers", count(CODE_WORKERS));
         set(&mut self.slo, section, findings, "slo", value::span(MOMENTS));

@@ -12,8 +12,8 @@ use super::super::line::tests::notice;
 use super::super::{LogDirs, Stderr};
 use super::*;
 use crate::os::lane::{Disk, block_on};
-use crate::os::web::Web;
 use crate::os::logging::{Format, tests::capture};
+use crate::os::web::Web;
 
 const DISKS: [Disk; 2] = [Disk::Uring, Disk::Blocking];
 
@@ -29,7 +29,8 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let (stderr, writer) = nix::unistd::pipe().unwrap();
         let log_dirs = Arc::new(LogDirs::new([folder.path().to_owned()], folder.path().join("state")));
-        let surroundings = Surroundings { disk, log_dirs, stderr: Rc::new(Stderr::with(writer)), web: Web::default(), scripts: None };
+        let surroundings =
+            Surroundings { disk, log_dirs, stderr: Rc::new(Stderr::with(writer)), web: Web::default(), scripts: None };
         Self { folder, surroundings, stderr: stderr.into() }
     }
 

@@ -54,7 +54,7 @@ fn deliver(disk: Disk, program: &Path, out: &Path, notices: u32, timeout: Span) 
     let mailbox = Mailbox { scripts: ends.pop().unwrap(), door, bell };
     let result = block_on(disk, async move {
         let runner = Rc::new(Runner::start(mailbox).unwrap());
-        let mut outlet = ScriptOutlet::new(&destination, &script, Some(Rc::clone(&runner)));
+        let mut outlet = ScriptOutlet::new(&script, &destination, Some(Rc::clone(&runner)));
         let notices: Vec<Notice> = (0..notices).map(|n| notice(n, None)).collect();
         let began = crate::os::clock::Clock.now();
         let delivered = outlet.deliver(&notices.iter().collect::<Vec<_>>()).await;
@@ -87,7 +87,8 @@ fn a_program_is_given_the_line_and_its_names_and_nothing_else() {
             if name.ends_with(".json") {
                 lines.push(text);
             } else {
-                let names: Vec<&str> = text.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
+                let names: Vec<&str> =
+                    text.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
                 // The shell adds PWD and the like.
                 let known = ["HOME", "LANG", "PATH", "TOKEN", "CPRA_COLOR", "CPRA_DELIVERY", "CPRA_INCIDENT"];
                 assert!(known.iter().all(|name| names.contains(name)), "{names:?}");
@@ -110,7 +111,8 @@ fn a_program_is_given_the_line_and_its_names_and_nothing_else() {
 #[test]
 fn exit_codes_are_those_of_sysexits() {
     use DeliveryResult::{Failed, Refused, Sent};
-    for (code, result) in [(0, Sent), (1, Failed), (64, Refused), (69, Failed), (75, Failed), (78, Refused), (255, Failed)]
+    for (code, result) in
+        [(0, Sent), (1, Failed), (64, Refused), (69, Failed), (75, Failed), (78, Refused), (255, Failed)]
     {
         let bench = Bench::run(Disk::Blocking, &format!("#!/bin/sh\necho why >&2\nexit {code}\n"), 1, TIME);
         assert_eq!(bench.delivered, [Delivered::new(result, format!("exit {code}: why"))]);
@@ -153,7 +155,7 @@ fn what_cannot_run_is_refused_and_many_run_beside_each_other() {
 fn without_anybody_who_runs_scripts_notices_come_again() {
     let script = Script { argv: ["/bin/true".into()].into(), env: [].into() };
     let destination = Destination::new("script", Provider::Script(script.clone()));
-    let mut outlet = ScriptOutlet::new(&destination, &script, None);
+    let mut outlet = ScriptOutlet::new(&script, &destination, None);
     let delivered = block_on(Disk::Blocking, async move { outlet.deliver(&[&notice(0, None)]).await });
     assert_eq!(delivered[0].result, DeliveryResult::Failed);
 }

@@ -40,9 +40,13 @@ struct Row {
     outstanding: bool,
     dead: bool,
     dropped: bool,
+    /// It was queued in the step in which a person dropped others: before that word, or after it.
+    may_be_dropped: bool,
     unsure: u32,
     /// What came of the last attempt, whether or not the desk has heard.
     last: Option<Delivered>,
+    /// Some attempt may have told people, and nobody knows.
+    doubted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +66,8 @@ pub(super) struct Leaving {
     posts: BTreeMap<Arc<Destination>, Post>,
     /// Dropped while they were on their way.
     called_off: BTreeSet<NoticeId>,
+    /// What a person has dropped in this step, also of what is queued in it.
+    drops: Vec<Selection>,
     next_id: u64,
     positions: u64,
     /// When each commit was handed over, and which is durable.
@@ -97,8 +103,10 @@ impl Leaving {
             outstanding: false,
             dead: false,
             dropped: false,
+            may_be_dropped: false,
             unsure: 0,
             last: None,
+            doubted: false,
         };
         self.rows.insert(id, row);
     }
@@ -113,7 +121,12 @@ impl Leaving {
     }
 
     /// It is in a commit; answers whether it was there before.
-    pub(super) fn queued(&mut self, id: NoticeId, notice: &Notice, sequence: u64) -> Result<bool, (&'static str, String)> {
+    pub(super) fn queued(
+        &mut self,
+        id: NoticeId,
+        notice: &Notice,
+        sequence: u64,
+    ) -> Result<bool, (&'static str, String)> {
         let known = self.rows.get(&id).map(|row| (row.dead, row.key == notice.key));
         match known {
             None if id.0 >= self.next_id && !is_passing(id) => self.next_id = id.0 + 1,
@@ -121,6 +134,10 @@ impl Leaving {
             _ => return Err(("exactly once", format!("two notices are {id:?}"))),
         }
         self.insert(id, notice, sequence);
+        if let Some(row) = self.rows.get_mut(&id) {
+            row.doubted = known.is_some();
+            row.may_be_dropped = self.drops.iter().any(|selection| is_meant(selection, id, row));
+        }
         Ok(known.is_some())
     }
 
@@ -134,9 +151,10 @@ impl Leaving {
             return Err(("nothing lost", format!("{id:?} is done, and was not to be delivered")));
         };
         let taken = !row.outstanding && row.last.as_ref().is_some_and(|last| is_taken(last.result));
-        if row.outstanding && row.dropped {
+        let dropped = row.dropped || row.may_be_dropped;
+        if row.outstanding && dropped {
             self.called_off.insert(id);
-        } else if !taken && !row.dropped {
+        } else if !taken && !dropped {
             return Err(("nothing lost", format!("{:?} of {:?} is done, and nobody got it", row.key.raise, row.line)));
         }
         Ok((!taken).then_some((row.line, row.key)))
@@ -152,7 +170,10 @@ impl Leaving {
         let is_due = result == Some(DeliveryResult::Refused)
             || result == Some(DeliveryResult::Unsure) && row.unsure >= UNSURE_MAX;
         if !is_due {
-            return Err(("dead letters", format!("{:?} of {:?} is given up after {result:?}", row.key.raise, row.line)));
+            return Err((
+                "dead letters",
+                format!("{:?} of {:?} is given up after {result:?}", row.key.raise, row.line),
+            ));
         }
         Ok((row.line.clone(), row.key.clone()))
     }
@@ -166,10 +187,12 @@ impl Leaving {
         capacity: usize,
         coverage: &mut Coverage,
     ) -> Found {
-        let what = format!("{id:?}, {:?} of {} to {}", notice.key.raise, notice.monitor_name, notice.key.destination.name);
+        let what =
+            format!("{id:?}, {:?} of {} to {}", notice.key.raise, notice.monitor_name, notice.key.destination.name);
         let line = line_of(notice);
+        // One that passes holds its line as soon as it is made, and of that there is no record.
         let position = if is_passing(id) {
-            u64::MAX
+            0
         } else {
             self.row_leaves(id, notice, now, &what, coverage)?;
             self.rows[&id].position
@@ -208,7 +231,14 @@ impl Leaving {
         Ok(())
     }
 
-    fn row_leaves(&mut self, id: NoticeId, notice: &Notice, now: Instant, what: &str, coverage: &mut Coverage) -> Found {
+    fn row_leaves(
+        &mut self,
+        id: NoticeId,
+        notice: &Notice,
+        now: Instant,
+        what: &str,
+        coverage: &mut Coverage,
+    ) -> Found {
         let Some(row) = self.rows.get(&id) else {
             return Err(("durability", format!("{what} leaves without ever having been committed, or after its end")));
         };
@@ -217,6 +247,9 @@ impl Leaving {
         }
         if row.dead {
             return Err(("dead letters", format!("{what} leaves although it is dead")));
+        }
+        if row.unsure >= UNSURE_MAX && row.last.as_ref().is_some_and(|last| last.result == DeliveryResult::Unsure) {
+            return Err(("dead letters", format!("{what} leaves, and may have arrived {} times", row.unsure)));
         }
         if row.sequence > self.durable {
             // The oldest commit without an answer decides whether the store is silent.
@@ -264,6 +297,7 @@ impl Leaving {
             }
         } else if let Some(row) = self.rows.get_mut(&id) {
             row.unsure += u32::from(delivered.result == DeliveryResult::Unsure);
+            row.doubted |= !is_taken(delivered.result);
             row.last = Some(delivered.clone());
         }
     }
@@ -316,6 +350,7 @@ impl Leaving {
 
     /// A person wants these never.
     pub(super) fn dropped(&mut self, selection: &Selection, coverage: &mut Coverage) {
+        self.drops.push(selection.clone());
         for (id, row) in &mut self.rows {
             if is_meant(selection, *id, row) {
                 row.dropped = true;
@@ -336,7 +371,12 @@ impl Leaving {
     /// Whether the last attempt may have told people, and nobody knows.
     pub(super) fn may_come_again(&self, key: &DeliveryKey) -> bool {
         let of_key = self.rows.values().find(|row| row.key == *key);
-        of_key.is_none_or(|row| row.last.as_ref().is_some_and(|last| !is_taken(last.result)))
+        of_key.is_none_or(|row| row.doubted)
+    }
+
+    /// Whether a person wanted no more of it when it had left.
+    pub(super) fn is_called_off(&self, id: NoticeId) -> bool {
+        self.called_off.contains(&id)
     }
 
     /// Whether a row of this line is to be delivered or was given up.
@@ -351,7 +391,8 @@ impl Leaving {
     }
 
     /// After a step: what a person has dropped is gone, but for what is on its way.
-    pub(super) fn dropped_and_there(&self) -> Option<NoticeId> {
+    pub(super) fn dropped_and_there(&mut self) -> Option<NoticeId> {
+        self.drops.clear();
         let left = self.rows.iter().find(|(_, row)| row.dropped && !row.outstanding);
         left.map(|(id, _)| *id)
     }

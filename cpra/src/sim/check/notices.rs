@@ -68,7 +68,6 @@ struct Desired {
 /// A delivery that has arrived.
 #[derive(Clone, Debug)]
 pub(in crate::sim) struct Arrival {
-    pub(in crate::sim) at: Instant,
     /// Counts the stores that were lost.
     pub(in crate::sim) era: u32,
     pub(in crate::sim) monitor: Option<MonitorId>,
@@ -331,7 +330,9 @@ impl Notices {
                 return Ok(());
             }
             if key.n > 0 {
-                return self.reminds(number, line, notice, now).map_err(|text| ("reminders", format!("{what}: {text}")));
+                return self
+                    .reminds(number, line, notice, now)
+                    .map_err(|text| ("reminders", format!("{what}: {text}")));
             }
         } else if notice.monitor.is_none() && *notice.monitor_name == *"cpra" {
             // Its episode's record follows.
@@ -392,21 +393,27 @@ impl Notices {
             Raise::Yellow | Raise::Red => {
                 coverage.hit(Section::Turn, "a raise was refreshed");
                 let is_told = told.destinations.contains(&key.destination);
-                let is_open = told.ended.is_none();
+                // The end may be waiting behind it.
+                let is_open = told.ended.is_none_or(|end| self.leaving.waits(&line_of(notice), end));
                 if !is_told || !is_open || !self.keys.contains_key(key) && !self.is_excused(key) {
                     return Err(format!("refreshes what is not so: told {is_told}, open {is_open}"));
                 }
             }
             Raise::Resolve | Raise::Gray => {
                 coverage.hit(Section::Turn, "a resolve was repeated");
-                let again = told.monitor.is_some_and(|monitor| self.desired[&monitor].episode.is_some());
-                if told.ended != Some(key.raise) || again || !self.keys.contains_key(key) {
-                    return Err(format!("repeats an end that is {:?}, open again: {again}", told.ended));
+                if told.ended != Some(key.raise) || !self.keys.contains_key(key) {
+                    return Err(format!("repeats an end that is {:?}", told.ended));
                 }
             }
             Raise::Cyan => {}
         }
-        Ok(())
+        // Whatever waits behind it: the last that was said must be what is said again.
+        match self.last.get(&line_of(notice)) {
+            Some(last) if is_end(last.raise) != is_end(key.raise) || last.episode != key.episode => {
+                Err(format!("says {:?} again after {:?} of {}", key.raise, last.raise, last.episode))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn is_excused(&self, key: &DeliveryKey) -> bool {
@@ -426,12 +433,19 @@ impl Notices {
         let (process, era) = (self.process, self.era);
         let line = line_of(notice);
         let is_next = if notice.test {
+            coverage.hit(Section::Turn, "a test arrived");
             self.awaited_tests.remove(key)
         } else {
             self.takes_its_turn(&line, key)
         };
+        if key.n > 0 {
+            coverage.hit(Section::Turn, "people were reminded");
+        }
+        if notice.monitor.is_none() && !notice.test {
+            coverage.hit(Section::Turn, "the daemon raised its own notice");
+        }
         let summary = notice.summary.clone();
-        self.arrivals.push(Arrival { at: now, era, monitor: notice.monitor, key: key.clone(), summary });
+        self.arrivals.push(Arrival { era, monitor: notice.monitor, key: key.clone(), summary });
         let copies = self.copies(notice);
         let known = self.keys.entry(key.clone()).or_insert(Known { process, era, copies: 0 });
         known.copies += 1;
@@ -440,6 +454,9 @@ impl Notices {
             return self.fail("exactly once", now, format!("{what}: its key was used before the store was lost"));
         }
         known.process = process;
+        if self.leaving.is_called_off(id) {
+            return coverage.hit(Section::Turn, "a notice arrived that a person had dropped");
+        }
         if is_first && !is_next {
             let due = self.lines.get(&line);
             let waits = due.is_some_and(|due| due.iter().any(|due| due.raise == key.raise && due.n == key.n));
@@ -471,9 +488,9 @@ impl Notices {
     fn takes_its_turn(&mut self, line: &Line, key: &DeliveryKey) -> bool {
         let number = self.by_id.get(&key.episode).copied();
         let Some(due) = self.lines.get_mut(line) else { return false };
-        let is_next = due.front().is_some_and(|due| {
-            Some(due.episode) == number && due.raise == key.raise && due.n == key.n && due.queued
-        });
+        let is_next = due
+            .front()
+            .is_some_and(|due| Some(due.episode) == number && due.raise == key.raise && due.n == key.n && due.queued);
         if is_next {
             due.pop_front();
         }
@@ -587,6 +604,10 @@ impl Notices {
 /// Whether the one is the other, for the fallback.
 fn is_copy(key: &DeliveryKey, of: &DeliveryKey) -> bool {
     (key.episode, key.raise, key.n) == (of.episode, of.raise, of.n)
+}
+
+const fn is_end(raise: Raise) -> bool {
+    matches!(raise, Raise::Resolve | Raise::Gray)
 }
 
 const fn color_of(raise: Raise) -> Color {

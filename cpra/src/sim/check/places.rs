@@ -46,6 +46,7 @@ impl Checker {
             | Event::Begun { .. }
             | Event::Returned { .. }
             | Event::Echoed { .. }
+            | Event::Reloaded(_)
             | Event::HalfOpen(_) => {}
             Event::Pushed { index, ok, .. } => {
                 let watch = log.first + *index as usize;

@@ -35,17 +35,13 @@ impl Notices {
                 let monitor = MonitorId::new(shard, index);
                 let by_file = roster.is_enabled(index);
                 let enabled = words.get(catalog.name(monitor)).copied().unwrap_or(by_file);
-                let mut desired = Desired {
-                    enabled,
-                    epoch: 0,
-                    episode: None,
-                    unnamed: VecDeque::new(),
-                    was_disabled: !enabled,
-                };
+                let mut desired =
+                    Desired { enabled, epoch: 0, episode: None, unnamed: VecDeque::new(), was_disabled: !enabled };
                 if enabled != by_file {
                     coverage.hit(Section::Row, "40 switched by a person");
                     desired.epoch = 1;
-                    let kind = if enabled { CommandKind::Enable { epoch: 1 } } else { CommandKind::Disable { epoch: 1 } };
+                    let kind =
+                        if enabled { CommandKind::Enable { epoch: 1 } } else { CommandKind::Disable { epoch: 1 } };
                     self.resumes.entry(monitor).or_default().push_back(kind);
                 }
                 self.desired.insert(monitor, desired);
@@ -248,7 +244,11 @@ impl Notices {
         Ok(())
     }
 
-    pub(super) fn episode_recorded(&mut self, record: &EpisodeRecord, now: Instant) -> Result<(), (&'static str, String)> {
+    pub(super) fn episode_recorded(
+        &mut self,
+        record: &EpisodeRecord,
+        now: Instant,
+    ) -> Result<(), (&'static str, String)> {
         let Some(name) = &record.monitor else {
             return self.own_recorded(record, now).map_err(|text| ("daemon notices", text));
         };
@@ -279,7 +279,8 @@ impl Notices {
         let key = &notice.key;
         let Some(interval) = self.plan.repeat_interval else { return Err("nobody wants to be reminded".into()) };
         let told = &mut self.told[number];
-        if key.raise != Raise::Red || !told.red || told.ended.is_some() || !told.destinations.contains(&key.destination) {
+        if key.raise != Raise::Red || !told.red || told.ended.is_some() || !told.destinations.contains(&key.destination)
+        {
             return Err("reminds of what is not so".into());
         }
         if key.destination.provider.has_lifecycle() {
@@ -372,7 +373,10 @@ impl Notices {
             let word = self.folded.switched.iter().find(|(known, _)| **known == *name);
             let by_file = self.catalog.roster(monitor.shard()).is_enabled(monitor.index());
             if word.map_or(by_file, |(_, enabled)| *enabled) != desired.enabled {
-                return Err(("records", format!("{name} is enabled: {}, and the store says {word:?}", desired.enabled)));
+                return Err((
+                    "records",
+                    format!("{name} is enabled: {}, and the store says {word:?}", desired.enabled),
+                ));
             }
             let recorded = open.remove(name);
             let Some(number) = desired.episode else {
@@ -397,7 +401,10 @@ impl Notices {
         }
         let rows: BTreeSet<NoticeId> = self.folded.outbox.iter().map(|stored| stored.id).collect();
         if rows != self.leaving.ids() {
-            return Err(("records", format!("to be delivered are {:?}, and the store has {rows:?}", self.leaving.ids())));
+            return Err((
+                "records",
+                format!("to be delivered are {:?}, and the store has {rows:?}", self.leaving.ids()),
+            ));
         }
         Ok(())
     }
