@@ -15,6 +15,7 @@ use std::task::Poll;
 use crate::desk::protocol::{Delivered, DeliveryResult};
 use crate::domain::{Destination, Notice};
 use crate::os::web::{Again, Answer, Connections, Fault, Request, Web};
+use crate::units::Span;
 use crate::units::limits::EVIDENCE_MAX;
 use crate::wording::{cut, line};
 
