@@ -15,8 +15,8 @@ use crate::world::Place;
 /// A gap between steps that is longer than this was a stop; a shorter one may delay what has arrived by as much.
 const GAP: Span = Span::from_nanos(LEDGER_EVERY.as_nanos() + STALL.as_nanos());
 
-/// What the listener needs at most for the calls that a pause just below that has left it.
-const BACKLOG: Span = Span::from_millis(100);
+/// What the listener needs at most for the calls that a pause just below that has left it: it is no faster than the shard.
+const BACKLOG: Span = Span::from_millis(500);
 
 /// What is known of the calls for one monitor.
 #[derive(Clone, Debug, Default)]
