@@ -379,6 +379,11 @@ impl Leaving {
         self.called_off.contains(&id)
     }
 
+    /// Whether an end in this line is still to be delivered.
+    pub(super) fn is_to_end(&self, line: &Line) -> bool {
+        self.rows.values().any(|row| row.line == *line && row.key.raise == Raise::Resolve && !row.dead)
+    }
+
     /// Whether a row of this line is to be delivered or was given up.
     pub(super) fn waits(&self, line: &Line, raise: Raise) -> bool {
         self.rows.values().any(|row| row.line == *line && row.key.raise == raise)

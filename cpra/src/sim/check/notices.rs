@@ -409,7 +409,9 @@ impl Notices {
         }
         // Whatever waits behind it: the last that was said must be what is said again.
         match self.last.get(&line_of(notice)) {
-            Some(last) if is_end(last.raise) != is_end(key.raise) || last.episode != key.episode => {
+            Some(last)
+                if is_end(last.raise) != is_end(key.raise) || !is_end(key.raise) && last.episode != key.episode =>
+            {
                 Err(format!("says {:?} again after {:?} of {}", key.raise, last.raise, last.episode))
             }
             _ => Ok(()),

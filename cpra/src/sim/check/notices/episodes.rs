@@ -286,7 +286,7 @@ impl Notices {
         if key.destination.provider.has_lifecycle() {
             return Err("reminds who keeps it open anyway".into());
         }
-        if self.draining || self.leaving.waits(&line, Raise::Resolve) {
+        if self.draining || self.leaving.is_to_end(&line) {
             return Err("reminds of what is to end".into());
         }
         if key.n != told.reminders {
