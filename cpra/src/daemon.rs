@@ -25,32 +25,30 @@
 //! what follows the first within [`SIGNAL_ECHO`] is the same wish, sent twice. SIGUSR1 wants a dump of the histograms, SIGHUP
 //! that the files are read again; they end nothing.
 
+mod plan;
 pub mod reload;
 mod running;
 pub mod watchdog;
 
 use std::io;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::oneshot;
 
-use self::reload::{Files, Loaded, Loader, Order, Parts};
+pub use self::plan::Plan;
+use self::reload::{Ends, Loaded, Loader};
 use self::running::Running;
 use self::watchdog::Watch;
 use crate::api;
-use crate::api::access::Token;
 use crate::desk::{self, Desk};
-use crate::domain::Destination;
 use crate::notify::{LogDirs, lane};
 use crate::os::clock::Clock;
 use crate::os::desk_loop::{self, DeskBoard, DeskLoop};
 use crate::os::ebpf::{self, ShardSignals, Signals as KernelSignals};
 use crate::os::histograms::{self, SharedRecording};
-use crate::os::local::LocalSocket;
 use crate::os::privilege::{self, Privilege, PrivilegeError};
 use crate::os::resolve;
 use crate::os::shard_loop::{self, ShardBoard, ShardLoop};
@@ -62,110 +60,15 @@ use crate::os::syn::Ports;
 use crate::os::uring::{self, UringRing};
 use crate::os::wake::WakeFd;
 use crate::pipeline::{Bell, bounded};
-use crate::queueing::Setup;
 use crate::shard::{self, Shard};
 use crate::store;
 use crate::units::Span;
 use crate::units::limits::{
     API_CONNECTION_GRACE, DRAIN_CHECKS, DRAIN_NOTICES, HISTOGRAM_DUMP_WAIT, QUEUE_ASKS, QUEUE_CALLS, QUEUE_COMMANDS,
-    QUEUE_TRANSITIONS, RELOADS_WAITING_MAX, SCRIPT_GRACE, SCRIPT_KILL_WAIT, SIGNAL_ECHO,
+    QUEUE_TRANSITIONS, SCRIPT_GRACE, SCRIPT_KILL_WAIT, SIGNAL_ECHO,
 };
-use crate::wire::tls::{Contexts, Unloaded};
-use crate::world::{Catalog, Tokens};
-
-/// What the daemon runs with, once files and flags are settled.
-pub struct Plan {
-    pub instance: Box<str>,
-    pub catalog: Catalog,
-    /// Whether a monitors file was read; without one the daemon runs, and is not ready.
-    pub loaded: bool,
-    /// `[providers.NAME]`: those that people can ask for by name.
-    pub providers: Vec<Arc<Destination>>,
-    /// Who hears what nobody else can receive, and of the daemon itself.
-    pub fallback: Arc<Destination>,
-    /// How often people are reminded of what is still down; `None`: not at all.
-    pub repeat_interval: Option<Span>,
-    /// Whether many raises at one destination are told together where people read or are woken.
-    pub merges: bool,
-    /// Of the intervention and code queues.
-    pub queue_capacity: usize,
-    /// How many checks are in flight, over all shards, and for what promise.
-    pub pulse: Setup,
-    /// How many destinations are written to at the same time, and for what promise.
-    pub code: Setup,
-    /// Most operations handed to the kernel at a time.
-    pub batch_size: usize,
-    /// The most packets a second of checks that nothing else slows down, over all shards.
-    pub rates: shard::Rates,
-    pub log_dirs: Vec<PathBuf>,
-    pub state_dir: PathBuf,
-    pub store: store::Settings,
-    pub resolver: resolve::Settings,
-    pub api: TcpListener,
-    pub profile: Option<TcpListener>,
-    /// The command line's way in.
-    pub local: Option<LocalSocket>,
-    /// What changes over TCP are made with.
-    pub token: Option<Token>,
-    /// Host names to answer to, beside the loopback ones.
-    pub names: Vec<String>,
-    pub findings: Vec<api::Finding>,
-    /// What the monitors come from, to be read again; `None` where there is no such thing.
-    pub files: Option<Box<dyn Files>>,
-    /// What TLS is made from, shared by the shards.
-    pub contexts: Arc<dyn Contexts>,
-    pub scripts: spawn::Settings,
-    pub histograms: histograms::Settings,
-    /// What programs in the kernel see.
-    pub signals: KernelSignals,
-    /// Those of which `signals` knows, for half-open checks; held for as long as the daemon runs.
-    pub syn_ports: Option<Ports>,
-    /// What the process keeps of the powers that it was started with.
-    pub privilege: Privilege,
-    /// Who is told that the daemon does its work.
-    pub supervisor: Option<Arc<Supervisor>>,
-    pub watchdog: watchdog::Settings,
-}
-
-impl Plan {
-    /// With what is needed, and with a small measure of everything else: for those who run the daemon inside a process of
-    /// their own (tests, benches).
-    pub fn new(catalog: Catalog, api: TcpListener, folder: PathBuf) -> Self {
-        Self {
-            instance: "cpra".into(),
-            catalog,
-            loaded: true,
-            providers: Vec::new(),
-            fallback: Arc::new(Destination::log(None)),
-            repeat_interval: None,
-            merges: true,
-            queue_capacity: 1024,
-            pulse: Setup::fixed(1024),
-            code: lane::default_sizing(),
-            batch_size: 1024,
-            rates: shard::Rates::default(),
-            log_dirs: vec![folder.clone()],
-            state_dir: folder,
-            store: store::Settings::Memory,
-            resolver: resolve::Settings::default(),
-            api,
-            profile: None,
-            local: None,
-            token: None,
-            names: Vec::new(),
-            findings: Vec::new(),
-            files: None,
-            contexts: Arc::new(Unloaded),
-            scripts: spawn::Settings::default(),
-            histograms: histograms::Settings::default(),
-            signals: KernelSignals::Off,
-            syn_ports: None,
-            privilege: Privilege::default(),
-            supervisor: None,
-            watchdog: watchdog::Settings::default(),
-        }
-    }
-}
+use crate::wire::tls::Contexts;
+use crate::world::Catalog;
 
 /// The API's thread.
 const CONTROL: &str = "cpra-control";
@@ -377,29 +280,14 @@ pub fn start(plan: Plan) -> Result<Daemon, StartError> {
     let desk = spawn("cpra-desk", move || driver.run())?;
 
     let stopping = Arc::new(AtomicBool::new(false));
-    let key = [seed(), seed()];
-    let tokens = Tokens::of(&catalog, key);
-    let loaded = Arc::new(Mutex::new(Arc::new(Loaded { catalog, tokens, providers: plan.providers, findings })));
-    let (reload_orders, orders) = mpsc::sync_channel(RELOADS_WAITING_MAX);
-    let reloads = Arc::default();
-    let parts = Parts {
-        files: plan.files,
-        orders,
-        desk: desk_reloads,
-        desk_board: Arc::clone(&desk_board),
-        loaded: Arc::clone(&loaded),
-        board: Arc::clone(&reloads),
-        stopping: Arc::clone(&stopping),
-        key,
-    };
-    let loader = Loader::new(parts, shard_reloads, &shards);
+    let loaded = Loaded::new(catalog, plan.providers, findings, [seed(), seed()]);
+    let ends = Ends { shards: shard_reloads, desk: desk_reloads, desk_board: Arc::clone(&desk_board) };
+    let (loader, reloads) = Loader::new(plan.files, loaded, ends, &shards, Arc::clone(&stopping));
     spawn("cpra-load", move || loader.run())?;
     let source = Arc::new(Running {
         instance: plan.instance,
-        loaded,
         found: plan.loaded,
         reloads,
-        reload_orders,
         started: now,
         pulse_setup: plan.pulse,
         code_setup: plan.code,
@@ -597,7 +485,7 @@ impl Daemon {
             match signals.wait(None) {
                 Some(Wish::End) => break,
                 Some(Wish::Dump) => self.dumps.dump_and_tell(),
-                Some(Wish::Reload) => self.reload(),
+                Some(Wish::Reload) => self.source.reload_by("SIGHUP"),
                 None => {}
             }
         }
@@ -613,14 +501,6 @@ impl Daemon {
             // There is nothing to read for any more.
             Some(Wish::Reload) | None => false,
         })
-    }
-
-    /// Wishes that the files are read again; what comes of it is told by who does it.
-    fn reload(&self) {
-        let wish = api::reload::Wish { who: "SIGHUP".into(), ..api::reload::Wish::default() };
-        if let Err(error) = self.source.order(Order { wish, reply: None }) {
-            tracing::warn!("SIGHUP: no reload: {error}");
-        }
     }
 
     /// Ends in order, within the bounds of [`DRAIN_CHECKS`] and [`DRAIN_NOTICES`].

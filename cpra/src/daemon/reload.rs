@@ -12,10 +12,10 @@
 //! What it does not do: it never ends or restarts anything. A wish that cannot be met is refused with the place and the
 //! remedy, and what runs goes on.
 //!
-//! Full: [`RELOADS_WAITING_MAX`](crate::units::limits::RELOADS_WAITING_MAX) wishes wait, more are refused.
+//! Full: [`RELOADS_WAITING_MAX`] wishes wait, more are refused.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 
 use super::ShardHandle;
@@ -27,7 +27,9 @@ use crate::os::desk_loop::{self, DeskBoard};
 use crate::os::shard_loop::ShardBoard;
 use crate::pipeline::Sender;
 use crate::shard;
-use crate::units::limits::{FAULT_REPORT_EVERY, RELOAD_NAMES_MAX, RELOAD_REMOVED_MAX, RELOAD_REMOVED_PERCENT_MAX};
+use crate::units::limits::{
+    FAULT_REPORT_EVERY, RELOAD_NAMES_MAX, RELOAD_REMOVED_MAX, RELOAD_REMOVED_PERCENT_MAX, RELOADS_WAITING_MAX,
+};
 use crate::units::{Instant, Span};
 use crate::wire::tls::Contexts;
 use crate::world::{Catalog, Changes, Counts, Tokens, What};
@@ -66,6 +68,7 @@ pub(super) struct Loaded {
     pub(super) catalog: Arc<Catalog>,
     /// Of the catalog.
     pub(super) tokens: Tokens,
+    key: [u64; 2],
     /// `[providers.NAME]`: those that people can ask for by name.
     pub(super) providers: Vec<Arc<Destination>>,
     pub(super) findings: Vec<api::Finding>,
@@ -77,45 +80,77 @@ pub(super) struct Order {
     pub(super) reply: Option<Box<dyn FnOnce(Report) + Send>>,
 }
 
-/// The ends of a shard that a reload needs.
-struct ShardEnd {
-    reloads: Sender<shard::Reload>,
-    board: Arc<ShardBoard>,
+/// Where a new catalog goes.
+pub(super) struct Ends {
+    pub(super) shards: Vec<Sender<shard::Reload>>,
+    pub(super) desk: Sender<desk_loop::Reload>,
+    pub(super) desk_board: Arc<DeskBoard>,
+}
+
+/// What the thread shares with those who wish, and with those who look.
+#[derive(Clone)]
+pub(super) struct Reloads {
+    /// What runs: replaced by a reload, and held by each request for as long as it takes.
+    loaded: Arc<Mutex<Arc<Loaded>>>,
+    board: Arc<Mutex<Board>>,
+    orders: mpsc::SyncSender<Order>,
 }
 
 /// The body of the thread.
 pub(super) struct Loader {
     files: Option<Box<dyn Files>>,
     orders: mpsc::Receiver<Order>,
-    shards: Vec<ShardEnd>,
-    desk: Sender<desk_loop::Reload>,
-    desk_board: Arc<DeskBoard>,
-    /// What the API sees.
+    ends: Ends,
+    shards: Vec<Arc<ShardBoard>>,
     loaded: Arc<Mutex<Arc<Loaded>>>,
     board: Arc<Mutex<Board>>,
     stopping: Arc<AtomicBool>,
-    /// Of tokens; not known outside of the process.
-    key: [u64; 2],
 }
 
-/// Everything that the thread shares with others.
-pub(super) struct Parts {
-    pub(super) files: Option<Box<dyn Files>>,
-    pub(super) orders: mpsc::Receiver<Order>,
-    pub(super) desk: Sender<desk_loop::Reload>,
-    pub(super) desk_board: Arc<DeskBoard>,
-    pub(super) loaded: Arc<Mutex<Arc<Loaded>>>,
-    pub(super) board: Arc<Mutex<Board>>,
-    pub(super) stopping: Arc<AtomicBool>,
-    pub(super) key: [u64; 2],
+impl Loaded {
+    /// `key` must not be known outside of the process.
+    pub(super) fn new(
+        catalog: Arc<Catalog>,
+        providers: Vec<Arc<Destination>>,
+        findings: Vec<api::Finding>,
+        key: [u64; 2],
+    ) -> Self {
+        let tokens = Tokens::of(&catalog, key);
+        Self { catalog, tokens, key, providers, findings }
+    }
+}
+
+impl Reloads {
+    pub(super) fn loaded(&self) -> Arc<Loaded> {
+        // It is replaced whole, so that a thread that panicked with it has left it sound.
+        Arc::clone(&self.loaded.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn board(&self) -> Board {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn order(&self, order: Order) -> Result<(), api::AskError> {
+        self.orders.try_send(order).map_err(|error| match error {
+            mpsc::TrySendError::Full(_) => api::AskError::Full,
+            mpsc::TrySendError::Disconnected(_) => api::AskError::Stopping,
+        })
+    }
 }
 
 impl Loader {
-    pub(super) fn new(parts: Parts, reloads: Vec<Sender<shard::Reload>>, shards: &[ShardHandle]) -> Self {
-        let Parts { files, orders, desk, desk_board, loaded, board, stopping, key } = parts;
-        let ends = reloads.into_iter().zip(shards);
-        let shards = ends.map(|(reloads, shard)| ShardEnd { reloads, board: Arc::clone(&shard.board) }).collect();
-        Self { files, orders, shards, desk, desk_board, loaded, board, stopping, key }
+    pub(super) fn new(
+        files: Option<Box<dyn Files>>,
+        first: Loaded,
+        ends: Ends,
+        shards: &[ShardHandle],
+        stopping: Arc<AtomicBool>,
+    ) -> (Self, Reloads) {
+        let (sender, orders) = mpsc::sync_channel(RELOADS_WAITING_MAX);
+        let (loaded, board) = (Arc::new(Mutex::new(Arc::new(first))), Arc::<Mutex<Board>>::default());
+        let reloads = Reloads { loaded: Arc::clone(&loaded), board: Arc::clone(&board), orders: sender };
+        let shards = shards.iter().map(|shard| Arc::clone(&shard.board)).collect();
+        (Self { files, orders, ends, shards, loaded, board, stopping }, reloads)
     }
 
     /// Does what is wished, until nobody can wish anything any more: in the daemon, until the process ends.
@@ -123,9 +158,7 @@ impl Loader {
         while let Ok(Order { wish, reply }) = self.orders.recv() {
             let report = self.reload(&wish);
             tell(&report);
-            if let Ok(mut board) = self.board.lock() {
-                board.note(&report);
-            }
+            self.board.lock().unwrap_or_else(PoisonError::into_inner).note(&report);
             if let Some(reply) = reply {
                 reply(report);
             }
@@ -157,9 +190,7 @@ impl Loader {
         let Some(files) = &mut self.files else {
             return Err(refused("no monitors file was named at the start", "start the daemon with --yaml FILE"));
         };
-        let Ok(old) = self.loaded.lock().map(|loaded| Arc::clone(&loaded.catalog)) else {
-            return Err(refused("the API's thread is broken", "restart the daemon"));
-        };
+        let old = Arc::clone(&self.loaded.lock().unwrap_or_else(PoisonError::into_inner).catalog);
         let mut fresh = files.read(&old)?;
         let notes = std::mem::take(&mut fresh.notes);
         let catalog = &fresh.catalog;
@@ -186,29 +217,27 @@ impl Loader {
         }
         let (catalog, changes) = (Arc::new(catalog), Arc::new(changes));
         let generation = catalog.generation();
-        for ShardEnd { reloads, .. } in &mut self.shards {
+        for shard in &mut self.ends.shards {
             let reload = shard::Reload {
                 catalog: Arc::clone(&catalog),
                 changes: Arc::clone(&changes),
                 contexts: Arc::clone(&contexts),
             };
             // It has room: the one before was taken long ago.
-            if reloads.send(reload).is_err() {
+            if shard.send(reload).is_err() {
                 return Err(refused("a shard takes no new monitors", "restart the daemon"));
             }
         }
         let (shards, stopping) = (&self.shards, &self.stopping);
         let has = |of: &std::sync::atomic::AtomicU64| of.load(Ordering::Acquire) >= generation;
-        wait("a shard", stopping, || shards.iter().all(|shard| has(&shard.board.generation)))?;
+        wait("a shard", stopping, || shards.iter().all(|shard| has(&shard.generation)))?;
         let reload = desk_loop::Reload { catalog: Arc::clone(&catalog), changes, fallback, who: who.into() };
-        if self.desk.send(reload).is_err() {
+        if self.ends.desk.send(reload).is_err() {
             return Err(refused("the desk takes no new monitors", "restart the daemon"));
         }
-        wait("the desk", stopping, || has(&self.desk_board.generation))?;
-        let tokens = Tokens::of(&catalog, self.key);
-        if let Ok(mut loaded) = self.loaded.lock() {
-            *loaded = Arc::new(Loaded { catalog, tokens, providers, findings });
-        }
+        wait("the desk", stopping, || has(&self.ends.desk_board.generation))?;
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        *loaded = Arc::new(Loaded::new(catalog, providers, findings, loaded.key));
         Ok(())
     }
 }

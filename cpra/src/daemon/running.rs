@@ -1,12 +1,11 @@
 //! What the API sees of the daemon: the other side of [`api::Source`].
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::oneshot;
 
-use super::reload::{Loaded, Order};
+use super::reload::{Loaded, Order, Reloads};
 use super::watchdog::health::Inputs;
 use super::watchdog::{Patient, WatchdogBoard};
 use crate::api::view::OutboxCount;
@@ -31,12 +30,10 @@ use crate::world::Catalog;
 
 pub(super) struct Running {
     pub(super) instance: Box<str>,
-    /// What runs: changed by a reload, and held by each request for as long as it takes.
-    pub(super) loaded: Arc<Mutex<Arc<Loaded>>>,
     /// Whether a monitors file was read.
     pub(super) found: bool,
-    pub(super) reloads: Arc<Mutex<reload::Board>>,
-    pub(super) reload_orders: SyncSender<Order>,
+    /// What runs, and how to change it.
+    pub(super) reloads: Reloads,
     pub(super) started: Instant,
     pub(super) pulse_setup: Setup,
     pub(super) code_setup: Setup,
@@ -213,12 +210,12 @@ impl api::Source for Running {
     fn reload(&self, wish: reload::Wish) -> api::Asked<reload::Report> {
         let (sender, receiver) = oneshot::channel();
         let reply: Box<dyn FnOnce(reload::Report) + Send> = Box::new(move |report| drop(sender.send(report)));
-        self.order(Order { wish, reply: Some(reply) })?;
+        self.reloads.order(Order { wish, reply: Some(reply) })?;
         Ok(receiver)
     }
 
     fn reloads(&self) -> reload::Board {
-        self.reloads.lock().map(|board| board.clone()).unwrap_or_default()
+        self.reloads.board()
     }
 
     fn switch(&self, monitor: MonitorId, enabled: bool) -> Result<(), api::AskError> {
@@ -261,16 +258,15 @@ impl Patient for Running {
 
 impl Running {
     fn loaded(&self) -> Arc<Loaded> {
-        // It is replaced whole, so that a thread that panicked with it has left it sound.
-        Arc::clone(&self.loaded.lock().unwrap_or_else(PoisonError::into_inner))
+        self.reloads.loaded()
     }
 
-    /// Wishes a reload.
-    pub(super) fn order(&self, order: Order) -> Result<(), api::AskError> {
-        self.reload_orders.try_send(order).map_err(|error| match error {
-            TrySendError::Full(_) => api::AskError::Full,
-            TrySendError::Disconnected(_) => api::AskError::Stopping,
-        })
+    /// Reads the files again; what comes of it is told by who does it.
+    pub(super) fn reload_by(&self, who: &str) {
+        let wish = reload::Wish { who: who.into(), ..reload::Wish::default() };
+        if let Err(error) = self.reloads.order(Order { wish, reply: None }) {
+            tracing::warn!("{who}: no reload: {error}");
+        }
     }
 
     /// How long ago each shard and the desk last turned. Without the desk checks go on, and nobody is told what they find.

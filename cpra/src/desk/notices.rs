@@ -143,10 +143,12 @@ impl Desk {
         self.queue(copy, now, now);
     }
 
-    /// Whether the episode is still the open one of this monitor, or of the daemon.
+    /// Whether the episode is still the open one of this monitor, or of the daemon, or a bundle.
     pub(super) fn has_open(&self, monitor: Option<MonitorId>, id: EpisodeId) -> bool {
         let open = monitor.and_then(|monitor| self.monitors.get(&monitor)).and_then(|known| known.episode.as_ref());
-        open.is_some_and(|episode| episode.id == id) || self.own.iter().any(|own| own.id == id)
+        open.is_some_and(|episode| episode.id == id)
+            || self.own.iter().any(|own| own.id == id)
+            || self.bundles.record(id).is_some()
     }
 
     /// One more who hears of the end.

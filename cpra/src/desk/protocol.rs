@@ -234,7 +234,7 @@ pub struct Delivered {
     pub result: DeliveryResult,
     /// In the other side's words, or in ours: `202 Event processed`, `connection refused`. Bounded, without secrets.
     pub said: Box<str>,
-    /// Nothing at all is wanted there for so long.
+    /// Nothing at all is wanted there for so long. Zero: it was too much at once, and nobody said for how long.
     pub after: Option<Span>,
 }
 

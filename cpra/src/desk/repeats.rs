@@ -8,7 +8,8 @@
 //! - **Refreshes**: a raise that the other side forgets ([`Provider::wants_refresh`](crate::domain::Provider::wants_refresh))
 //!   is sent again every [`REFRESH_EVERY`] or a little sooner while its episode is open, under the raise's own key, and its
 //!   resolve [`RESOLVE_REPEATS`] times more. They have no row in the store, and one that fails is gone: the next one does
-//!   as well. None follows a resolve, and none leaves for a destination that is not well. The repeats of a resolve end
+//!   as well. None follows a resolve, and a destination that is not well gets one
+//!   at a time, as a probe, and only where nothing else waits for it. The repeats of a resolve end
 //!   where a new episode begins.
 //!
 //! While the desk drains, nothing is said again.

@@ -154,7 +154,9 @@ impl Exchange {
 
     /// Not this time, and nothing else before the other side wants it.
     pub fn again(&self, answer: &Answer, words: &str) -> Delivered {
-        let delivered = Delivered { after: answer.retry_after, ..self.said(DeliveryResult::Failed, answer, words) };
+        // 429 is too much of everything, also where it does not say for how long.
+        let after = answer.retry_after.or_else(|| (answer.status == 429).then_some(Span::ZERO));
+        let delivered = Delivered { after, ..self.said(DeliveryResult::Failed, answer, words) };
         if matches!(answer.status, 429 | 503) {
             self.trouble.replace(Some(delivered.clone()));
         }

@@ -160,9 +160,9 @@ impl Database {
         if at >= oldest_kept && !too_large {
             return Ok(false);
         }
-        let before = if too_large { i64::MAX } else { oldest_kept };
-        let sql = format!("DELETE FROM {table} WHERE id < ?1 AND at < ?2");
-        self.connection.prepare_cached(&sql)?.execute(params![first.saturating_add(STORE_PRUNED_AT_ONCE), before])?;
+        let until = if too_large { i64::MAX } else { oldest_kept.saturating_sub(1) };
+        let sql = format!("DELETE FROM {table} WHERE id < ?1 AND at <= ?2");
+        self.connection.prepare_cached(&sql)?.execute(params![first.saturating_add(STORE_PRUNED_AT_ONCE), until])?;
         Ok(true)
     }
 

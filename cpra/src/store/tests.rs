@@ -240,9 +240,9 @@ fn history_is_cut_by_age_and_by_size_and_nothing_else_is() {
     let (mut file, _) = place.open();
     let old: Vec<Record> = (0..600).flat_map(|n| given::story(n, long_ago)).collect();
     let young: Vec<Record> = (600..700).flat_map(|n| given::story(n, now)).collect();
-    let open: Vec<Record> = records(&mut Rng::with_seed(7), 60);
-    let expected = folded(old.iter().chain(&young).chain(&open));
-    for (sequence, records) in (1..).zip([old, young, open]) {
+    let others: Vec<Record> = records(&mut Rng::with_seed(7), 60);
+    let expected = folded(old.iter().chain(&young).chain(&others));
+    for (sequence, records) in (1..).zip([old, young, others]) {
         file.commit(&[Batch { sequence, records }]).expect("there is room");
     }
     let prune = |file: &mut Database| {
@@ -264,7 +264,8 @@ fn history_is_cut_by_age_and_by_size_and_nothing_else_is() {
     drop(file);
 
     let small = FileSettings { max_size: 1, ..place.settings() };
-    let Opened { store: Store::File(mut file), stored } = open(&Settings::File(small)).expect("it may be used") else {
+    let Opened { store: Store::File(mut file), stored } = super::open(&Settings::File(small)).expect("it may be used")
+    else {
         panic!("in memory")
     };
     assert_eq!(known(stored), expected);

@@ -18,6 +18,7 @@ use cpra::domain::monitor::About;
 use cpra::domain::notice::EpisodeId;
 use cpra::domain::{Color, DeliveryKey, Destination, Incident, Notice, Raise};
 use cpra::os::wake::WakeFd;
+use cpra::pipeline::Bell;
 use cpra::store::{self, FileSettings, Settings, StoreThread};
 use cpra::units::{Span, Timestamp};
 
@@ -45,6 +46,7 @@ const BYTES: usize = 3 * 4_120;
 struct Rig {
     store: StoreThread,
     door: WakeFd,
+    bell: Bell,
     sequence: u64,
     durable: u64,
 }
@@ -56,8 +58,9 @@ impl Rig {
             anyhow::bail!("{trouble}");
         }
         let door = WakeFd::new()?;
-        let (store, stored) = opened.spawn(16_384, door.bell())?;
-        Ok((Self { store, door, sequence: 0, durable: 0 }, stored.seen_ok.len()))
+        let bell = door.bell();
+        let (store, stored) = opened.spawn(16_384, bell.clone())?;
+        Ok((Self { store, door, bell, sequence: 0, durable: 0 }, stored.seen_ok.len()))
     }
 
     fn send(&mut self, records: Vec<Record>) {
@@ -70,13 +73,12 @@ impl Rig {
     }
 
     fn wait(&mut self) {
-        let bell = self.door.bell();
         while self.durable < self.sequence {
             while let Some(durable) = self.store.durable.recv() {
                 self.durable = durable;
             }
             if self.durable < self.sequence {
-                bell.sleep(
+                self.bell.sleep(
                     || self.store.durable.is_empty(),
                     || {
                         self.door.wait(Some(Span::from_millis(100)));

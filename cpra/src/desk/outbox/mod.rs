@@ -34,12 +34,13 @@
 mod pacer;
 #[cfg(test)]
 mod tests;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use self::pacer::Pacer;
-use super::protocol::{Delivered, DeliveryResult, NoticeId, OutboxState, Selection};
+use super::protocol::{Delivered, DeliveryResult, NoticeId, OutboxState};
 use crate::domain::{Destination, Notice, Raise};
 use crate::units::limits::{COMMIT_PATIENCE, DEAD_LETTER_AGE, FINISHED_NOTICES_MAX, OUTSTANDING_SHARE, UNSURE_MAX};
 use crate::units::planted::{self, Bug};
@@ -206,11 +207,14 @@ impl Outbox {
         self.post_of.get_key_value(destination).map_or_else(|| Arc::clone(destination), |(known, _)| Arc::clone(known))
     }
 
-    /// Takes one that refreshes what was sent before, if there is nothing in its way and its destination is well.
+    /// Takes one that refreshes what was sent before, if there is nothing in its way: nothing of its line, and nothing
+    /// at all where the destination is not well.
     pub(super) fn pass(&mut self, notice: Box<Notice>, now: Instant) -> bool {
         let post = self.post(&notice.key.destination);
         let post = &self.posts[post];
-        if post.lines.contains_key(&*notice.monitor_name) || !post.pacer.is_well(now) {
+        // Who is not well is probed by one of these where there is nothing else.
+        let is_empty = post.lines.is_empty();
+        if post.lines.contains_key(&*notice.monitor_name) || !is_empty && !post.pacer.is_well(now) {
             return false;
         }
         self.next_passing += 1;
@@ -444,8 +448,8 @@ impl Outbox {
         let at = entry.post;
         entry.attempts = entry.attempts.saturating_add(1);
         let post = &mut self.posts[at];
-        let recovered = post.pacer.ended(&delivered, now, rng);
         post.outstanding -= 1;
+        let recovered = post.pacer.ended(&delivered, post.outstanding, now, rng);
         self.outstanding -= 1;
         let why = entry.death(&delivered, now);
         let Delivered { result, after, .. } = delivered;
@@ -575,43 +579,6 @@ impl Outbox {
         })
     }
 
-    /// Those that are meant, oldest first.
-    pub(super) fn selected(&self, selection: &Selection) -> Box<dyn Iterator<Item = (NoticeId, &Entry)> + '_> {
-        let alive = self.entries.iter().filter(|(id, _)| !is_passing(**id)).map(|(id, entry)| (*id, entry));
-        let dead = self.dead.iter().map(|(id, entry)| (*id, entry));
-        match selection {
-            Selection::All => Box::new(merged(alive, dead)),
-            Selection::Dead => Box::new(dead),
-            Selection::One(id) => {
-                let known = self.entries.get(id).or_else(|| self.dead.get(id)).filter(|_| !is_passing(*id));
-                Box::new(known.map(|entry| (*id, entry)).into_iter())
-            }
-            Selection::To(name) => {
-                let name = name.clone();
-                Box::new(merged(alive, dead).filter(move |(_, entry)| entry.notice.key.destination.name == name))
-            }
-        }
-    }
-
-    /// One that is not done, else one that was done not long ago.
-    pub(super) fn find(&self, id: NoticeId) -> Option<(&Entry, Option<OutboxState>)> {
-        let entry = self.entries.get(&id).or_else(|| self.dead.get(&id));
-        match entry {
-            Some(entry) => Some((entry, Some(entry.state()))),
-            None => self.finished.iter().rev().find(|(known, _)| *known == id).map(|(_, entry)| (entry, None)),
-        }
-    }
-
-    /// When it leaves, as far as its own pause and its destination's pace are concerned.
-    pub(super) fn next_attempt(&self, entry: &Entry, now: Instant) -> Option<Instant> {
-        let opens = self.posts[entry.post].pacer.opens();
-        match entry.place {
-            Place::Held(until) | Place::Pausing(until) => Some(until.max(opens)),
-            Place::Ready => Some(opens).filter(|opens| *opens > now),
-            Place::Behind | Place::Outstanding | Place::Dead => None,
-        }
-    }
-
     /// A notice that the lane has in hand.
     pub(super) fn outstanding_notice(&self, id: NoticeId) -> Option<&Notice> {
         self.entries.get(&id).filter(|entry| entry.place == Place::Outstanding).map(|entry| &*entry.notice)
@@ -624,16 +591,6 @@ impl Outbox {
     /// Neither outstanding nor dead.
     pub(super) fn waiting(&self) -> usize {
         self.entries.len() - self.outstanding
-    }
-
-    /// How many are in which state, in the order of [`OutboxState::ALL`].
-    pub(super) fn counts(&self) -> [u64; OutboxState::ALL.len()] {
-        [self.waiting() - self.pausing, self.outstanding, self.pausing, self.dead.len()].map(|count| count as u64)
-    }
-
-    /// Since when the oldest one that is not dead is to be delivered.
-    pub(super) fn oldest(&self) -> Option<Instant> {
-        self.entries.first_key_value().filter(|(id, _)| !is_passing(**id)).map(|(_, entry)| entry.since)
     }
 
     /// When something may leave that may not now. Without room the store's silence is no reason to wake up.
@@ -688,17 +645,4 @@ impl Entry {
             Place::Dead => OutboxState::Dead,
         }
     }
-}
-
-/// Two lists in the order of their numbers as one.
-fn merged<'a>(
-    one: impl Iterator<Item = (NoticeId, &'a Entry)>,
-    other: impl Iterator<Item = (NoticeId, &'a Entry)>,
-) -> impl Iterator<Item = (NoticeId, &'a Entry)> {
-    let (mut one, mut other) = (one.peekable(), other.peekable());
-    std::iter::from_fn(move || match (one.peek(), other.peek()) {
-        (Some((mine, _)), Some((theirs, _))) if theirs < mine => other.next(),
-        (Some(_), _) => one.next(),
-        (None, _) => other.next(),
-    })
 }

@@ -30,6 +30,9 @@ pub(super) struct Pacer {
     throttled: u32,
     /// Attempts that failed, in a row.
     failures: u32,
+    /// Probes that failed, and attempts that had left before the doubt: what a whole batch of them meets is one failure.
+    probes: u32,
+    stale: usize,
     next_probe: Instant,
     last_end: Instant,
 }
@@ -45,6 +48,8 @@ impl Pacer {
             closed_until: Instant::ZERO,
             throttled: 0,
             failures: 0,
+            probes: 0,
+            stale: 0,
             next_probe: Instant::ZERO,
             last_end: Instant::ZERO,
         }
@@ -79,14 +84,21 @@ impl Pacer {
         self.due = self.due.max(now) + self.pace.every;
     }
 
-    /// An attempt has ended; answers whether the destination is out of doubt by it.
-    pub(super) fn ended(&mut self, delivered: &Delivered, now: Instant, rng: &mut fastrand::Rng) -> bool {
+    /// An attempt has ended, with so many others on their way; answers whether the destination is out of doubt by it.
+    pub(super) fn ended(
+        &mut self,
+        delivered: &Delivered,
+        others: usize,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> bool {
         self.last_end = now;
         let taken = !matches!(delivered.result, DeliveryResult::Failed | DeliveryResult::Unsure);
         let doubted = self.in_doubt();
         if let Some(after) = delivered.after {
             let after = if after == Span::ZERO {
-                self.throttled = self.throttled.saturating_add(1);
+                // Those that had left before it closed say the same thing, not a new one.
+                self.throttled = self.throttled.saturating_add(u32::from(self.closed_until <= now));
                 doubled(THROTTLE_PAUSE_MIN, self.throttled, PAUSE_MAX)
             } else {
                 after
@@ -99,8 +111,15 @@ impl Pacer {
             self.failures = 0;
         } else if delivered.after.is_none() {
             self.failures = self.failures.saturating_add(1);
+            if !doubted {
+                (self.probes, self.stale) = (0, others);
+            } else if let Some(stale) = self.stale.checked_sub(1) {
+                self.stale = stale;
+                return false;
+            }
             if self.in_doubt() {
-                self.next_probe = now + self.pause(self.failures - PROBE_AFTER + 1, rng);
+                self.probes = self.probes.saturating_add(1);
+                self.next_probe = now + self.pause(self.probes, rng);
             }
         }
         doubted && taken
@@ -167,27 +186,28 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(1);
         let mut pacer = pacer(8, Span::ZERO, 1);
         let throttled = |after| Delivered { after: Some(after), ..DeliveryResult::Failed.into() };
-        pacer.ended(&throttled(Span::from_secs(17)), at(0), &mut random);
+        pacer.ended(&throttled(Span::from_secs(17)), 0, at(0), &mut random);
         assert_eq!((pacer.opens(), pacer.limit()), (at(17_000), 8), "nothing has failed");
         pacer.news(at(1));
         assert_eq!(pacer.opens(), at(17_000), "news has to wait, too");
-        pacer.ended(&throttled(Span::from_secs(5)), at(0), &mut random);
+        pacer.ended(&throttled(Span::from_secs(5)), 0, at(0), &mut random);
         assert_eq!(pacer.opens(), at(17_000), "the longer one counts");
-        pacer.ended(&throttled(Span::MAX), at(0), &mut random);
+        pacer.ended(&throttled(Span::MAX), 0, at(0), &mut random);
         assert_eq!(pacer.opens(), at(0) + PAUSE_MAX);
         pacer.forgive();
         assert!(pacer.opens() <= at(0));
-        for seconds in [30, 60, 120] {
-            pacer.ended(&throttled(Span::ZERO), at(0), &mut random);
-            assert_eq!(pacer.opens(), at(seconds * 1_000));
+        let mut now = at(0);
+        for seconds in [30, 60, 120, 240, 480, 960, 1_920, 3_600, 3_600] {
+            // All of a batch say the same.
+            for _ in 0..40 {
+                pacer.ended(&throttled(Span::ZERO), 0, now, &mut random);
+            }
+            assert_eq!(pacer.opens(), now + Span::from_secs(seconds));
+            now = pacer.opens();
         }
-        for _ in 0..40 {
-            pacer.ended(&throttled(Span::ZERO), at(0), &mut random);
-        }
-        assert_eq!(pacer.opens(), at(0) + PAUSE_MAX);
-        pacer.ended(&DeliveryResult::Sent.into(), at(0), &mut random);
+        pacer.ended(&DeliveryResult::Sent.into(), 0, at(0), &mut random);
         pacer.forgive();
-        pacer.ended(&throttled(Span::ZERO), at(0), &mut random);
+        pacer.ended(&throttled(Span::ZERO), 0, at(0), &mut random);
         assert_eq!(pacer.opens(), at(30_000), "in a row only");
     }
 
@@ -197,19 +217,32 @@ mod tests {
         let mut pacer = pacer(8, Span::ZERO, 1);
         let failed: Delivered = DeliveryResult::Failed.into();
         for _ in 1..PROBE_AFTER {
-            assert!(!pacer.ended(&failed, at(0), &mut random));
+            assert!(!pacer.ended(&failed, 0, at(0), &mut random));
             assert_eq!((pacer.limit(), pacer.opens()), (8, Instant::ZERO));
         }
         let mut pause = DELIVERY_PAUSE_MIN;
         for _ in 0..12 {
-            assert!(!pacer.ended(&failed, at(0), &mut random));
+            assert!(!pacer.ended(&failed, 0, at(0), &mut random));
             assert_eq!(pacer.limit(), 1);
             assert!(pacer.opens() >= at(0) + pause && pacer.opens() <= at(0) + pause.scaled(5, 4));
             pause = pause.scaled(2, 1).min(DELIVERY_PAUSE_MAX);
         }
         pacer.news(at(10));
         assert_eq!(pacer.opens(), at(0) + PROBE_GAP_MIN, "news is a probe, and not the next one at once");
-        assert!(pacer.ended(&DeliveryResult::Sent.into(), at(5), &mut random));
+        assert!(pacer.ended(&DeliveryResult::Sent.into(), 0, at(5), &mut random));
         assert_eq!((pacer.limit(), pacer.opens()), (8, Instant::ZERO));
+    }
+
+    #[test]
+    fn a_batch_that_fails_as_one_is_one_failure_of_many() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut pacer = pacer(1_024, Span::ZERO, 1);
+        for others in (0..500).rev() {
+            assert!(!pacer.ended(&DeliveryResult::Failed.into(), others, at(0), &mut random));
+        }
+        assert_eq!(pacer.limit(), 1);
+        assert!(pacer.opens() <= at(0) + DELIVERY_PAUSE_MIN.scaled(5, 4), "the next probe is not minutes away");
+        pacer.ended(&DeliveryResult::Failed.into(), 0, at(2_000), &mut random);
+        assert!(pacer.opens() >= at(2_000) + DELIVERY_PAUSE_MIN.scaled(2, 1));
     }
 }

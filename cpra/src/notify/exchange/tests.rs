@@ -33,6 +33,7 @@ pub(in super::super) fn deliver_to(destination: &Destination, mut notices: Vec<N
         log_dirs: Arc::new(LogDirs::new([], folder.path().to_owned())),
         stderr: Rc::new(Stderr::with(writer)),
         web: Web::default(),
+        scripts: None,
     };
     let shared = Arc::new(destination.clone());
     for notice in &mut notices {

@@ -81,7 +81,7 @@ fn damaged_bytes_are_survived_wherever_they_are() {
 #[test]
 fn what_is_no_database_is_put_aside() {
     for text in
-        [&b"not a database at all, and longer than a header of SQLite is: 0123456789 0123456789 0123456789"[..], b"x"]
+        [&b"not a database at all, and longer than a header of SQLite is: 0123456789 0123456789 0123456789"[..], b"xy"]
     {
         let place = Place::new();
         fs::write(place.path(), text).expect("there is room");
@@ -204,9 +204,9 @@ impl Drop for Mounted {
 fn a_full_disk_is_waited_for_and_nothing_is_lost() {
     const NAME: &str = "a_full_disk_is_waited_for_and_nothing_is_lost";
     let place = Place::new();
-    let Some(_mounted) = Mounted::new(NAME, place.folder.path(), "size=4m") else { return };
+    let Some(_mounted) = Mounted::new(NAME, place.folder.path(), "size=24m") else { return };
     let ballast = place.folder.path().join("ballast");
-    fs::write(&ballast, vec![0; 2 << 20]).expect("there is room");
+    fs::write(&ballast, vec![0; 22 << 20]).expect("there is room");
     let (file, stored) = place.open();
     let opened = Opened { store: Store::File(file), stored };
     let (mut store, _) = opened.spawn(1_024, Bell::mute()).expect("a thread");
@@ -221,7 +221,7 @@ fn a_full_disk_is_waited_for_and_nothing_is_lost() {
         sequence
     };
     while store.board.stats().failures == 0 {
-        assert!(send(&mut store) < 500, "4 MiB are never full");
+        assert!(send(&mut store) < 500, "2 MiB are never full");
     }
     let mut last = 0;
     for _ in 0..20 {
@@ -251,7 +251,7 @@ fn a_file_system_that_cannot_be_written_at_the_start_means_memory() {
     assert!(matches!(store, Store::Memory));
     assert!(trouble(&stored).contains("mount its file system for writing"), "{}", trouble(&stored));
     mounted.set_read_only(false);
-    fs::write(place.folder.path().join("ballast"), vec![0; 1 << 20]).expect("there is just room");
+    let _ = fs::write(place.folder.path().join("ballast"), vec![0; 2 << 20]);
     let Opened { store, stored } = open(&settings).expect("the daemon starts");
     assert!(matches!(store, Store::Memory));
     assert!(trouble(&stored).contains("make room"), "{}", trouble(&stored));
@@ -267,8 +267,9 @@ fn damage_that_is_found_later_is_mended_with_what_can_be_read() {
     file.commit(&[Batch { sequence: 2, records: history.clone() }]).expect("there is room");
     file.finish().expect("there is room");
     drop(file);
-    let (file, _) = place.open();
+    let (mut file, _) = place.open();
     // The last pages hold history only; a fresh connection has not read them yet.
+    file.reopen().expect("it is there");
     let disk = fs::File::options().write(true).open(place.path()).expect("it is there");
     let size = disk.metadata().expect("it is there").len();
     disk.write_all_at(&vec![0xA5; 400 << 10], size - (400 << 10)).expect("there is room");
