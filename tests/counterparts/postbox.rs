@@ -63,11 +63,11 @@ impl Taken {
     /// The header's value, unfolded.
     pub fn header(&self, name: &str) -> Option<String> {
         let head = self.text.split_once("\r\n\r\n")?.0.replace("\r\n ", " ").replace("\r\n\t", " ");
-        let found = head.lines().find_map(|line| {
+        let mut lines = head.lines();
+        lines.find_map(|line| {
             let (known, value) = line.split_once(':')?;
             known.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
-        });
-        found
+        })
     }
 }
 
@@ -345,7 +345,7 @@ impl<'a> Session<'a> {
                     let stage = {
                         let state = self.state.lock().expect("no thread panics with it");
                         match state.next.front() {
-                            Some((Stage::Recipient(next), _)) if *next == address => Stage::Recipient(*next),
+                            Some((Stage::Recipient(next), _)) if *next == address => Stage::Recipient(next),
                             _ => Stage::Recipient("nobody"),
                         }
                     };

@@ -284,7 +284,7 @@ impl Vendors {
             return refused(400, 21604, "A 'To' phone number is required.");
         }
         let form: BTreeMap<String, String> = request.form().into_iter().collect();
-        let text = |name: &str| form.get(name).map_or("", |value| value.as_str());
+        let text = |name: &str| form.get(name).map_or("", String::as_str);
         if text("To").is_empty() {
             return refused(400, 21604, "A 'To' phone number is required.");
         }

@@ -65,9 +65,9 @@ fn start(fake: &Provider, postbox: &Postbox, targets: &Targets) -> Cpra {
         .settings(&settings)
         .monitors(&monitors)
         .environment("TEST_ROUTING_KEY", ROUTING_KEY)
-        .environment("TEST_HOOK", &fake.url(HOOK))
+        .environment("TEST_HOOK", fake.url(HOOK))
         .environment("TEST_TOKEN", &token)
-        .environment("TEST_URL", &fake.url("/hook/x"))
+        .environment("TEST_URL", fake.url("/hook/x"))
         .environment("TEST_SECRET", SECRETS[0])
         .run()
 }

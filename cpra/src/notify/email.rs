@@ -36,6 +36,7 @@ use tokio::time::timeout;
 
 use crate::desk::protocol::{Delivered, DeliveryResult};
 use crate::domain::destination::{Email, MailSecurity};
+use crate::domain::monitor::Secret;
 use crate::domain::{DeliveryKey, Destination, Notice, Raise};
 use crate::os::lane::aside;
 use crate::os::web::{Lookup, Web};
@@ -194,9 +195,7 @@ impl EmailOutlet {
     /// Without what must not be told: a server may repeat what it was sent.
     fn bounded(&self, said: &str) -> Box<str> {
         let mut said = line(said);
-        if let Some(password) =
-            self.email.password.as_ref().map(|password| password.expose()).filter(|it| !it.is_empty())
-        {
+        if let Some(password) = self.email.password.as_ref().map(Secret::expose).filter(|it| !it.is_empty()) {
             let username = self.email.username.as_deref().unwrap_or_default();
             let plain = format!("\0{username}\0{password}");
             // The longest first: it may hold the others.

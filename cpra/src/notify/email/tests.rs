@@ -1,5 +1,4 @@
 use super::*;
-use crate::domain::monitor::Secret;
 use crate::domain::{Color, Provider};
 use crate::notify::line::tests::notice;
 
