@@ -15,13 +15,19 @@ mod counterparts;
 mod alertmanager;
 #[path = "providers/clients.rs"]
 mod clients;
+#[path = "providers/daemon.rs"]
+mod daemon;
 #[path = "providers/lane.rs"]
 mod lane;
 #[path = "providers/mail.rs"]
 mod mail;
 #[path = "providers/modes.rs"]
 mod modes;
+#[path = "process/daemon.rs"]
+mod process;
 #[path = "providers/rules.rs"]
 mod rules;
+#[path = "process/targets.rs"]
+mod targets;
 #[path = "providers/web.rs"]
 mod web;

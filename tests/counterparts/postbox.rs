@@ -345,7 +345,7 @@ impl<'a> Session<'a> {
                     let stage = {
                         let state = self.state.lock().expect("no thread panics with it");
                         match state.next.front() {
-                            Some((Stage::Recipient(next), _)) if *next == address => Stage::Recipient(next),
+                            Some((Stage::Recipient(next), _)) if *next == address => Stage::Recipient(*next),
                             _ => Stage::Recipient("nobody"),
                         }
                     };

@@ -4,6 +4,7 @@ mod changing;
 mod exposition;
 mod fake;
 mod guarding;
+mod history;
 mod outbox;
 mod profiling;
 mod routes;

@@ -66,6 +66,9 @@ fn told(monitor: &Value, history: &Value) -> String {
             word(&open["cause"]),
             word(&open["incident"]),
         );
+        for raised in rows(&open["raised"]) {
+            let _ = writeln!(text, "  {} was raised to {}", word(&raised["color"]), raised["destinations"]);
+        }
         tell(&mut text, &mut shown, deliveries, &open["incident"]);
     }
     let undelivered = rows(&history["undelivered"]);
@@ -162,7 +165,8 @@ mod tests {
         let monitor = json!({"state": "down", "last": {"evidence": "connection refused", "outcome": "L4CON"}});
         let history = json!({
             "monitor": "shop/web", "is_loaded": true, "is_kept": true, "faults": [],
-            "open": {"incident": "m/shop/web/02", "opened": "T3", "lasted_seconds": 90.0, "cause": "refused \u{1b}[31m"},
+            "open": {"incident": "m/shop/web/02", "opened": "T3", "lasted_seconds": 90.0, "cause": "refused \u{1b}[31m",
+                     "raised": [{"color": "red", "destinations": 2}]},
             "undelivered": [{"id": 7, "state": "pausing", "color": "red", "destination": "pager",
                              "provider": "pagerduty", "attempts": 2, "next": "T9",
                              "last": {"result": "failed", "said": "503"}}],
@@ -180,6 +184,7 @@ mod tests {
              \n\
              open for 1 m 30 s, since T3: refused [31m\n  \
                incident m/shop/web/02\n  \
+               red was raised to 2\n  \
                T5  red to chat (slack): sent: 200 ok (try 2)\n  \
                T4  red to chat (slack): failed: timed out\n\
              \n\

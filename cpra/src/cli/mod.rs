@@ -231,6 +231,7 @@ pub fn check_config(args: &Args) -> ExitCode {
     let text = summary::of(&report, &args.yaml);
     let notes = summary::notes(&report);
     diagnostics.append(report.diagnostics);
+    diagnostics.append(report.unused);
     // A closed pipe behind us changes nothing about the answer.
     let _ = write!(std::io::stderr().lock(), "{diagnostics}");
     let _ = write!(std::io::stdout().lock(), "{text}: {}\n{notes}", summary::findings(&diagnostics));

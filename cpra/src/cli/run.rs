@@ -333,11 +333,12 @@ struct Loaded {
 fn load(args: &Args, settings: &Settings, shards: u8) -> anyhow::Result<Loaded> {
     let mut builder = CatalogBuilder::new(shards);
     let mut refused = None;
-    let report = config::read_all(&args.yaml, &args.folders(settings), &mut |monitor| {
+    let mut report = config::read_all(&args.yaml, &args.folders(settings), &mut |monitor| {
         if refused.is_none() {
             refused = builder.add(monitor).err();
         }
     });
+    report.diagnostics.append(std::mem::take(&mut report.unused));
     if report.provider_errors > 0 {
         tell(&report.diagnostics);
         let errors = plural(report.provider_errors, "error");

@@ -48,7 +48,9 @@ pub struct Report {
     pub bytes: u64,
     /// Who can be told.
     pub receivers: Receivers,
-    /// Errors among them that are of the daemon file, in `[providers]`.
+    /// Warnings of providers that no rule names: apart, since who asks for one check does not want them.
+    pub unused: Diagnostics,
+    /// Errors among the diagnostics that are of the daemon file, in `[providers]`.
     pub provider_errors: usize,
     /// The one file that was named is not there; it counts as an error, which the daemon may soften.
     pub missing: bool,
@@ -161,7 +163,7 @@ impl<'a> Load<'a> {
             self.report.diagnostics.push(diagnostic);
         }
         if self.report.monitors > 0 {
-            self.report.diagnostics.append(daemon::unused_providers(&self.folders.providers, &self.scope));
+            self.report.unused = daemon::unused_providers(&self.folders.providers, &self.scope);
         }
         self.report.diagnostics.sort_by_files(&self.files);
         let Scope { providers, fallback, receivers, .. } = self.scope;

@@ -182,6 +182,10 @@ where
                     }
                 }
                 let (Some(switch), Some(ping)) = (&mut switch, &ping) else { continue };
+                // One at a time: what ends in this moment is counted first.
+                if under_way.is_some() {
+                    continue;
+                }
                 let found = health(&watch.patient.inputs(now));
                 if act(watch, switch, found, now) {
                     let (ping, bound) = (ping(), watch.interval.min(WATCHDOG_PING_MAX));

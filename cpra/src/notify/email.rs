@@ -199,7 +199,8 @@ impl EmailOutlet {
         {
             let username = self.email.username.as_deref().unwrap_or_default();
             let plain = format!("\0{username}\0{password}");
-            for secret in [password.to_owned(), BASE64_STANDARD.encode(password), BASE64_STANDARD.encode(plain)] {
+            // The longest first: it may hold the others.
+            for secret in [BASE64_STANDARD.encode(plain), BASE64_STANDARD.encode(password), password.to_owned()] {
                 said = said.replace(&secret, "(secret)");
             }
         }
@@ -250,11 +251,13 @@ async fn transmit(connection: &mut AsyncSmtpConnection, letter: &Letter, to: &[&
     connection.command(Data).await?;
     // From here on it may have arrived, whatever is heard of it: no second try over another connection.
     let reply = connection.message(&letter.text).await.map_err(|error| {
-        let mut fault = Fault::from(error);
-        if std::mem::take(&mut fault.gone) {
-            fault.said = format!("the answer to the message was lost: {}", fault.said);
+        let no_answer = error.status().is_none();
+        let fault = Fault { gone: false, ..Fault::from(error) };
+        if no_answer {
+            Fault { said: format!("the answer to the message was lost: {}", fault.said), ..fault }
+        } else {
+            fault
         }
-        fault
     })?;
     let reply = format!("{} {}", reply.code(), reply.first_line().unwrap_or_default());
     Ok(Sent { reply, done, later, never })

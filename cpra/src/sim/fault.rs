@@ -267,13 +267,13 @@ fn any(rng: &mut Rng, monitors: usize, late: Span) -> (Fault, Span) {
         24 | 25 => (Fault::DeadResolver, secs(15)),
         26 | 27 => (Fault::StoreStuck, secs(14)),
         28..31 => (Fault::Lane(None, mood(rng)), secs(6)),
-        39 => (Fault::Lane(Some(rng.usize(0..DESTINATIONS)), mood(rng)), secs(12)),
-        // Nothing of the kind ever gets an answer.
-        40 => (Fault::Lane(Some(rng.usize(0..DESTINATIONS)), Mood { unsure: 255, ..mood(rng) }), secs(20)),
-        41 => (if rng.bool() { Fault::StoreFull } else { Fault::StoreDamaged }, secs(14)),
         31 => (Fault::WallStep(rng.i32(-7_200..7_200)), secs(0)),
         32 => (Fault::Crash, secs(0)),
         33..38 => (Fault::Blind, secs(6)),
+        38 => (Fault::Lane(Some(rng.usize(0..DESTINATIONS)), mood(rng)), secs(12)),
+        // Nothing of the kind ever gets an answer.
+        39 => (Fault::Lane(Some(rng.usize(0..DESTINATIONS)), Mood { unsure: 255, ..mood(rng) }), secs(20)),
+        40 => (if rng.bool() { Fault::StoreFull } else { Fault::StoreDamaged }, secs(14)),
         _ => (Fault::CheckNow(rng.usize(0..monitors)), secs(0)),
     }
 }

@@ -180,7 +180,7 @@ impl Plan {
             faults,
             abrupt,
             destinations: destinations(),
-            repeat_interval: (seed % 2 == 0).then(|| Span::from_secs(2 + seed % 17)),
+            repeat_interval: seed.is_multiple_of(2).then(|| Span::from_secs(2 + seed % 17)),
         }
     }
 

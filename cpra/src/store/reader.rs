@@ -79,7 +79,7 @@ impl Reader {
     /// # Errors
     /// When the file cannot be read.
     pub fn deliveries(&self, which: &Deliveries, before: Option<i64>, most: usize) -> Result<Vec<DeliveryRow>, Fault> {
-        const COLUMNS: &str = "SELECT id, at, notice, attempt, incident, monitor, destination, provider, color, raise, n, \
+        const COLUMNS: &str = "SELECT id, at, notice, attempt, incident, monitor, destination, provider, color, kind, n, \
                                summary, result, said FROM deliveries";
         let row = |row: &Row<'_>| {
             Ok(DeliveryRow {

@@ -104,7 +104,7 @@ impl Rows {
         let destination = self.row_of(to, destination)?;
         let rest = serde_json::to_string(&Rest::of(notice)).map_err(unwritable)?;
         let sql = "INSERT OR REPLACE INTO outbox \
-                   (id, destination, episode, raise, n, incident, monitor, color, summary, outcome, at, lasted, rest) \
+                   (id, destination, episode, kind, n, incident, monitor, color, summary, outcome, at, lasted, rest) \
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
         to.prepare_cached(sql)?.execute(params![
             id.0.cast_signed(),
@@ -160,9 +160,9 @@ fn close_episode(to: &Connection, episode: EpisodeId, at: Timestamp) -> Result<(
 fn note_attempt(to: &Connection, id: NoticeId, at: Timestamp, delivered: &Delivered) -> Result<(), Fault> {
     let id = id.0.cast_signed();
     to.prepare_cached("UPDATE outbox SET attempts = attempts + 1 WHERE id = ?1")?.execute([id])?;
-    let sql = "INSERT INTO deliveries (at, notice, attempt, episode, incident, monitor, destination, provider, color, raise, \
+    let sql = "INSERT INTO deliveries (at, notice, attempt, episode, incident, monitor, destination, provider, color, kind, \
                n, summary, result, said) \
-               SELECT ?2, outbox.id, attempts, episode, incident, monitor, name, provider, color, raise, n, summary, ?3, ?4 \
+               SELECT ?2, outbox.id, attempts, episode, incident, monitor, name, provider, color, kind, n, summary, ?3, ?4 \
                FROM outbox JOIN destinations ON destinations.id = destination WHERE outbox.id = ?1";
     to.prepare_cached(sql)?.execute(params![id, at.as_micros(), delivered.result.as_str(), delivered.said])?;
     Ok(())
@@ -221,7 +221,7 @@ pub(super) fn load(from: &Connection) -> Result<Stored, Fault> {
         });
         Ok(())
     })?;
-    let sql = "SELECT id, destination, episode, raise, n, incident, monitor, color, summary, outcome, at, lasted, rest, \
+    let sql = "SELECT id, destination, episode, kind, n, incident, monitor, color, summary, outcome, at, lasted, rest, \
                attempts, dead FROM outbox ORDER BY id";
     each(from, sql, |row| {
         stored.outbox.push(notice_of(row, &destination)?);

@@ -452,9 +452,9 @@ fn names_of_types_are_no_names_and_nobody_is_declared_in_vain() {
     );
     ground.declare("[providers.a]\ntype = \"log\"\n[providers.b]\ntype = \"log\"\n[code]\nfallback = \"b\"\n");
     let (_, report) = ground.load(&monitor);
-    let said: Vec<_> = report.diagnostics.iter().map(|said| said.message.to_string()).collect();
+    let said: Vec<_> = report.unused.iter().map(|said| said.message.to_string()).collect();
     assert_eq!(said, ["no monitor notifies \"a\": name it in a rule, or remove it"]);
-    assert!(ground.load("[]").1.diagnostics.iter().all(|said| !said.message.contains("notifies")));
+    assert!(ground.load("[]").1.unused.is_empty());
 }
 
 #[test]

@@ -68,7 +68,6 @@ struct Desired {
 /// A delivery that has arrived.
 #[derive(Clone, Debug)]
 pub(in crate::sim) struct Arrival {
-    pub(in crate::sim) at: Instant,
     /// Counts the stores that were lost.
     pub(in crate::sim) era: u32,
     pub(in crate::sim) monitor: Option<MonitorId>,
@@ -446,7 +445,7 @@ impl Notices {
             coverage.hit(Section::Turn, "the daemon raised its own notice");
         }
         let summary = notice.summary.clone();
-        self.arrivals.push(Arrival { at: now, era, monitor: notice.monitor, key: key.clone(), summary });
+        self.arrivals.push(Arrival { era, monitor: notice.monitor, key: key.clone(), summary });
         let copies = self.copies(notice);
         let known = self.keys.entry(key.clone()).or_insert(Known { process, era, copies: 0 });
         known.copies += 1;

@@ -81,7 +81,7 @@ fn damaged_bytes_are_survived_wherever_they_are() {
 #[test]
 fn what_is_no_database_is_put_aside() {
     for text in
-        [&b"not a database at all, and longer than a header of SQLite is: 0123456789 0123456789 0123456789"[..], b"x"]
+        [&b"not a database at all, and longer than a header of SQLite is: 0123456789 0123456789 0123456789"[..], b"xy"]
     {
         let place = Place::new();
         fs::write(place.path(), text).expect("there is room");
