@@ -28,12 +28,13 @@
 mod plan;
 pub mod reload;
 mod running;
+mod shards;
 pub mod watchdog;
 
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::oneshot;
@@ -41,26 +42,27 @@ use tokio::sync::oneshot;
 pub use self::plan::Plan;
 use self::reload::{Ends, Loaded, Loader};
 use self::running::Running;
+use self::shards::{Machine, ShardHandle, start_shard};
 use self::watchdog::Watch;
 use crate::api;
 use crate::desk::{self, Desk};
 use crate::notify::{LogDirs, lane};
 use crate::os::clock::Clock;
 use crate::os::desk_loop::{self, DeskBoard, DeskLoop};
-use crate::os::ebpf::{self, ShardSignals, Signals as KernelSignals};
+use crate::os::ebpf::{self, Signals as KernelSignals};
 use crate::os::histograms::{self, SharedRecording};
 use crate::os::privilege::{self, Privilege, PrivilegeError};
 use crate::os::resolve;
-use crate::os::shard_loop::{self, ShardBoard, ShardLoop};
+use crate::os::shard_loop;
 use crate::os::signals::{Signals, Wish};
 use crate::os::spawn;
 use crate::os::story::Teller;
 use crate::os::supervisor::Supervisor;
 use crate::os::syn::Ports;
-use crate::os::uring::{self, UringRing};
+use crate::os::uring;
 use crate::os::wake::WakeFd;
 use crate::pipeline::{Bell, bounded};
-use crate::shard::{self, Shard};
+use crate::shard;
 use crate::store;
 use crate::units::Span;
 use crate::units::limits::{
@@ -114,12 +116,6 @@ pub struct Daemon {
     _watchdog: Option<watchdog::Handle>,
     stopping: Arc<AtomicBool>,
     source: Arc<Running>,
-}
-
-struct ShardHandle {
-    thread: JoinHandle<io::Result<()>>,
-    board: Arc<ShardBoard>,
-    bell: Bell,
 }
 
 /// How many shards to run on this machine: one up to two cores, else all cores but one.
@@ -374,80 +370,6 @@ fn spawn<T: Send + 'static>(
     body: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, StartError> {
     thread::Builder::new().name(name.into()).spawn(body).map_err(|error| StartError::Thread { thread: name, error })
-}
-
-/// What a shard is made from.
-struct Machine {
-    settings: shard::Settings,
-    catalog: Arc<Catalog>,
-    contexts: Arc<dyn Contexts>,
-    signals: Option<ShardSignals>,
-    privilege: Privilege,
-    rates: shard::Rates,
-}
-
-/// A ring belongs to the thread that made it, so that the thread itself says whether it could be made.
-fn start_shard(
-    machine: Machine,
-    options: uring::Options,
-    mailbox: shard_loop::Mailbox,
-    door: WakeFd,
-    bell: Bell,
-) -> Result<ShardHandle, StartError> {
-    let board = Arc::new(ShardBoard::default());
-    let (ready, outcome) = mpsc::channel();
-    let Machine { settings, catalog, contexts, signals, privilege, rates } = machine;
-    let name = format!("cpra-shard-{}", settings.shard);
-    let (shard_board, shard_bell) = (Arc::clone(&board), bell.clone());
-    let body = move || {
-        let ring = match UringRing::new(options) {
-            Ok(ring) => ring,
-            Err(error) => {
-                let _ = ready.send(Err(StartError::from(error)));
-                return Ok(());
-            }
-        };
-        let shard = Shard::new(&settings, Arc::clone(&catalog), Clock.now()).secured_by(contexts).bounded_by(rates);
-        let driver = ShardLoop::new(shard, ring, mailbox, &door, shard_bell, shard_board)
-            .and_then(|driver| driver.signalled(signals))
-            .and_then(|mut driver| driver.open_knocker(&catalog).map(|()| driver))
-            .and_then(|mut driver| driver.open_pinger(&catalog).map(|means| (driver, means)));
-        let driver = match driver {
-            Ok((driver, means)) => {
-                // The other shards' are alike.
-                if let (0, Some([v4, v6])) = (settings.shard, means) {
-                    tracing::info!(ipv4 = %v4, ipv6 = %v6, "how echo requests leave");
-                }
-                driver
-            }
-            Err(error) => {
-                let _ = ready.send(Err(StartError::from(error)));
-                return Ok(());
-            }
-        };
-        // Its sockets are open.
-        if let Err(error) = privilege.give_up() {
-            let _ = ready.send(Err(StartError::from(error)));
-            return Ok(());
-        }
-        let _ = ready.send(Ok(()));
-        let result = driver.run();
-        if let Err(error) = &result {
-            tracing::error!(%error, "the ring is broken; no check can run: the process ends");
-            // A monitor that dies silently is what people fear most; the supervisor starts a fresh process.
-            std::process::abort();
-        }
-        result
-    };
-    let thread = thread::Builder::new()
-        .name(name)
-        .spawn(body)
-        .map_err(|error| StartError::Thread { thread: "cpra-shard", error })?;
-    match outcome.recv() {
-        Ok(Ok(())) => Ok(ShardHandle { thread, board, bell }),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(StartError::Descriptor(io::Error::other("a shard ended while it started"))),
-    }
 }
 
 /// Ends the process when one of its threads panics. Without that thread the others would go on as if nothing had

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 
-use super::ShardHandle;
+use super::shards::ShardHandle;
 use crate::api;
 use crate::api::reload::{Board, Outcome, Report, Wish};
 use crate::domain::Destination;

@@ -109,7 +109,7 @@ pub struct DeskLoop {
     board: Arc<DeskBoard>,
     story: Teller,
     catalog: Arc<Catalog>,
-    /// The one before, for the names of those who are gone.
+    /// In the turn of a reload the one before, for the names of those who go with it.
     before: Arc<Catalog>,
     /// For receivers that had no room.
     commands: Vec<VecDeque<Command>>,
@@ -178,6 +178,9 @@ impl DeskLoop {
             self.desk.step(now, events, &mut effects);
             for effect in effects.drain(..) {
                 self.carry_out(effect, now);
+            }
+            if !Arc::ptr_eq(&self.before, &self.catalog) {
+                self.before = Arc::clone(&self.catalog);
             }
             self.story.tick(now);
             self.send_out();
