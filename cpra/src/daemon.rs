@@ -69,8 +69,6 @@ use crate::units::limits::{
     API_CONNECTION_GRACE, DRAIN_CHECKS, DRAIN_NOTICES, HISTOGRAM_DUMP_WAIT, QUEUE_ASKS, QUEUE_CALLS, QUEUE_COMMANDS,
     QUEUE_TRANSITIONS, SCRIPT_GRACE, SCRIPT_KILL_WAIT, SIGNAL_ECHO,
 };
-use crate::wire::tls::Contexts;
-use crate::world::Catalog;
 
 /// The API's thread.
 const CONTROL: &str = "cpra-control";

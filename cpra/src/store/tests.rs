@@ -264,9 +264,7 @@ fn history_is_cut_by_age_and_by_size_and_nothing_else_is() {
     drop(file);
 
     let small = FileSettings { max_size: 1, ..place.settings() };
-    let Opened { store: Store::File(mut file), stored } =
-        open(&Settings::File(small)).expect("it may be used")
-    else {
+    let Opened { store: Store::File(mut file), stored } = open(&Settings::File(small)).expect("it may be used") else {
         panic!("in memory")
     };
     assert_eq!(known(stored), expected);
