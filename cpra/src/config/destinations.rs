@@ -83,7 +83,7 @@ impl<'a> Form<'_, 'a> {
 
     /// What a rule makes of a provider that it names.
     pub(super) fn overridden(mut self, named: &[Arc<Destination>]) -> Vec<Destination> {
-        let numbers = self.has("to").then(|| self.numbers()).filter(|_| self.kind == ProviderKind::Sms);
+        let numbers = (self.kind == ProviderKind::Sms && self.has("to")).then(|| self.numbers());
         let templates: Vec<&Destination> = match (&numbers, named.first()) {
             (Some(numbers), Some(first)) => numbers.iter().map(|_| &**first).collect(),
             _ => named.iter().map(|destination| &**destination).collect(),

@@ -364,7 +364,7 @@ mod tests {
                 "{url: https://h/v2/health?id=hush_hush_hush_1, a: b}",
                 "{url: https://h/v2/health?id=****************, a: b}",
             ),
-            ("secrets: [hush, hush]", "secrets: ****** *****"),
+            ("secrets: [hush, hush]", "secrets: ****** ****]"),
             ("to: me@h", "to: me@h"),
             ("interval: 30s", "interval: 30s"),
             ("token: [hush, x]", "token: ****** *]"),

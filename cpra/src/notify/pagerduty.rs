@@ -145,6 +145,7 @@ mod tests {
     use crate::domain::destination::{Provider, Wording, Words};
     use crate::domain::monitor::Secret;
     use crate::os::web::tests::{Reply, answer};
+    use crate::units::Span;
     use crate::units::limits::WORDING_TITLE_MAX;
 
     const KEY: &str = "0123456789abcdef0123456789abcdef";
@@ -257,12 +258,13 @@ mod tests {
             (Reply::Last("HTTP/1.1 202 X\r\ncontent-length: 9\r\n\r\n{".into()), DeliveryResult::Sent, "202 {"),
             (answer(400, "", refusal), DeliveryResult::Refused, "400 Event object is invalid: a, b"),
             (answer(403, "", KEY), DeliveryResult::Refused, "403 (secret)"),
-            (answer(429, "", "slow down"), DeliveryResult::Failed, "429 slow down"),
             (answer(500, "", "oops"), DeliveryResult::Failed, "500 oops"),
         ];
         for (reply, result, said) in cases {
             assert_eq!(means(provider, reply), (result, said.to_owned(), None));
         }
+        let (result, said, after) = means(provider, answer(429, "", "slow down"));
+        assert_eq!((result, &*said, after), (DeliveryResult::Failed, "429 slow down", Some(Span::ZERO)));
         let (result, said, _) = means(provider, Reply::Last(String::new()));
         assert_eq!(result, DeliveryResult::Failed, "{said}: the key tells a second one");
     }

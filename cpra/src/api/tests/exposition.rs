@@ -198,7 +198,8 @@ fn histograms_are_cumulative_and_count_what_they_hold() {
         let bound = labels.remove("le").expect("a bound").parse().expect("a number or +Inf");
         buckets.entry((family.to_owned(), labels)).or_default().push((bound, *value));
     }
-    assert_eq!(buckets.len(), 4 + CheckKind::ALL.len(), "lag, latency, names, handshakes and a duration for each type");
+    let others = ["lag", "latency", "names", "handshakes", "commits"];
+    assert_eq!(buckets.len(), others.len() + CheckKind::ALL.len(), "{others:?} and a duration for each type");
     for ((family, labels), buckets) in &buckets {
         assert!(buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{family} {buckets:?}");
         let labels: Vec<_> = labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();

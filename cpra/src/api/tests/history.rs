@@ -69,8 +69,10 @@ fn records() -> Vec<Record> {
 }
 
 fn kept(folder: &tempfile::TempDir) -> Reader {
-    let opened =
-        store::open(&store::Settings::File(FileSettings::at(folder.path().join("cpra.db")))).expect("it is new");
+    // What is told of happened in 1970, and is to be kept.
+    let max_age = Span::from_secs(200 * 365 * 24 * 3_600);
+    let settings = FileSettings { max_age, ..FileSettings::at(folder.path().join("cpra.db")) };
+    let opened = store::open(&store::Settings::File(settings)).expect("it is new");
     let reader = opened.store.reader().expect("a file has a past");
     let (mut store, _) = opened.spawn(16, Bell::mute()).expect("a thread");
     store.batches.send(Batch { sequence: 1, records: records() }).expect("there is room");

@@ -35,7 +35,11 @@ fn the_outbox_is_shown_as_it_was_asked_for() {
         (&failed["state"], &failed["attempts"], &failed["last"]["said"]),
         (&"pausing".into(), &2.into(), &"503 try later".into())
     );
-    assert_eq!((&failed["age_seconds"], &failed["next"]), (&100.0.into(), &"1970-01-01T00:16:41Z".into()), "{failed}");
+    assert_eq!(
+        (&failed["age_seconds"], &failed["next"]),
+        (&100.0.into(), &"1970-01-01T00:16:41.000000Z".into()),
+        "{failed}"
+    );
     assert_eq!(running.json("/api/v1/outbox?limit=3").1["more"], false);
     for wrong in ["?limit=0", "?limit=1001", "?id=x", "?dead=yes", "?id=1&dead=true"] {
         let (status, body) = running.json(&format!("/api/v1/outbox{wrong}"));

@@ -255,7 +255,9 @@ impl Form<'_, '_> {
     }
 
     fn script(&mut self) -> Option<Script> {
-        let argv = script::argv(&self.section, self.findings);
+        // What is missing has been said.
+        let has_program = ["command", "path", "script"].iter().any(|key| self.has(key));
+        let argv = has_program.then(|| script::argv(&self.section, self.findings)).flatten();
         let mut env = self.secret_map("env", "variable", script::variable_fault, |node| match script::argument(node) {
             Ok(_) => value::text(node).or(Ok("")),
             Err(message) => Err(message),

@@ -758,7 +758,7 @@ fn every_key_of_a_provider_is_known_to_its_type_and_to_no_other() {
 fn what_a_rule_has_wrong_is_said_with_its_place() {
     let ground = Ground::new();
     for (rule, expected) in [
-        ("{notify: slack, config: {file: x}}", "7:35: a: unknown key \"file\""),
+        ("{notify: slack, config: {file: x}}", "7:41: a: unknown key \"file\""),
         ("{notify: slack, config: {hook: nowhere}}", "7:41: a: hook is no http or https address"),
         ("{notify: slack, config: {hook: 'https://h/x', hook_env: X}}", "unknown key \"hook_env\""),
         ("{notify: slack, config: {hook: [a]}}", "hook takes one text"),

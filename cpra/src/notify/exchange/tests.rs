@@ -101,7 +101,7 @@ fn a_status_means_what_it_means_everywhere() {
         (401, "", Refused, None),
         (404, "", Refused, None),
         (408, "", Failed, None),
-        (429, "", Failed, None),
+        (429, "", Failed, secs(0)),
         (429, "Retry-After: 30\r\n", Failed, secs(30)),
         (429, "Retry-After: 1000000\r\n", Failed, secs(3_600)),
         (429, "Retry-After: Sun, 06 Nov 1994 08:50:37 GMT\r\n", Failed, secs(0)),
