@@ -21,9 +21,9 @@ use super::daemon::{Cpra, Setup, eventually};
 use super::targets::{Targets, file, http};
 
 /// The other end of `NOTIFY_SOCKET`.
-struct Manager(UnixDatagram);
+struct Systemd(UnixDatagram);
 
-impl Manager {
+impl Systemd {
     /// With a daemon that is to say twice in `patience` that it is alive.
     fn with(setup: Setup, patience: Duration) -> (Self, Setup) {
         let path = setup.folder().join("notify");
@@ -89,13 +89,14 @@ fn one_target(targets: &Targets) -> String {
 #[test]
 fn the_service_manager_hears_of_the_start_the_life_and_the_end() {
     let targets = Targets::start(1, Duration::ZERO);
-    let (manager, setup) = Manager::with(Setup::new().monitors(&one_target(&targets)), Duration::from_secs(1));
+    let (manager, setup) = Systemd::with(Setup::new().monitors(&one_target(&targets)), Duration::from_secs(1));
     let mut cpra = setup.run();
     manager.waits_for("READY=1");
+    // It is said when it changes.
+    manager.waits_for("STATUS=1 of 1 monitors up, 0 down; 0 alerts undelivered");
     manager.waits_for("WATCHDOG=1");
     let pulses = manager.pulses(Duration::from_secs(3));
     assert!((4..=9).contains(&pulses), "two in a second: {pulses}");
-    manager.waits_for("STATUS=1 of 1 monitors up, 0 down; 0 alerts undelivered");
 
     cpra.signal(Signal::SIGSTOP);
     manager.hears(Duration::from_millis(200));
@@ -111,7 +112,7 @@ fn the_service_manager_hears_of_the_start_the_life_and_the_end() {
 #[test]
 fn no_pulse_comes_while_a_shard_or_the_desk_stands_still() {
     let targets = Targets::start(1, Duration::ZERO);
-    let (manager, setup) = Manager::with(Setup::new().monitors(&one_target(&targets)), Duration::from_secs(1));
+    let (manager, setup) = Systemd::with(Setup::new().monitors(&one_target(&targets)), Duration::from_secs(1));
     let cpra = setup.run();
     for name in ["cpra-shard-0", "cpra-desk"] {
         manager.waits_for("WATCHDOG=1");

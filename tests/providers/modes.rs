@@ -46,7 +46,7 @@ fn a_trigger_and_its_resolve_are_taken() {
 #[test]
 fn what_was_throttled_comes_again_when_it_may() {
     for who in Who::ALL {
-        for (header, after) in [(Some("7"), Some(Span::from_secs(7))), (None, None)] {
+        for (header, after) in [(Some("7"), Some(Span::from_secs(7))), (None, Some(Span::ZERO))] {
             let fake = Provider::start();
             fake.next([Mode::Throttled(header)]);
             let mut lane = Lane::start();

@@ -105,7 +105,8 @@ fn paged_twice(rules: &[Rule]) -> Option<Color> {
 
 /// The rules with one destination for each place, which has the texts of all colors.
 fn put_together(rules: Vec<Rule>, scope: &mut Scope<'_>) -> Vec<(Color, CodeRule)> {
-    let mut places: Vec<(Arc<Destination>, Vec<(Color, Words)>)> = Vec::new();
+    type Worded = (Arc<Destination>, Vec<(Color, Words)>);
+    let mut places: Vec<Worded> = Vec::new();
     for (color, destination, words) in
         rules.iter().flat_map(|rule| rule.notify.iter().map(|(destination, words)| (rule.color, destination, words)))
     {

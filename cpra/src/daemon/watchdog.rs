@@ -157,7 +157,7 @@ where
     let mut status = String::new();
     let mut failures = Failures::default();
     let mut under_way = None;
-    let mut turns = interval(pulse.as_ref().map_or(WATCHDOG_EVERY, |pulse| pulse.turns()).into());
+    let mut turns = interval(pulse.as_ref().map_or(WATCHDOG_EVERY, Pulse::turns).into());
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

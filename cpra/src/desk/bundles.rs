@@ -136,7 +136,7 @@ impl Bucket {
 
     fn refill(&mut self, burst: u32, every: Span, now: Instant) {
         let earned = now.since(self.since).as_nanos() / every.as_nanos().max(1);
-        if self.tokens as u64 + earned >= u64::from(burst) {
+        if u64::from(self.tokens) + earned >= u64::from(burst) {
             *self = Self::full(burst, now);
         } else {
             self.tokens += earned as u32;

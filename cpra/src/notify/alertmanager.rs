@@ -350,7 +350,8 @@ mod tests {
         let ranges = requests(&alerts);
         assert!(ranges.iter().all(|range| range.len() == 3 || range.end == 10), "{ranges:?}");
         assert_eq!((ranges[0].start, ranges.back().unwrap().end), (0, 10));
-        assert_eq!(requests(&["x".repeat(2 * ALERTMANAGER_BODY_MAX)]), [0..1], "alone it goes all the same");
+        let alone = requests(&["x".repeat(2 * ALERTMANAGER_BODY_MAX)]);
+        assert_eq!(alone, std::slice::from_ref(&(0..1)), "alone it goes all the same");
         assert!(requests(&[]).is_empty());
     }
 }

@@ -13,6 +13,7 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use crate::desk::protocol::{Delivered, DeliveryResult};
+use crate::domain::monitor::Secret;
 use crate::domain::{Destination, Notice};
 use crate::os::web::{Again, Answer, Connections, Fault, Request, Web};
 use crate::units::Span;
@@ -73,7 +74,7 @@ impl Exchange {
         again: Again,
         secrets: impl IntoIterator<Item = &'a str>,
     ) -> Self {
-        let proxy = destination.transport.proxy.as_ref().map(|proxy| proxy.expose());
+        let proxy = destination.transport.proxy.as_ref().map(Secret::expose);
         Self {
             connections: Connections::new(web, &destination.transport, again),
             again,
@@ -184,7 +185,8 @@ pub fn words(answer: &Answer) -> &str {
 
 /// All of them, each answer in its place.
 async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut waiting: Vec<(Pin<Box<F>>, Option<F::Output>)> = futures.map(|future| (Box::pin(future), None)).collect();
+    type Waiting<F> = (Pin<Box<F>>, Option<<F as Future>::Output>);
+    let mut waiting: Vec<Waiting<F>> = futures.map(|future| (Box::pin(future), None)).collect();
     std::future::poll_fn(|context| {
         for (future, output) in &mut waiting {
             if output.is_none()

@@ -151,6 +151,7 @@ mod tests {
     const KEY: &str = "0123456789abcdef0123456789abcdef";
     const INCIDENT: &str = "mon-1/shop/web/0000000000000000000000001A";
 
+    #[expect(clippy::needless_pass_by_value, reason = "one signature for all providers")]
     fn provider(url: String) -> Provider {
         Provider::PagerDuty(settings(&format!("{url}/v2/enqueue")))
     }

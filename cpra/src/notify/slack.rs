@@ -86,6 +86,7 @@ mod tests {
     use crate::os::web::tests::{Reply, answer};
     use crate::units::Span;
 
+    #[expect(clippy::needless_pass_by_value, reason = "one signature for all providers")]
     fn provider(url: String) -> Provider {
         Provider::Slack(Slack { hook: Secret::new(format!("{url}/services/T0/B0/tellnobody")), ..named() })
     }

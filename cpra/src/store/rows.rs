@@ -70,7 +70,7 @@ impl Rows {
         for Told { destination, color, bundle } in told {
             rows.push((self.row_of(to, destination)?, color.as_str(), bundle.map(|bundle| bundle.to_string())));
         }
-        let told = serde_json::to_string(&rows).map_err(unwritable)?;
+        let told = serde_json::to_string(&rows).map_err(|error| unwritable(&error))?;
         let sql = "INSERT OR REPLACE INTO episodes \
                    (id, monitor, definition, state, opened, cause, yellow, red, reminders, told) \
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
@@ -102,7 +102,7 @@ impl Rows {
     fn write_notice(&mut self, to: &Connection, id: NoticeId, notice: &Notice) -> Result<(), Fault> {
         let DeliveryKey { episode, raise, destination, n } = &notice.key;
         let destination = self.row_of(to, destination)?;
-        let rest = serde_json::to_string(&Rest::of(notice)).map_err(unwritable)?;
+        let rest = serde_json::to_string(&Rest::of(notice)).map_err(|error| unwritable(&error))?;
         let sql = "INSERT OR REPLACE INTO outbox \
                    (id, destination, episode, kind, n, incident, monitor, color, summary, outcome, at, lasted, rest) \
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
@@ -128,7 +128,7 @@ impl Rows {
         if let Some(row) = self.destinations.get(destination) {
             return Ok(*row);
         }
-        let value = mirror::written(destination).map_err(unwritable)?;
+        let value = mirror::written(destination).map_err(|error| unwritable(&error))?;
         let known = to
             .prepare_cached("SELECT id FROM destinations WHERE value = ?1")?
             .query_row([&value], |row| row.get(0))
@@ -168,7 +168,7 @@ fn note_attempt(to: &Connection, id: NoticeId, at: Timestamp, delivered: &Delive
     Ok(())
 }
 
-fn unwritable(error: serde_json::Error) -> Fault {
+fn unwritable(error: &serde_json::Error) -> Fault {
     Fault::new(super::FaultKind::Other, error.to_string())
 }
 

@@ -22,7 +22,10 @@ fn environment<'a>() -> Environment<'a> {
 /// # Errors
 /// What is wrong with it, in a line.
 pub(super) fn render(template: &str, data: &Data) -> Result<String, String> {
-    environment().template_from_str(template).and_then(|parsed| parsed.render(Value::from(Serde(data)))).map_err(words)
+    environment()
+        .template_from_str(template)
+        .and_then(|parsed| parsed.render(Value::from(Serde(data))))
+        .map_err(|error| words(&error))
 }
 
 /// Whether a template can be used: it is well-formed, names only what there is, and runs on notices of every color.
@@ -34,7 +37,7 @@ pub fn check(template: &str) -> Result<(), String> {
         return Err(format!("it is longer than {TEMPLATE_MAX} bytes"));
     }
     let environment = environment();
-    let parsed = environment.template_from_str(template).map_err(words)?;
+    let parsed = environment.template_from_str(template).map_err(|error| words(&error))?;
     let known = names();
     let mut unknown: Vec<String> = parsed.undeclared_variables(false).into_iter().collect();
     unknown.retain(|name| !known.contains(name) && !environment.globals().any(|(global, _)| global == name));
@@ -43,7 +46,7 @@ pub fn check(template: &str) -> Result<(), String> {
         return Err(format!("there is no \"{}\"; there are {}", line(name), known.join(", ")));
     }
     for data in Color::ALL.into_iter().flat_map(Data::samples) {
-        parsed.render(Value::from(Serde(&data))).map_err(words)?;
+        parsed.render(Value::from(Serde(&data))).map_err(|error| words(&error))?;
     }
     Ok(())
 }
@@ -56,7 +59,7 @@ fn names() -> Vec<String> {
 }
 
 /// `line 3: unknown filter: filter shout is unknown`. It may quote the template, which is a person's own.
-fn words(error: Error) -> String {
+fn words(error: &Error) -> String {
     let place = error.line().map_or_else(String::new, |number| format!("line {number}: "));
     let detail = error.detail().map_or_else(String::new, |detail| format!(": {detail}"));
     cut(line(&format!("{place}{}{detail}", error.kind())), EVIDENCE_MAX)

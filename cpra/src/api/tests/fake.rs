@@ -381,7 +381,7 @@ impl Source for Fake {
         let last_commit = Some(self.started().before(Span::from_secs(3)));
         let trouble = (!self.alive.load(Ordering::Relaxed)).then(|| "the disk <is> full".into());
         let mut commit = Histogram::default();
-        commit.record(Span::from_millis(3));
+        commit.record(Span::from_secs(60));
         StoreStats {
             commits: 7,
             commit,

@@ -598,7 +598,7 @@ fn a_rule_changes_of_a_named_provider_whom_it_is_for_and_how_it_is_put() {
     for (rule, expected) in [
         (
             "{notify: chat, config: {hook: 'https://h/'}}",
-            "7:42: a: hook belongs to \"chat\": say it in the daemon file, and remove it here; a rule may say channel, \
+            "7:40: a: hook belongs to \"chat\": say it in the daemon file, and remove it here; a rule may say channel, \
              username, title, text",
         ),
         ("{notify: out, config: {file: x}}", "file belongs to \"out\": say it in the daemon file, and remove it here"),
@@ -759,7 +759,7 @@ fn what_a_rule_has_wrong_is_said_with_its_place() {
     let ground = Ground::new();
     for (rule, expected) in [
         ("{notify: slack, config: {file: x}}", "7:41: a: unknown key \"file\""),
-        ("{notify: slack, config: {hook: nowhere}}", "7:41: a: hook is no http or https address"),
+        ("{notify: slack, config: {hook: nowhere}}", "7:47: a: hook is no http or https address"),
         ("{notify: slack, config: {hook: 'https://h/x', hook_env: X}}", "unknown key \"hook_env\""),
         ("{notify: slack, config: {hook: [a]}}", "hook takes one text"),
         ("{notify: slack, config: {hook: 'https://h/x', text: {red: x}}}", "text takes one value, this is a map"),

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::*;
 
+#[allow(clippy::duplicate_mod, reason = "the tests of more than one room want it")]
 #[path = "../../../../tests/support/mod.rs"]
 mod support;
 

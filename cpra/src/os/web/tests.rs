@@ -213,7 +213,7 @@ fn a_fault_says_whether_anything_has_left() {
 fn a_connection_that_went_stale_costs_one_more_request_only_where_a_second_one_is_known() {
     // Every connection answers one request, and closes at the second without a word.
     let stale = || {
-        let known = Mutex::new(std::collections::HashSet::new());
+        let known = Mutex::new(std::collections::BTreeSet::new());
         Server::new(move |_, seen| match known.lock().unwrap().insert(seen.connection) {
             true => answer(200, "", "ok"),
             false => Reply::Last(String::new()),

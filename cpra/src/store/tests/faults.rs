@@ -13,6 +13,7 @@ use super::given::{queued, records};
 use super::*;
 use crate::desk::protocol::NoticeId;
 
+#[allow(clippy::duplicate_mod, reason = "the tests of more than one room want it")]
 #[path = "../../../../tests/support/mod.rs"]
 mod support;
 
