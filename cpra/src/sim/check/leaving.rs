@@ -320,8 +320,9 @@ impl Leaving {
         match last.after {
             Some(Span::ZERO) => {
                 coverage.hit(Section::Turn, "a destination wanted nothing, and did not say for how long");
-                post.throttled += 1;
-                let pause = THROTTLE_PAUSE_MIN.scaled(1 << (post.throttled - 1).min(7), 1).min(PAUSE_MAX);
+                // Those that had left before say the same thing, not a new one.
+                post.throttled += u32::from(post.closed_until <= now);
+                let pause = THROTTLE_PAUSE_MIN.scaled(1 << post.throttled.saturating_sub(1).min(7), 1).min(PAUSE_MAX);
                 post.closed_until = post.closed_until.max(now + pause);
             }
             Some(after) => {

@@ -251,7 +251,9 @@ impl Notices {
                 Record::NoticeDead { id, .. } => self.leaving.dead(*id).map(|(line, key)| {
                     coverage.hit(Section::Turn, "a notice was given up");
                     self.excuse(&line, &key);
-                    let is_test = self.awaited_tests.remove(&key);
+                    self.awaited_tests.remove(&key);
+                    // It may have arrived all the same, and is awaited no more.
+                    let is_test = self.folded.outbox.iter().any(|stored| stored.id == *id && stored.notice.test);
                     if !is_test && key.destination != self.fallback() {
                         to_copy.push(key.clone());
                         given_up.push(key);
@@ -409,6 +411,13 @@ impl Notices {
         }
         // Whatever waits behind it: the last that was said must be what is said again.
         match self.last.get(&line_of(notice)) {
+            // The other episode is over as well, and its own end was given up.
+            Some(last)
+                if is_end(key.raise)
+                    && self.by_id.get(&last.episode).is_some_and(|number| self.told[*number].ended.is_some()) =>
+            {
+                Ok(())
+            }
             Some(last)
                 if is_end(last.raise) != is_end(key.raise) || !is_end(key.raise) && last.episode != key.episode =>
             {
@@ -489,14 +498,12 @@ impl Notices {
 
     fn takes_its_turn(&mut self, line: &Line, key: &DeliveryKey) -> bool {
         let number = self.by_id.get(&key.episode).copied();
+        // What a person has brought back stands before or behind what happened in the same step.
+        let was_dead = self.is_excused(key);
         let Some(due) = self.lines.get_mut(line) else { return false };
-        let is_next = due
-            .front()
-            .is_some_and(|due| Some(due.episode) == number && due.raise == key.raise && due.n == key.n && due.queued);
-        if is_next {
-            due.pop_front();
-        }
-        is_next
+        let is_it = |due: &Due| Some(due.episode) == number && due.raise == key.raise && due.n == key.n && due.queued;
+        let place = due.iter().position(is_it).filter(|place| *place == 0 || was_dead);
+        place.is_some_and(|place| due.remove(place).is_some())
     }
 
     /// An attempt has ended.
