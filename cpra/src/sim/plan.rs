@@ -220,8 +220,8 @@ impl Plan {
     }
 }
 
-/// In one of three runs: twice what there can be if all left one after the other (they do not, and meet always alike), and
-/// enough for those of one check to leave at once: of so little, half is the burst.
+/// In one of three runs: enough for all packets that there can be, if they left one after the other (they do not, and those
+/// that meet once meet each time), and for those of one check to leave at once: of so little, half is the burst.
 fn packet_rates(seed: u64, monitors: &[Planned]) -> [Option<u32>; PACKETS.len()] {
     let mut rng = Rng::with_seed(seed ^ 0xb0bd);
     let echoes = |check: &Check| if let Check::Icmp(check) = check { check.count } else { 0 };
@@ -233,7 +233,7 @@ fn packet_rates(seed: u64, monitors: &[Planned]) -> [Option<u32>; PACKETS.len()]
         };
         let most: f64 = monitors.iter().map(most).sum();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a handful of monitors")]
-        let rate = (most * 2.0).ceil() as u32;
+        let rate = (most * 1.4).ceil() as u32;
         let burst = monitors.iter().map(|planned| u32::from(packets(&planned.policy.check))).max().unwrap_or(0);
         (rate > 0 && rng.u8(0..3) == 0).then_some(rate.max(2 * burst).max(4))
     })
