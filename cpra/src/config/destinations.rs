@@ -204,8 +204,8 @@ impl<'a> Form<'_, 'a> {
             let found = match &field.value.kind {
                 Kind::Map(_) => {
                     let section = Section::of(&field);
-                    let keys: &[&str] = if matches!(place, Place::Rule) { &["file"] } else { &["file", "env"] };
-                    section.check_all_keys(self.findings, super::section::Keys { known: keys, ..Default::default() });
+                    let known = super::section::Keys { known: &["file", "env"], ..Default::default() };
+                    section.check_all_keys(self.findings, known);
                     let Self { folders, secrets, findings, .. } = self;
                     match section.find(findings, &["file", "env"]).map(|field| field.key) {
                         Some("file") => {
